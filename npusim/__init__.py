@@ -1,0 +1,64 @@
+"""npusim: replay measured kernel traces on accelerators that do not exist yet.
+
+The nouns and verbs below are the library; everything else is found in the modules they come from.
+They are imported on first use, so that ``npusim --help`` stays quick.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from npusim import plots
+    from npusim.arch import Arch as Arch
+    from npusim.arch import Designs as Designs
+    from npusim.arch import with_value as with_value
+    from npusim.errors import NpusimError as NpusimError
+    from npusim.graph import from_networkx as from_networkx
+    from npusim.graph import to_networkx as to_networkx
+    from npusim.importers import import_trace as import_trace
+    from npusim.load import load_arch as load_arch
+    from npusim.load import load_workload as load_workload
+    from npusim.predict import Result as Result
+    from npusim.predict import replay as replay
+    from npusim.space import Space as Space
+    from npusim.space import pareto as pareto
+    from npusim.space import sweep as sweep
+    from npusim.workload import Workload as Workload
+    from npusim.workload_file import save_workload as save_workload
+
+_WHERE = {
+    "Arch": "arch",
+    "Designs": "arch",
+    "NpusimError": "errors",
+    "Result": "predict",
+    "Space": "space",
+    "Workload": "workload",
+    "from_networkx": "graph",
+    "import_trace": "importers",
+    "load_arch": "load",
+    "load_workload": "load",
+    "pareto": "space",
+    "replay": "predict",
+    "save_workload": "workload_file",
+    "sweep": "space",
+    "to_networkx": "graph",
+    "with_value": "arch",
+}
+
+__all__ = ["__version__", "plots", *_WHERE]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name == "plots":
+        return import_module("npusim.plots")
+    if name not in _WHERE:
+        raise AttributeError(f"module 'npusim' has no attribute {name!r}")
+    return getattr(import_module(f"npusim.{_WHERE[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,5 @@
+"""Run the command line with ``python -m npusim``."""
+
+from npusim.cli import main
+
+main(prog_name="npusim")

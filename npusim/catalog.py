@@ -1,0 +1,54 @@
+"""Where the machines, workloads and studies that ship with npusim are, by name.
+
+In a checkout they are the folders beside the package; an installed wheel carries copies.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from npusim.errors import InputError
+
+_HERE = Path(__file__).resolve().parent
+_SUFFIX = {"archs": ".yaml", "workloads": ".parquet", "studies": ".yaml"}
+_ONE = {"archs": "arch", "workloads": "workload", "studies": "study"}
+
+
+def folder(collection: str) -> Path:
+    """Return the folder of a collection: ``archs``, ``workloads`` or ``studies``."""
+    installed = _HERE / "shipped" / collection
+    return installed if installed.is_dir() else _HERE.parent / collection
+
+
+def names(collection: str) -> list[str]:
+    """Return the names that ship in a collection, sorted.
+
+    >>> "h200" in names("archs")
+    True
+    """
+    return sorted(p.stem for p in folder(collection).glob("*" + _SUFFIX[collection]))
+
+
+def find(collection: str, name: str | Path) -> Path:
+    """Return the file of a path or of a name that ships.
+
+    Raises
+    ------
+    InputError
+        Neither a file nor a name that ships.
+    """
+    text = str(name)
+    path = Path(text)
+    try:
+        if path.is_file():
+            return path
+    except (OSError, ValueError):
+        raise InputError("not a path", value=text) from None
+    looks_like_path = len(path.parts) > 1 or path.suffix != ""
+    shipped = folder(collection) / (text + _SUFFIX[collection])
+    if not looks_like_path and shipped.is_file():
+        return shipped
+    problem = f"no such {'file' if looks_like_path else _ONE[collection]}"
+    raise InputError(
+        problem, value=text, allowed="a path, or one of " + ", ".join(names(collection))
+    )

@@ -1,0 +1,320 @@
+"""The command line: parse, call the library, print.
+
+Everything heavy is imported inside the commands, so that ``npusim --help`` answers at once.
+Exit status: 0 done, 1 bad input (one line an error on stderr), 2 bad usage.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from npusim import __version__
+from npusim.errors import InputError, NpusimError
+
+if TYPE_CHECKING:
+    from npusim.arch import Arch
+    from npusim.workload import Workload
+
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object in SI units.")
+_LAUNCHES = click.Choice(["eager", "graph", "queue"])
+
+
+class _Group(click.Group):
+    """Turns errors that a user can act on into one line each and exit status 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except NpusimError as error:
+            for line in str(error).splitlines():
+                click.echo(f"error: {line}", err=True)
+            ctx.exit(1)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="npusim %(version)s")
+def main() -> None:
+    """Replay measured GPU kernel traces on accelerators that do not exist yet.
+
+    ARCH and WORKLOAD take a path or a name that ships (see `npusim archs`, `npusim workloads`);
+    WORKLOAD also takes any trace that `npusim import` reads.
+    """
+
+
+@main.command("import")
+@click.argument("source", nargs=-1, required=True)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="File to write, or a folder for several. Default: beside you, NAME.parquet.",
+)
+@_JSON
+def import_(source: Sequence[str], output: Path | None, as_json: bool) -> None:
+    """Turn traces into workload files.
+
+    Reads PyTorch profiler (Kineto) traces, .json or .json.gz. Record them with record_shapes=True
+    and mark steps with record_function("step#0") or the profiler's schedule.
+    """
+    from npusim.importers import import_trace
+    from npusim.workload_file import save_workload
+
+    if output is not None and output.suffix and len(source) > 1:
+        raise InputError(
+            "one file for several traces", place="--output", value=str(output), allowed="a folder"
+        )
+    # Read everything before writing anything.
+    loaded = []
+    for trace in source:
+        name = output.stem if output is not None and output.suffix else None
+        loaded.append(import_trace(trace, name))
+    written = []
+    for w in loaded:
+        target = (
+            output
+            if output is not None and output.suffix
+            else ((output or Path()) / f"{w.name}.parquet")
+        )
+        save_workload(w, target)
+        written.append({"file": str(target), **_inspected(w)})
+    if as_json:
+        _print_json({"workloads": written})
+        return
+    for entry in written:
+        click.echo(
+            f"{entry['file']}: {entry['kernels']} operations in {entry['steps']} steps, "
+            f"{entry['classified_busy_share']:.1%} of device time with kind, FLOP and bytes"
+        )
+
+
+@main.command()
+@click.argument("workload")
+@_JSON
+def inspect(workload: str, as_json: bool) -> None:
+    """Show what a workload or trace holds: time by kind, host share, what is not classified."""
+    from npusim.load import load_workload
+
+    w = load_workload(workload)
+    content = _inspected(w)
+    if as_json:
+        _print_json(content)
+        return
+    from npusim import tables
+
+    tables.inspection(w, content)
+
+
+@main.command()
+@click.argument("workload")
+@click.option("--arch", "arch_name", required=True, metavar="ARCH", help="Machine to replay on.")
+@click.option(
+    "--mode",
+    type=click.Choice(["model", "transfer"]),
+    default="model",
+    show_default=True,
+    help="Kernel times from shapes and machine alone, or the measured ones scaled.",
+)
+@click.option(
+    "--launch",
+    type=_LAUNCHES,
+    default="eager",
+    show_default=True,
+    help="How operations reach the device.",
+)
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="PATH=VALUE",
+    help="Change a parameter, e.g. --set 'memories.dram.bandwidth=2.5 TB/s'.",
+)
+@_JSON
+def replay(
+    workload: str, arch_name: str, mode: str, launch: str, settings: Sequence[str], as_json: bool
+) -> None:
+    """Predict one step of WORKLOAD on a machine."""
+    from npusim import predict
+    from npusim.load import load_workload
+
+    arch = _with_settings(arch_name, settings)
+    result = predict.replay(load_workload(workload), arch, launch, mode)
+    content = {**result.as_dict(), "command": _command()}
+    if as_json:
+        _print_json(content)
+        return
+    from npusim import tables
+
+    tables.replayed(result)
+
+
+@main.command()
+@click.argument("arch_or_study")
+@click.option(
+    "--workload",
+    "-w",
+    "workloads",
+    multiple=True,
+    help="Workload to sweep instead of those the file names; may be repeated.",
+)
+@click.option(
+    "--launch",
+    type=_LAUNCHES,
+    multiple=True,
+    help="Launch mode instead of those the file names; may be repeated.",
+)
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="PATH=VALUE",
+    help="Change a parameter of the machine before sweeping.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for results and figures. Default: results/NAME.",
+)
+@click.option("--figures/--no-figures", default=True, show_default=True, help="Draw figures.")
+@_JSON
+def sweep(
+    arch_or_study: str,
+    workloads: Sequence[str],
+    launch: Sequence[str],
+    settings: Sequence[str],
+    output: Path | None,
+    figures: bool,
+    as_json: bool,
+) -> None:
+    """Evaluate every design of the sweep block of ARCH_OR_STUDY.
+
+    Prints the best design beside the baseline, and writes results.parquet (one row a design),
+    pareto.csv, comparison.csv (beside measured machines), summary.json and figures.
+    """
+    from npusim import job, tables
+
+    asked = job.read_job(arch_or_study, workloads, launch, dict(_settings(settings)))
+    for error in asked.refused:
+        click.echo(f"refused: {error}", err=True)
+    with tables.progress("designs", quiet=as_json) as tick:
+        outcome = job.run_job(asked, _command(), tick)
+    folder = output or Path("results") / asked.name
+    job.save_outcome(outcome, folder, figures)
+    if as_json:
+        _print_json(outcome.summary)
+    else:
+        tables.swept(outcome, folder)
+
+
+@main.command()
+@click.argument("result", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write every design beside every measured figure as CSV.",
+)
+@_JSON
+def compare(result: Sequence[Path], output: Path | None, as_json: bool) -> None:
+    """Put results beside measured baselines.
+
+    RESULT is the folder of a sweep, its results.parquet, or a workload or trace; for a workload,
+    predictions on the machine it was traced on are compared with the trace itself.
+    """
+    from npusim import job, tables
+
+    compared = [job.compare_one(path) for path in result]
+    if output is not None:
+        job.save_comparisons(output, compared)
+    if as_json:
+        _print_json({"results": [c.summary for c in compared]})
+    else:
+        tables.compared(compared)
+
+
+@main.command()
+@click.argument("name", required=False)
+@_JSON
+def archs(name: str | None, as_json: bool) -> None:
+    """List machines, or show one with the source of every value."""
+    from npusim import catalog, tables
+    from npusim.load import load_arch
+
+    if name is not None:
+        arch = load_arch(name)
+        _print_json(tables.arch_content(arch)) if as_json else tables.arch(arch)
+        return
+    known = [load_arch(n) for n in catalog.names("archs")]
+    if as_json:
+        _print_json(
+            {
+                "archs": [
+                    {"name": a.name, "title": a.title, "devices": list(a.devices)} for a in known
+                ]
+            }
+        )
+    else:
+        tables.arch_list(known)
+
+
+@main.command()
+@click.argument("name", required=False)
+@_JSON
+def workloads(name: str | None, as_json: bool) -> None:
+    """List workloads, or show one with its provenance."""
+    from npusim import catalog, tables
+    from npusim.load import load_workload
+
+    if name is not None:
+        w = load_workload(name)
+        content = {**_inspected(w), "meta": dict(w.meta)}
+        _print_json(content) if as_json else tables.workload(w, content)
+        return
+    known = [load_workload(n) for n in catalog.names("workloads")]
+    if as_json:
+        _print_json({"workloads": [_inspected(w) for w in known]})
+    else:
+        tables.workload_list(known)
+
+
+def _inspected(w: Workload) -> dict[str, Any]:
+    from npusim.inspection import inspection
+
+    return inspection(w)
+
+
+def _settings(settings: Sequence[str]) -> list[tuple[str, float]]:
+    """Return the ``--set`` options, those without effect refused."""
+    from npusim.config import read_setting
+    from npusim.space import unmodelled
+
+    pairs = [read_setting(text) for text in settings]
+    refused = unmodelled([path for path, _ in pairs])
+    if refused:
+        raise InputError(str(refused[0]), place="--set")
+    return pairs
+
+
+def _with_settings(name: str, settings: Sequence[str]) -> Arch:
+    from npusim.arch import with_value
+    from npusim.load import load_arch
+
+    arch = load_arch(name)
+    for path, value in _settings(settings):
+        arch = with_value(arch, path, value)
+    return arch
+
+
+def _command() -> str:
+    return "npusim " + " ".join(shlex.quote(part) for part in sys.argv[1:])
+
+
+def _print_json(content: Any) -> None:
+    click.echo(json.dumps(content, allow_nan=False))

@@ -1,0 +1,270 @@
+"""Predictions beside measurements: of kernels, of steps, and of every design of a sweep.
+
+Measured figures that are not in a trace ship in ``workloads/measured.csv``, each with its source
+and whether it is like for like.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from npusim import catalog
+from npusim.arch import Arch, Designs
+from npusim.errors import InputError
+from npusim.lanes import Durations, Replayed, replay
+from npusim.models.kernel import bound, kernel_time
+from npusim.workload import Workload
+
+Array = NDArray[np.float64]
+
+BAND = (0.1, 0.9)
+_MILLI = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One measured figure of a workload.
+
+    Attributes
+    ----------
+    device, launch, quantity : str
+        Machine, launch mode, and ``wall`` or ``device_busy`` of one step.
+    value_s, low_s, high_s : float
+        Central value and range [s].
+    like_for_like : bool
+        Whether the same kernels ran.
+    source, note : str
+    """
+
+    device: str
+    launch: str
+    quantity: str
+    value_s: float
+    low_s: float
+    high_s: float
+    like_for_like: bool
+    source: str
+    note: str
+
+    @property
+    def label(self) -> str:
+        """Short name, e.g. ``NVIDIA H200, eager, wall``."""
+        return f"{self.device}, {self.launch}, {self.quantity}"
+
+
+@cache
+def _figures() -> pd.DataFrame:
+    return pd.read_csv(catalog.folder("workloads") / "measured.csv", keep_default_na=False)
+
+
+def measured(workload: Workload) -> list[Measured]:
+    """Return every measured figure of a workload: its own trace first, then the published ones.
+
+    >>> import npusim as ns
+    >>> [m.label for m in measured(ns.load_workload("paddleocr_vl_decode"))][:3]
+    ['NVIDIA H200, eager, wall', 'NVIDIA H200, eager, device_busy', 'NVIDIA H200, eager, wall']
+    """
+    device = str(workload.meta.get("device", "") or "traced device")
+    busy = _busy_by_step(workload)
+    source = f"the trace itself ({len(workload.steps)} steps)"
+    launch = "eager" if workload.meta.get("host") == "measured" else "graph"
+    note = "the profiler slows the host"
+    found = [
+        _spread(device, launch, "wall", workload.steps.wall_s, source, note),
+        _spread(device, launch, "device_busy", busy, source, ""),
+    ]
+    table = _figures()
+    for row in table[table["workload"] == workload.name].to_dict("records"):
+        scale = _MILLI[row["unit"]]
+        value, low, high = (float(row[c]) * scale for c in ("value", "low", "high"))
+        found.append(
+            Measured(
+                row["device"],
+                row["launch"],
+                row["quantity"],
+                value,
+                low,
+                high,
+                row["like_for_like"] == "yes",
+                row["source"],
+                row["note"],
+            )
+        )
+    return found
+
+
+def _busy_by_step(w: Workload) -> Array:
+    return np.bincount(w["step"], w["duration_s"], len(w.steps)).astype(np.float64)
+
+
+def _spread(
+    device: str, launch: str, quantity: str, values: Array, source: str, note: str
+) -> Measured:
+    return Measured(
+        device,
+        launch,
+        quantity,
+        float(np.mean(values)),
+        float(np.min(values)),
+        float(np.max(values)),
+        True,
+        source,
+        note,
+    )
+
+
+def kernel_errors(workload: Workload, arch: Arch) -> pd.DataFrame:
+    """Return predicted and measured device time of every operation whose shapes are known.
+
+    Parameters
+    ----------
+    workload : Workload
+        K operations.
+    arch : Arch
+        The machine that was traced.
+
+    Returns
+    -------
+    DataFrame
+        One row an operation: ``kind``, ``kernel``, ``predicted_s``, ``measured_s``, ``bound``.
+    """
+    rows, inverse = workload.unique()
+    operations, machine = workload.operations(rows), Designs(arch)
+    table = pd.DataFrame(
+        {
+            "kind": workload.text("kind"),
+            "kernel": workload.text("kernel"),
+            "predicted_s": kernel_time(operations, machine)[inverse, 0],
+            "measured_s": workload["duration_s"],
+            "bound": bound(operations, machine)[inverse, 0],
+        }
+    )
+    return table[workload.classified & (workload["duration_s"] > 0)]
+
+
+@dataclass(frozen=True)
+class Error:
+    """How far predictions lie from measurements.
+
+    Attributes
+    ----------
+    operations : int
+    median_ape, p90_ape, worst_ape : float
+        Absolute error of single operations, as a share of the measured time.
+    weighted_ape : float
+        The same, weighted by measured time.
+    busy_error : float
+        (predicted - measured) / measured of the sum.
+    """
+
+    operations: int
+    median_ape: float
+    p90_ape: float
+    worst_ape: float
+    weighted_ape: float
+    busy_error: float
+
+
+def error_of(table: pd.DataFrame) -> Error:
+    """Return error statistics of a table of `kernel_errors`.
+
+    Raises
+    ------
+    InputError
+        The table is empty.
+
+    Examples
+    --------
+    >>> e = error_of(pd.DataFrame({"predicted_s": [1.0, 3.0], "measured_s": [2.0, 2.0]}))
+    >>> e.median_ape, e.busy_error
+    (0.5, 0.0)
+    """
+    if table.empty:
+        raise InputError("no operation with known shapes to compare")
+    predicted, actual = table["predicted_s"].to_numpy(), table["measured_s"].to_numpy()
+    ape = np.abs(predicted - actual) / actual
+    return Error(
+        len(table),
+        float(np.median(ape)),
+        float(np.quantile(ape, 0.9)),
+        float(ape.max()),
+        float(np.average(ape, weights=actual)),
+        float(predicted.sum() / actual.sum() - 1),
+    )
+
+
+def band_factors(workload: Workload, traced: Arch | None) -> tuple[float, float] | None:
+    """Return by which factors kernel times may be off: p10 and p90 of measured / predicted.
+
+    Quantiles are weighted by predicted time. The factors are applied to all kernels at once, as
+    if their errors went the same way: wide on purpose, until errors are calibrated by kind.
+
+    Returns
+    -------
+    (low, high) or None
+        None where the traced machine is not known or no operation has shapes.
+    """
+    if traced is None:
+        return None
+    table = kernel_errors(workload, traced)
+    if table.empty:
+        return None
+    ratio = (table["measured_s"] / table["predicted_s"]).to_numpy()
+    order = np.argsort(ratio)
+    weight = np.cumsum(table["predicted_s"].to_numpy()[order])
+    at = np.searchsorted(weight, np.array(BAND) * weight[-1])
+    low, high = ratio[order][np.minimum(at, len(ratio) - 1)]
+    return min(float(low), 1.0), max(float(high), 1.0)
+
+
+@dataclass(frozen=True)
+class Banded:
+    """A replay with its band: wall and device-busy time if kernels are faster or slower."""
+
+    middle: Replayed
+    low: Replayed | None
+    high: Replayed | None
+
+
+def replay_with_band(
+    workload: Workload,
+    designs: Designs,
+    time: Durations,
+    launch: str,
+    factors: tuple[float, float] | None,
+) -> Banded:
+    """Replay three times: as predicted, and with all kernel times at either end of the band."""
+    middle = replay(workload, designs, time, launch)
+    if factors is None:
+        return Banded(middle, None, None)
+    low, high = (replay(workload, designs, time.scaled(f), launch) for f in factors)
+    return Banded(middle, low, high)
+
+
+def compare_designs(table: pd.DataFrame, workload: Workload, suffix: str = "") -> pd.DataFrame:
+    """Put every design beside every measured figure of a workload.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Designs with ``wall_s`` and ``device_busy_s`` columns.
+    workload : Workload
+    suffix : str
+        What follows the column names, e.g. ``"[name]"`` of one of several workloads.
+
+    Returns
+    -------
+    DataFrame
+        One row a design, one column a figure: how many times faster the design is.
+    """
+    columns: dict[str, pd.Series[float]] = {}
+    for m in measured(workload):
+        kind = "trace" if m.source.startswith("the trace") else "published"
+        name = f"{m.device} {m.launch} {m.quantity} ({kind})"
+        columns[name] = m.value_s / table[f"{m.quantity}_s{suffix}"]
+    return pd.DataFrame(columns, index=table.index)

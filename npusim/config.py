@@ -1,0 +1,346 @@
+"""The only reader of YAML: files to a validated `Arch` and `Study`, every error told at once.
+
+The schema of an architecture is built from :data:`npusim.arch.PARAMETERS`, so a new parameter is
+declared in one place. An architecture may carry a ``sweep:`` block; a study names its
+architecture with ``arch:`` and carries one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+
+from npusim import units
+from npusim.arch import PARAMETERS, Arch, Provenance, check
+from npusim.errors import InputError, InputErrors
+from npusim.yaml_tree import Place, Tree, read_tree
+
+LAUNCHES = ("eager", "graph", "queue")
+_MOST_STEPS = 1_000_000
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class _Entry(_Strict):
+    """One value of a machine with its provenance."""
+
+    value: str | float
+    source: Annotated[str, Field(min_length=3)]
+    kind: Literal["datasheet", "measured", "calibrated", "assumed"]
+    range: Annotated[list[str | float], Field(min_length=2, max_length=2)] | None = None
+
+
+class _Range(_Strict):
+    """Evenly spaced values of an axis, both ends included."""
+
+    start: str | float
+    stop: str | float
+    steps: Annotated[int, Field(ge=2, le=_MOST_STEPS)]
+    scale: Literal["linear", "log"] = "linear"
+
+
+class _Sweep(_Strict):
+    workloads: Annotated[list[str], Field(min_length=1)]
+    launch: Annotated[list[Literal["eager", "graph", "queue"]], Field(min_length=1)]
+    axes: Annotated[dict[str, list[str | float] | _Range], Field(min_length=1)]
+    costs: list[str] = []
+    baseline: str | None = None
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What a ``sweep:`` block asks for.
+
+    Attributes
+    ----------
+    workloads : tuple of str
+        Names or paths of workloads; a step of each counts once.
+    launch : tuple of str
+        Launch modes to sweep.
+    axes : mapping of str to tuple of float
+        Values of each parameter that varies [SI].
+    costs : tuple of str
+        Parameters that a designer pays for: smaller is better on the Pareto front.
+    baseline : str or None
+        Machine that every design is put beside; by default the one that was traced.
+    """
+
+    workloads: tuple[str, ...]
+    launch: tuple[str, ...]
+    axes: Mapping[str, tuple[float, ...]]
+    costs: tuple[str, ...] = ()
+    baseline: str | None = None
+
+
+@dataclass(frozen=True)
+class Study:
+    """One question: a machine and a sweep over it."""
+
+    name: str
+    title: str
+    question: str
+    source: str
+    arch: str
+    sweep: Sweep
+
+
+@cache
+def _schema() -> type[BaseModel]:
+    """Return the schema of an architecture file, built from the declared parameters."""
+    tree: dict[str, Any] = {}
+    for path, p in PARAMETERS.items():
+        *groups, leaf = path.split(".")
+        at = tree
+        for group in groups:
+            at = at.setdefault(group, {})
+        at[leaf] = p
+
+    def model(name: str, node: dict[str, Any]) -> type[BaseModel]:
+        fields: dict[str, Any] = {}
+        for key, child in node.items():
+            if isinstance(child, dict):
+                inner = model(f"{name}.{key}", child)
+                needed = any(f.is_required() for f in inner.model_fields.values())
+                fields[key] = (inner, ...) if needed else (inner, None)
+            else:
+                fields[key] = (_Entry, ...) if child.required else (_Entry, None)
+        made: type[BaseModel] = create_model(name, __base__=_Strict, **fields)
+        return made
+
+    around: dict[str, Any] = {
+        "title": (Annotated[str, Field(min_length=1)], ...),
+        "devices": (list[str], Field(default_factory=list)),
+        "note": (str, ""),
+        "sweep": (_Sweep | None, None),
+    }
+    return create_model("ArchFile", __base__=model("arch", tree), **around)
+
+
+class _StudyFile(_Strict):
+    title: Annotated[str, Field(min_length=1)]
+    question: Annotated[str, Field(min_length=1)]
+    source: Annotated[str, Field(min_length=3)]
+    arch: str
+    sweep: _Sweep
+
+
+def read_arch(file: Path) -> tuple[Arch, Sweep | None]:
+    """Read an architecture and its sweep block, if it has one.
+
+    Parameters
+    ----------
+    file : Path
+        A YAML file.
+
+    Returns
+    -------
+    Arch, Sweep or None
+
+    Raises
+    ------
+    InputError, InputErrors
+        Every mistake in the file, each with its line and dotted path.
+    """
+    tree = read_tree(file)
+    _refuse(_problems(tree, _schema()))
+    errors: list[InputError] = []
+    values: dict[str, float] = {}
+    provenance: dict[str, Provenance] = {}
+    for path in PARAMETERS:
+        entry = _at(tree.values, path)
+        if entry is None:
+            continue
+        try:
+            values[path], provenance[path] = _entry(tree, path, entry)
+        except InputErrors as error:
+            errors += error.errors
+    block = tree.values.get("sweep")
+    sweep = _sweep(tree, block, errors) if block is not None else None
+    _refuse(errors)
+    arch = Arch(file.stem, tree.values["title"], values, provenance,
+                tuple(tree.values.get("devices", ())), tree.values.get("note", ""))  # fmt: skip
+    return arch, sweep
+
+
+def read_study(file: Path) -> Study:
+    """Read a study: a question with the machine and sweep that answer it.
+
+    Raises
+    ------
+    InputError, InputErrors
+        Every mistake in the file, each with its line and dotted path.
+    """
+    tree = read_tree(file)
+    _refuse(_problems(tree, _StudyFile))
+    errors: list[InputError] = []
+    sweep = _sweep(tree, tree.values["sweep"], errors)
+    _refuse(errors)
+    v = tree.values
+    return Study(file.stem, v["title"], v["question"], v["source"], v["arch"], sweep)
+
+
+def is_study(file: Path) -> bool:
+    """Return whether a YAML file describes a study rather than a machine."""
+    return "arch" in read_tree(file).values
+
+
+def read_setting(text: str) -> tuple[str, float]:
+    """Read ``path=value`` of the command line.
+
+    >>> read_setting("memories.dram.bandwidth=2.5 TB/s")
+    ('memories.dram.bandwidth', 2500000000000.0)
+
+    Raises
+    ------
+    InputError
+        No ``=``, unknown path, wrong unit or out of bounds.
+    """
+    path, equals, value = text.partition("=")
+    path = path.strip()
+    if not equals:
+        raise InputError("not path=value", place="--set", value=text)
+    if path not in PARAMETERS:
+        raise InputError("unknown parameter", place="--set", value=path, allowed=_siblings(path))
+    try:
+        return path, check(path, units.parse(value.strip(), PARAMETERS[path].unit))
+    except InputError as error:
+        raise InputError(str(error), place=f"--set {path}") from None
+
+
+def _siblings(path: str) -> str:
+    group = path.split(".", 1)[0]
+    near = [p for p in PARAMETERS if p.startswith(group + ".")]
+    return ", ".join(near or sorted({p.split(".", 1)[0] + ".*" for p in PARAMETERS}))
+
+
+def _at(values: Mapping[str, Any], path: str) -> Any:
+    node: Any = values
+    for part in path.split("."):
+        node = node.get(part) if isinstance(node, dict) else None
+    return node
+
+
+def _entry(tree: Tree, path: str, entry: Mapping[str, Any]) -> tuple[float, Provenance]:
+    """Return the SI value and provenance of one entry, or every mistake in it."""
+    place: Place = tuple(path.split("."))
+    errors: list[InputError] = []
+
+    def quantity(raw: str | float, *below: str | int) -> float:
+        try:
+            return check(path, units.parse(raw, PARAMETERS[path].unit))
+        except InputError as error:
+            text = str(error).removeprefix(f"{path}: ")
+            errors.append(tree.error((*place, *below), text))
+            return math.nan
+
+    value = quantity(entry["value"], "value")
+    low = high = value
+    if entry.get("range") is not None:
+        low, high = (quantity(raw, "range", i) for i, raw in enumerate(entry["range"]))
+        if low > value or value > high:
+            errors.append(tree.error((*place, "range"), "range does not hold the value",
+                                     value=entry["range"]))  # fmt: skip
+    elif entry["kind"] == "assumed":
+        errors.append(
+            tree.error(place, "an assumed value needs a range", hint="add range: [low, high]")
+        )
+    if errors:
+        raise InputErrors(errors)
+    return value, Provenance(entry["source"], entry["kind"], low, high)
+
+
+def _sweep(tree: Tree, block: Mapping[str, Any], errors: list[InputError]) -> Sweep:
+    """Return a sweep block, adding its mistakes to `errors`."""
+    axes: dict[str, tuple[float, ...]] = {}
+    for path, raw in block["axes"].items():
+        place = ("sweep", "axes", path)
+        if path not in PARAMETERS:
+            errors.append(tree.error(place, "unknown parameter", value=path,
+                                     allowed=_siblings(path)))  # fmt: skip
+            continue
+        try:
+            axes[path] = _axis(path, raw)
+        except InputError as error:
+            errors.append(tree.error(place, str(error).removeprefix(f"{path}: ")))
+    for path in block.get("costs", ()):
+        if path not in block["axes"]:
+            errors.append(tree.error(("sweep", "costs"), "not an axis of this sweep", value=path))
+    return Sweep(tuple(block["workloads"]), tuple(block["launch"]), axes,
+                 tuple(block.get("costs", ())), block.get("baseline"))  # fmt: skip
+
+
+def _axis(path: str, raw: Any) -> tuple[float, ...]:
+    """Return the SI values of an axis from a list or a range."""
+    unit = PARAMETERS[path].unit
+    if isinstance(raw, list):
+        if not raw:
+            raise InputError("an axis needs at least one value", place=path)
+        return tuple(check(path, units.parse(item, unit)) for item in raw)
+    start, stop = (check(path, units.parse(raw[end], unit)) for end in ("start", "stop"))
+    steps = raw["steps"]
+    if raw.get("scale", "linear") == "linear":
+        return tuple(start + (stop - start) * i / (steps - 1) for i in range(steps))
+    if start <= 0 or stop <= 0:
+        raise InputError("a log axis needs ends above zero", place=path)
+    return tuple(start * (stop / start) ** (i / (steps - 1)) for i in range(steps))
+
+
+def _refuse(errors: list[InputError]) -> None:
+    if errors:
+        raise errors[0] if len(errors) == 1 else InputErrors(errors)
+
+
+def _problems(tree: Tree, schema: type[BaseModel]) -> list[InputError]:
+    """Return what pydantic finds, in our words and with our places."""
+    try:
+        schema.model_validate(tree.values)
+    except ValidationError as found:
+        problems: dict[str, InputError] = {}
+        for e in found.errors(include_url=False):
+            error = _problem(tree, schema, e)
+            problems.setdefault(str(error), error)
+        return list(problems.values())
+    return []
+
+
+def _problem(tree: Tree, schema: type[BaseModel], e: Any) -> InputError:
+    # Names of union branches stand in the location; keep only what is in the file.
+    place: list[str | int] = []
+    node: Any = tree.values
+    for part in e["loc"]:
+        inside = (isinstance(node, dict) and part in node) or (
+            isinstance(node, list) and isinstance(part, int) and part < len(node)
+        )
+        if inside:
+            node = node[part]
+        elif e["type"] != "missing" or part != e["loc"][-1]:
+            continue
+        place.append(part)
+    if e["type"] == "extra_forbidden":
+        return tree.error(tuple(place), "unknown key", value=place[-1],
+                          allowed=", ".join(_keys(schema, e["loc"][:-1])))  # fmt: skip
+    if e["type"] == "missing":
+        return tree.error(tuple(place), "is missing")
+    message = e["msg"][0].lower() + e["msg"][1:]
+    return tree.error(tuple(place), message, value=e["input"])
+
+
+def _keys(schema: Any, loc: tuple[str | int, ...]) -> list[str]:
+    """Return the keys that a level of a schema accepts."""
+    for part in loc:
+        fields = getattr(schema, "model_fields", {})
+        if part in fields:
+            annotation = fields[part].annotation
+            options = getattr(annotation, "__args__", None) or (annotation,)
+            schema = next((o for o in options if hasattr(o, "model_fields")), None)
+        elif part == "_Range":
+            schema = _Range
+    return sorted(getattr(schema, "model_fields", {}))

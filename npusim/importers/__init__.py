@@ -1,0 +1,71 @@
+"""Trace formats: one file each, found by looking.
+
+An importer is a module here with ``FORMAT`` (what people call it), ``sniff(path) -> bool`` (cheap,
+never raises) and ``read(path, name) -> Workload``.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol, cast
+
+from npusim.errors import InputError
+from npusim.workload import Workload
+
+
+class Importer(Protocol):
+    """What a module must offer to be an importer."""
+
+    FORMAT: str
+
+    def sniff(self, path: Path) -> bool:
+        """Return whether the file looks like this format."""
+
+    def read(self, path: Path, name: str) -> Workload:
+        """Read the file into a workload."""
+
+
+def importers() -> Iterator[Importer]:
+    """Yield every importer in this folder."""
+    for found in pkgutil.iter_modules(__path__):
+        module = import_module(f"{__name__}.{found.name}")
+        if hasattr(module, "sniff"):
+            yield cast(Importer, module)
+
+
+def import_trace(path: str | Path, name: str | None = None) -> Workload:
+    """Read a trace in any supported format.
+
+    Parameters
+    ----------
+    path : str or Path
+        The trace.
+    name : str, optional
+        What to call the workload; by default the name of the file.
+
+    Returns
+    -------
+    Workload
+
+    Raises
+    ------
+    InputError
+        No such file, a format that is not supported, or a file that is damaged.
+    """
+    file = Path(path)
+    try:
+        if not file.is_file():
+            raise InputError("no such file" if not file.exists() else "not a file", file=file)
+        if file.stat().st_size == 0:
+            raise InputError("file is empty", file=file)
+        chosen = next((i for i in importers() if i.sniff(file)), None)
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot be read: {getattr(error, 'strerror', None) or 'not a path'}",
+                         file=str(file)[:200]) from None  # fmt: skip
+    if chosen is None:
+        raise InputError("not a supported trace", file=file,
+                         allowed=", ".join(i.FORMAT for i in importers()))  # fmt: skip
+    return chosen.read(file, name or file.name.split(".", 1)[0])

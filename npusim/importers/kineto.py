@@ -1,0 +1,401 @@
+"""PyTorch profiler (Kineto) Chrome traces, plain or gzipped.
+
+An eager trace with ``record_shapes=True`` gives every kernel its operator and shapes. A graph or
+compiled replay has kernels but no operators: they import with what their names tell. Steps are
+the annotations ``step#N`` or ``ProfilerStep#N``; without any, the capture is one step.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import re
+import zlib
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from npusim import __version__
+from npusim.errors import InputError
+from npusim.importers import kernel_names
+from npusim.importers.describe import describe
+from npusim.importers.host_lane import host_lane
+from npusim.importers.products import with_router
+from npusim.importers.tensors import Call, read_call
+from npusim.importers.work import Launch, Work
+from npusim.workload import COLUMNS, LABELS, Steps, Workload
+
+FORMAT = "PyTorch profiler (Kineto) JSON, .json or .json.gz"
+
+_STEP = re.compile(r"(?:ProfilerStep|step)#\d+")
+_DEVICE = ("kernel", "gpu_memcpy", "gpu_memset")
+_RUNTIME = ("cuda_runtime", "cuda_driver", "hip_runtime", "hip_driver", "runtime", "driver")
+_WAITS = ("Synchronize",)
+_LARGEST = 4 * 2**30
+_LONGEST_US = 1e12
+
+
+class _Event(msgspec.Struct):
+    ph: str = ""
+    cat: str | None = None
+    name: Any = ""
+    ts: float | None = None
+    dur: float | None = None
+    pid: Any = 0
+    tid: Any = 0
+    args: Any = None
+
+
+class _Trace(msgspec.Struct):
+    traceEvents: list[_Event]  # noqa: N815  (the name in the file)
+    deviceProperties: Any = None  # noqa: N815
+    cuda_driver_version: Any = None
+    cuda_runtime_version: Any = None
+
+
+def sniff(path: Path) -> bool:
+    """Return whether the file starts like a Chrome trace with an object around its events."""
+    try:
+        with _open(path) as stream:
+            head = stream.read(1 << 16).lstrip()
+    except (OSError, EOFError, zlib.error):
+        return path.suffix == ".gz" and ".json" in path.suffixes
+    return head[:1] in (b"{", b"[") or ".json" in path.suffixes
+
+
+def read(path: Path, name: str) -> Workload:
+    """Read a trace.
+
+    Parameters
+    ----------
+    path : Path
+    name : str
+        What to call the workload.
+
+    Returns
+    -------
+    Workload
+
+    Raises
+    ------
+    InputError
+        Not JSON, cut short, too large, without device operations, or with times that are none.
+    """
+    trace = _decode(path)
+    _check_times(path, trace.traceEvents)
+    capture = _Capture(trace.traceEvents)
+    if not capture.device:
+        raise InputError("no device operations", file=path, place="traceEvents",
+                         value=f"{len(trace.traceEvents)} events",
+                         hint="trace with ProfilerActivity.CUDA")  # fmt: skip
+    columns, labels, steps, notes = _assemble(capture)
+    meta = _meta(path, trace, capture, notes)
+    try:
+        return Workload(name, columns, labels, steps, meta=meta)
+    except InputError as error:
+        raise InputError(str(error), file=path) from None
+
+
+def _open(path: Path) -> Any:
+    with path.open("rb") as stream:
+        packed = stream.read(2) == b"\x1f\x8b"
+    return gzip.open(path, "rb") if packed else path.open("rb")
+
+
+def _decode(path: Path) -> _Trace:
+    try:
+        with _open(path) as stream:
+            raw = stream.read(_LARGEST + 1)
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        raise InputError("gzip data is damaged or cut short", file=path) from None
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror or error}", file=path) from None
+    if len(raw) > _LARGEST:
+        raise InputError("trace too large", file=path, allowed=f"up to {_LARGEST} bytes of JSON")
+    if raw[:1] == b"[" or not raw.strip():
+        raise InputError("no traceEvents", file=path, allowed="an object with traceEvents")
+    try:
+        return msgspec.json.decode(raw, type=_Trace)
+    except msgspec.ValidationError as error:
+        problem, _, place = str(error).partition(" - at ")
+        raise InputError(problem[0].lower() + problem[1:], file=path,
+                         place=place.strip("`$.") or None) from None  # fmt: skip
+    except msgspec.DecodeError as error:
+        text = str(error).removeprefix("JSON is malformed: ")
+        problem = "JSON is cut short" if "truncated" in text else "not JSON"
+        raise InputError(problem, file=path, place=f"of {len(raw)} bytes", value=text) from None
+    except (RecursionError, UnicodeDecodeError):
+        raise InputError("not JSON that can be read: too deep or not UTF-8", file=path) from None
+
+
+def _check_times(path: Path, events: list[_Event]) -> None:
+    for i, e in enumerate(events):
+        if e.ph != "X":
+            continue
+        for field, value, low in (("ts", e.ts, -math.inf), ("dur", e.dur, 0.0)):
+            if value is None and e.cat not in _DEVICE:
+                continue
+            if (
+                value is None
+                or not (low <= value < math.inf)
+                or (field == "dur" and value > _LONGEST_US)
+            ):
+                raise InputError("not a time", file=path, place=f"traceEvents[{i}].{field}",
+                                 value=value, allowed="microseconds, finite"
+                                 + (", from 0" if field == "dur" else ""))  # fmt: skip
+
+
+@dataclass
+class _Operation:
+    """One device event with what launched it."""
+
+    event: _Event
+    launch: _Event | None
+    call: Call | None
+    own_launch: bool
+
+
+class _Capture:
+    """The events of a trace, put together."""
+
+    def __init__(self, events: list[_Event]) -> None:
+        self.device: list[_Operation] = []
+        self.steps: list[tuple[float, float]] = []
+        self.waits: list[_Event] = []
+        operators: list[_Event] = []
+        runtime: list[_Event] = []
+        device: list[_Event] = []
+        for e in events:
+            if e.ph != "X" or e.ts is None:
+                continue
+            if e.cat in _DEVICE:
+                device.append(e)
+            elif e.cat == "cpu_op":
+                operators.append(e)
+            elif e.cat in _RUNTIME:
+                runtime.append(e)
+                if str(e.name).endswith(_WAITS):
+                    self.waits.append(e)
+            elif e.cat == "user_annotation" and _STEP.fullmatch(str(e.name)):
+                self.steps.append((e.ts, e.ts + (e.dur or 0.0)))
+        self.steps.sort()
+        self.waits.sort(key=lambda e: e.ts or 0.0)
+        calls = _operators_of(operators, runtime)
+        launches = {c: e for e in runtime if (c := _correlation(e)) is not None}
+        shared: dict[int, int] = defaultdict(int)
+        for e in device:
+            if (c := _correlation(e)) is not None:
+                shared[c] += 1
+        for e in device:
+            c = _correlation(e)
+            launch = launches.get(c) if c is not None else None
+            call = calls.get(id(launch)) if launch is not None else None
+            own = launch is not None and c is not None and shared[c] == 1
+            self.device.append(_Operation(e, launch, call, own))
+        self.device.sort(key=lambda o: (_issued(o), o.event.ts))
+
+
+def _issued(o: _Operation) -> float:
+    """Return when the host launched an operation, or when it started if that is unknown."""
+    time = o.launch.ts if o.launch is not None else o.event.ts
+    return time if time is not None else 0.0
+
+
+def _correlation(e: _Event) -> int | None:
+    value = e.args.get("correlation") if isinstance(e.args, dict) else None
+    return value if isinstance(value, int) else None
+
+
+def _operators_of(operators: list[_Event], runtime: list[_Event]) -> dict[int, Call]:
+    """Return the innermost operator around each runtime call, by the identity of the call."""
+    threads: dict[tuple[str, str], list[tuple[float, int, _Event]]] = defaultdict(list)
+    for order, events in enumerate((operators, runtime)):
+        for e in events:
+            threads[str(e.pid), str(e.tid)].append((e.ts or 0.0, order, e))
+    found: dict[int, Call] = {}
+    for timeline in threads.values():
+        timeline.sort(key=lambda t: (t[0], t[1], -(t[2].dur or 0.0)))
+        stack: list[tuple[float, Call]] = []
+        for at, order, e in timeline:
+            while stack and stack[-1][0] < at:
+                stack.pop()
+            if order == 0:
+                parents = tuple(call for _, call in stack)
+                stack.append((at + (e.dur or 0.0), read_call(str(e.name), e.args, parents)))
+            elif stack:
+                found[id(e)] = stack[-1][1]
+    return found
+
+
+def _assemble(c: _Capture) -> tuple[dict[str, Any], dict[str, list[str]], Steps, dict[str, Any]]:
+    """Return columns, labels and steps of a capture, and what was left out."""
+    spans = c.steps or [_whole(c)]
+    members: list[list[_Operation]] = [[] for _ in spans]
+    outside = [0, 0.0]
+    starts = np.array([s for s, _ in spans])
+    for o in c.device:
+        at = _issued(o)
+        i = int(np.searchsorted(starts, at, side="right")) - 1
+        if i >= 0 and at <= spans[i][1]:
+            members[i].append(o)
+        else:
+            outside[0] += 1
+            outside[1] += (o.event.dur or 0.0) * 1e-6
+    kept = [i for i, group in enumerate(members) if group]
+    if not kept:
+        raise InputError("no device operation lies inside a step", place="user_annotation",
+                         value=f"{len(spans)} steps")  # fmt: skip
+    rows: list[dict[str, Any]] = []
+    walls, tails = [], []
+    for number, i in enumerate(kept):
+        step_rows, tail = _step(members[i], number, spans[i], c.waits)
+        rows += step_rows
+        walls.append((spans[i][1] - spans[i][0]) * 1e-6)
+        tails.append(tail)
+    labels = {name: list(dict.fromkeys(row[name] for row in rows)) for name in LABELS}
+    codes = {name: {text: i for i, text in enumerate(labels[name])} for name in LABELS}
+    columns = {
+        name: np.array([codes[name][r[name]] if name in LABELS else r[name] for r in rows])
+        for name in COLUMNS
+    }
+    notes = {"outside_steps": outside[0], "outside_steps_s": outside[1]}
+    return columns, labels, Steps(np.array(walls), np.array(tails)), notes
+
+
+def _whole(c: _Capture) -> tuple[float, float]:
+    first = min(_issued(o) for o in c.device)
+    last = max((o.event.ts or 0.0) + (o.event.dur or 0.0) for o in c.device)
+    return first, last
+
+
+def _step(
+    group: list[_Operation], number: int, span: tuple[float, float], waits: list[_Event]
+) -> tuple[list[dict[str, Any]], float]:
+    """Return the rows of one step and the host's tail [s]."""
+    start, stop = span
+    works = _works(group)
+    has_host = all(o.launch is not None for o in group)
+    calls = np.array([_span(o.launch or o.event) for o in group])
+    done = np.array([_span(o.event)[1] for o in group])
+    inside = np.array([_span(e) for e in waits if start <= (e.ts or 0.0) <= stop]).reshape(-1, 2)
+    copies = np.array([o.event.cat == "gpu_memcpy" for o in group])
+    phase = _phase(works)
+    lane = host_lane(start, stop, calls, done, inside, copies)
+    rows = []
+    for i, (o, work) in enumerate(zip(group, works, strict=True)):
+        row = _row(o, work)
+        row |= {
+            "step": number, "phase": phase, "layer": -1,
+            "start_s": max((o.event.ts or 0.0) - start, 0.0) * 1e-6,
+            "duration_s": (o.event.dur or 0.0) * 1e-6,
+            "host_s": float(lane.work[i]) * 1e-6 if has_host else 0.0,
+            "sync": bool(lane.sync[i]) and has_host,
+            "presync_s": float(lane.presync[i]) * 1e-6 if has_host else 0.0,
+        }  # fmt: skip
+        rows.append(row)
+    return rows, lane.tail * 1e-6 if has_host else 0.0
+
+
+def _span(e: _Event) -> tuple[float, float]:
+    start = e.ts or 0.0
+    return start, start + (e.dur or 0.0)
+
+
+def _works(group: list[_Operation]) -> list[Work]:
+    """Describe the operations of a step, with what only their neighbours tell."""
+    works: list[Work] = []
+    router: dict[int, tuple[int, int]] = {}
+    for o in group:
+        work = describe(o.call, _launch(o.event))
+        if work.kind == "topk" and o.call is not None:
+            router[work.n] = (work.m, (o.call.numbers(1) or [0])[0])
+        if work.kind == "grouped_gemm" and work.groups in router:
+            work = with_router(work, *router[work.groups])
+        works.append(work)
+    caches = {(w.batch, w.kv_heads, w.k) for w in works if w.kind == "attention" and w.read_kv}
+    lengths = {w.n for w in works if w.kind == "attention" and w.read_kv}
+    return [_cache_append(w, o, caches, lengths) for w, o in zip(works, group, strict=True)]
+
+
+def _cache_append(
+    work: Work, o: _Operation, caches: set[tuple[int, int, int]], lengths: set[int]
+) -> Work:
+    """Mark a concatenation whose result is what attention then reads: the KV cache grows."""
+    tensors = o.call.tensors if o.call is not None and work.kind == "cat" else ()
+    if len(tensors) != 2 or any(len(t.shape) != 4 for t in tensors):
+        return work
+    batch, heads, _, size = tensors[0].shape
+    if (batch, heads, size) not in caches or sum(t.shape[2] for t in tensors) not in lengths:
+        return work
+    return replace(work, read_kv=work.read_activation, write_kv=work.write_activation,
+                   read_activation=0.0, write_activation=0.0)  # fmt: skip
+
+
+def _phase(works: list[Work]) -> str:
+    """Tell decode (one query), prefill (causal) and encode (all against all) apart."""
+    attention = [w for w in works if w.kind == "attention" and w.n > 1]
+    if not attention:
+        return "unknown"
+    if any(w.m == 1 for w in attention):
+        return "decode"
+    causal = any(w.flop < 3.5 * w.batch * w.heads * w.m * w.n * w.k for w in attention)
+    return "prefill" if causal else "encode"
+
+
+def _triple(value: Any) -> tuple[int, int, int]:
+    ok = (
+        isinstance(value, list)
+        and len(value) == 3
+        and all(isinstance(v, int) and 0 <= v < 2**31 for v in value)
+    )
+    return (value[0], value[1], value[2]) if ok else (0, 0, 0)
+
+
+def _number(args: Any, key: str) -> float:
+    value = args.get(key) if isinstance(args, dict) else None
+    ok = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 2**50
+    return float(value) if ok else 0.0  # type: ignore[arg-type]
+
+
+def _launch(e: _Event) -> Launch:
+    args = e.args if isinstance(e.args, dict) else {}
+    threads = math.prod(_triple(args.get("block")))
+    return Launch(str(e.name), _triple(args.get("grid")), threads, _number(args, "bytes"))
+
+
+def _row(o: _Operation, work: Work) -> dict[str, Any]:
+    launch = _launch(o.event)
+    row: dict[str, Any] = {
+        name: getattr(work, name) for name in Work.__dataclass_fields__ if name in COLUMNS
+    }
+    stream = o.event.args.get("stream") if isinstance(o.event.args, dict) else None
+    return row | {
+        "kernel": launch.kernel,
+        "operator": o.call.name if o.call is not None else "unknown",
+        "library": kernel_names.library(launch.kernel),
+        "stream": stream if isinstance(stream, int) and 0 <= stream < 2**31 else 0,
+        "blocks": launch.blocks, "threads": launch.threads,
+        "registers": int(_number(o.event.args, "registers per thread")),
+        "shared_memory": _number(o.event.args, "shared memory"),
+    }  # fmt: skip
+
+
+def _meta(path: Path, trace: _Trace, c: _Capture, notes: dict[str, Any]) -> dict[str, Any]:
+    properties = trace.deviceProperties if isinstance(trace.deviceProperties, list) else []
+    devices = [str(p.get("name", "")) for p in properties if isinstance(p, dict)]
+    with_host = sum(o.own_launch for o in c.device)
+    return {
+        "format": "kineto",
+        "file": path.name,
+        "device": devices[0] if devices else "",
+        "cuda_driver": str(trace.cuda_driver_version or ""),
+        "cuda_runtime": str(trace.cuda_runtime_version or ""),
+        "marked_steps": len(c.steps),
+        "host": "measured" if with_host >= 0.9 * len(c.device) else "unknown",
+        "npusim": __version__,
+        **notes,
+    }

@@ -1,0 +1,273 @@
+"""Replay: host lane and device streams to wall time, for many designs at once.
+
+An operation starts when the host has issued it, its stream is free and what it depends on is
+done. The host works between launches, and waits where the traced program waited. Lanes add up:
+on every design, wall time is host work plus host waiting, and device-busy plus device idle time
+on a single stream.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from npusim.arch import Arch, Designs
+from npusim.errors import InputError
+from npusim.models.kernel import kernel_time
+from npusim.models.launch import LaunchCost, launch_cost
+from npusim.workload import Workload
+
+Array = NDArray[np.float64]
+
+MODES = ("model", "transfer")
+_BLOCK = 512
+
+
+@dataclass(frozen=True)
+class Durations:
+    """Device time of K operations on D designs: ``table[row[k]] * scale[k]`` [s].
+
+    Attributes
+    ----------
+    table : array, shape (U, D)
+        One row a distinct operation.
+    row : array of int, shape (K,)
+        Which row each operation takes.
+    scale : array, shape (K,)
+        What its row is multiplied by.
+    """
+
+    table: Array
+    row: NDArray[np.intp]
+    scale: Array
+
+    def scaled(self, factor: float) -> Durations:
+        """Return all durations times a factor."""
+        return Durations(self.table, self.row, self.scale * factor)
+
+    def of(self, operation: int) -> Array:
+        """Return the time of one operation, shape (D,) [s]."""
+        time: Array = self.table[self.row[operation]] * self.scale[operation]
+        return time
+
+    def busy(self, weights: Array | None = None) -> Array:
+        """Return the sum over operations, shape (D,) [s]."""
+        scale = self.scale if weights is None else self.scale * weights
+        total: Array = np.bincount(self.row, scale, len(self.table)) @ self.table
+        return total
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """Totals of one workload on D designs, per step (mean over the steps), each shape (D,) [s].
+
+    Attributes
+    ----------
+    wall_s : array
+        From the start of a step to its end on the host.
+    device_busy_s : array
+        Sum of device times.
+    host_busy_s : array
+        Host work, waits taken out.
+    launches : float
+        Device operations a step.
+    """
+
+    wall_s: Array
+    device_busy_s: Array
+    host_busy_s: Array
+    launches: float
+
+    @property
+    def host_share(self) -> Array:
+        """Share of wall time in which the device idles for the host or a launch, shape (D,)."""
+        return 1.0 - np.minimum(self.device_busy_s / self.wall_s, 1.0)
+
+
+def durations(
+    workload: Workload, designs: Designs, mode: str = "model", traced: Arch | None = None
+) -> Durations:
+    """Return the device time of every operation on every design.
+
+    Parameters
+    ----------
+    workload : Workload
+        K operations.
+    designs : Designs
+        D designs.
+    mode : {"model", "transfer"}
+        ``model`` uses shapes and the machine alone. ``transfer`` multiplies the measured time by
+        the ratio of modelled times, so that the measured utilisation of each kernel is carried
+        over. Operations without shapes keep their measured time in both.
+    traced : Arch, optional
+        The machine that was traced; ``transfer`` needs it.
+
+    Returns
+    -------
+    Durations
+
+    Raises
+    ------
+    InputError
+        An unknown mode, or ``transfer`` without the traced machine.
+    """
+    rows, inverse = workload.unique()
+    operations = workload.operations(rows)
+    table = kernel_time(operations, designs)
+    scale = np.ones(len(workload))
+    if mode == "transfer":
+        if traced is None:
+            raise InputError("transfer needs the machine that was traced", file=workload.name,
+                             value=workload.meta.get("device", ""),
+                             hint="use --mode model")  # fmt: skip
+        scale = workload["duration_s"] / kernel_time(operations, Designs(traced))[inverse, 0]
+    elif mode != "model":
+        raise InputError("unknown mode", value=mode, allowed=", ".join(MODES))
+    # One more row of ones: times that no model can give are carried over as measured.
+    table = np.vstack([table, np.ones((1, table.shape[1]))])
+    kept = ~workload.classified
+    row = np.where(kept, len(rows), inverse)
+    return Durations(table, row, np.where(kept, workload["duration_s"], scale))
+
+
+def replay(workload: Workload, designs: Designs, time: Durations, launch: str) -> Replayed:
+    """Replay a workload on every design.
+
+    Parameters
+    ----------
+    workload : Workload
+        S steps of K operations in all.
+    designs : Designs
+        D designs.
+    time : Durations
+        Device time of every operation.
+    launch : {"eager", "graph", "queue"}
+
+    Returns
+    -------
+    Replayed
+    """
+    parts, start = [], 0
+    for block in designs.blocks(_BLOCK) if designs.columns else [designs]:
+        stop = start + len(block)
+        parts.append(_lanes(workload, block, time, slice(start, stop), launch))
+        start = stop
+    wall, host = (np.concatenate([p[i] for p in parts]) for i in (0, 1))
+    steps = len(workload.steps)
+    return Replayed(wall / steps, time.busy() / steps, host / steps, len(workload) / steps)
+
+
+def _lanes(
+    w: Workload, designs: Designs, time: Durations, block: slice, launch: str
+) -> tuple[Array, Array]:
+    """Return wall and host time, summed over the steps, of a block of designs, shape (D,)."""
+    cost = launch_cost(launch, designs)
+    count = len(designs)
+    part = Durations(time.table[:, block], time.row, time.scale)
+    host = _Host(w, designs, cost, count)
+    streams: dict[int, Array] = {}
+    finish: dict[int, Array] = {}
+    indptr, indices = w.edges
+    needed = _cross_stream(w)
+    stream, step = w["stream"].tolist(), w["step"].tolist()
+    latest = np.zeros(count)
+    for i in range(len(w)):
+        if i == 0 or step[i] != step[i - 1]:
+            host.close(latest)
+            host.open(step[i])
+            streams, latest = {}, np.zeros(count)
+        start = host.issue(i)
+        before = streams.get(stream[i])
+        if before is not None:
+            start = np.maximum(start, before + cost.interval)
+        for j in indices[indptr[i] : indptr[i + 1]].tolist() if i in needed.waiting else ():
+            if j in finish:
+                start = np.maximum(start, finish[j])
+        end = start + part.of(i)
+        streams[stream[i]] = end
+        latest = np.maximum(latest, end) if len(streams) > 1 else end
+        if i in needed.awaited:
+            finish[i] = end
+        host.after(i, latest)
+    host.close(latest)
+    return host.wall, host.busy
+
+
+@dataclass(frozen=True)
+class _Cross:
+    """Operations with a dependency that stream order does not already give."""
+
+    waiting: frozenset[int]
+    awaited: frozenset[int]
+
+
+def _cross_stream(w: Workload) -> _Cross:
+    indptr, indices = w.edges
+    later = np.repeat(np.arange(len(w)), np.diff(indptr))
+    crossing = w["stream"][later] != w["stream"][indices]
+    return _Cross(frozenset(later[crossing].tolist()), frozenset(indices[crossing].tolist()))
+
+
+class _Host:
+    """The host lane of a block of designs: where it is now, and what it has worked."""
+
+    def __init__(self, w: Workload, designs: Designs, cost: LaunchCost, count: int) -> None:
+        self._w, self._cost, self._count = w, cost, count
+        self._speed, self._sync = designs["host.speed"], designs["host.sync"]
+        self._measured = w.meta.get("host") == "measured"
+        if self._measured:
+            self._work, self._presync = w["host_s"], w["presync_s"]
+        else:
+            self._work = np.ones(len(w))
+            self._presync = np.zeros(len(w))
+        self._each = np.ones(1) if self._measured else designs["launch.eager.host"]
+        self._waits = w["sync"] if cost.waits else np.zeros(len(w), dtype=bool)
+        self._fresh = True  # the next operation opens a piece that is submitted as one
+        self._step: int | None = None
+        self.now = self.busy = self.wall = np.zeros(count)
+
+    def open(self, step: int) -> None:
+        """Start a step."""
+        self._step, self._fresh = step, True
+        self.now = np.zeros(self._count)
+
+    def issue(self, i: int) -> Array:
+        """Advance to the issue of an operation; return when the device may start it."""
+        if self._cost.per_operation:
+            self._spend(self._work[i] * self._each / self._speed)
+            return self.now + self._cost.submit
+        if self._fresh:
+            self._fresh = False
+            self._spend(self._cost.submit)
+        return self.now
+
+    def after(self, i: int, done: Array) -> None:
+        """Wait for the device where the program waits."""
+        if not self._waits[i]:
+            return
+        if self._cost.per_operation:
+            self._spend(self._presync[i] * self._each / self._speed)
+            self.now = np.maximum(self.now, done)
+            if not self._measured:
+                self._spend(self._sync)
+        else:
+            self.now = np.maximum(self.now, done)
+            self._spend(self._sync)
+            self._fresh = True
+
+    def close(self, done: Array) -> None:
+        """End a step: the host waits for the device if it has not yet."""
+        if self._step is None:
+            return
+        if self._cost.per_operation and self._measured:
+            self._spend(self._w.steps.tail_s[self._step] / self._speed)
+        elif not self._fresh or self._cost.per_operation:
+            self.now = np.maximum(self.now, done)
+            self._spend(self._sync)
+        self.wall = self.wall + np.maximum(self.now, done)
+
+    def _spend(self, time: Array) -> None:
+        self.now = self.now + time
+        self.busy = self.busy + time

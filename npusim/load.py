@@ -1,0 +1,96 @@
+"""Machines and workloads by name or path."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from npusim import catalog, config
+from npusim.arch import Arch
+from npusim.errors import InputError
+from npusim.importers import import_trace
+from npusim.workload import Workload
+from npusim.workload_file import load_workload as read_workload
+
+
+def load_arch(name: str | Path) -> Arch:
+    """Return a machine.
+
+    Parameters
+    ----------
+    name : str or Path
+        A YAML file, or the name of a machine that ships.
+
+    Returns
+    -------
+    Arch
+
+    Raises
+    ------
+    InputError, InputErrors
+        No such machine, or mistakes in its file.
+
+    Examples
+    --------
+    >>> load_arch("h200")["memories.dram.bandwidth"]
+    4800000000000.0
+    """
+    return config.read_arch(catalog.find("archs", name))[0]
+
+
+def load_workload(name: str | Path) -> Workload:
+    """Return a workload.
+
+    Parameters
+    ----------
+    name : str or Path
+        A workload file, any trace that can be imported, or the name of a workload that ships.
+
+    Returns
+    -------
+    Workload
+
+    Raises
+    ------
+    InputError
+        No such workload, or a file that cannot be read.
+
+    Examples
+    --------
+    >>> len(load_workload("paddleocr_vl_decode").steps)
+    3
+    """
+    path = catalog.find("workloads", name)
+    return read_workload(path) if path.suffix == ".parquet" else import_trace(path)
+
+
+def traced_arch(workload: Workload) -> Arch | None:
+    """Return the shipped machine that a workload was traced on, or None if none is known.
+
+    >>> traced_arch(load_workload("paddleocr_vl_decode")).name
+    'h200'
+    """
+    return _by_device().get(str(workload.meta.get("device", "")))
+
+
+@cache
+def _by_device() -> dict[str, Arch]:
+    """Return the shipped machines by the names that profilers give their devices."""
+    shipped = [load_arch(name) for name in catalog.names("archs")]
+    return {device: arch for arch in shipped for device in arch.devices}
+
+
+def require_traced(workload: Workload) -> Arch:
+    """Return the machine that a workload was traced on.
+
+    Raises
+    ------
+    InputError
+        No shipped machine lists the device.
+    """
+    arch = traced_arch(workload)
+    if arch is None:
+        raise InputError("no shipped machine lists the device of the trace", file=workload.name,
+                         value=workload.meta.get("device", ""),
+                         hint="add it to `devices:` of an architecture file")  # fmt: skip
+    return arch

@@ -1,0 +1,34 @@
+"""Cost models: pure functions of (operations (U,), designs (D,)) to arrays (U, D).
+
+One physical effect a file. Each file lists in ``PARAMETERS`` the dotted paths that it reads;
+a parameter that no file lists has no effect, and a sweep over it is refused by name.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Iterator
+from importlib import import_module
+from types import ModuleType
+
+
+def models() -> Iterator[ModuleType]:
+    """Yield every cost model in this folder."""
+    for found in pkgutil.iter_modules(__path__):
+        yield import_module(f"{__name__}.{found.name}")
+
+
+def modelled() -> dict[str, tuple[str, ...]]:
+    """Return the parameters that cost models read, each with the names of those models.
+
+    >>> modelled()["memories.dram.bandwidth"]
+    ('roofline',)
+    >>> "memories.l2.capacity" in modelled()
+    False
+    """
+    readers: dict[str, tuple[str, ...]] = {}
+    for model in models():
+        name = model.__name__.rsplit(".", 1)[-1]
+        for path in model.PARAMETERS:
+            readers[path] = (*readers.get(path, ()), name)
+    return readers

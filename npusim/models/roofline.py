@@ -1,0 +1,119 @@
+"""The roofline: an operation takes as long as its arithmetic or its DRAM traffic, the longer one.
+
+    t_compute = FLOP / (rate x units x clock x efficiency)
+    t_memory  = bytes / (DRAM bandwidth x efficiency)
+
+Matrix products and attention run on the matrix unit if it has a rate for their type, everything
+else (and fp32 products, which PyTorch keeps at full precision) on the vector unit.
+
+Source: S. Williams, A. Waterman, D. Patterson, "Roofline: an insightful visual performance model
+for multicore architectures", CACM 52(4), 2009, doi:10.1145/1498765.1498785.
+
+Left out: caches (every byte comes from DRAM, once), tile and wave quantisation, bytes in flight.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from npusim.arch import Designs
+from npusim.workload import Operations
+
+Array = NDArray[np.float64]
+
+MATRIX_KINDS = ("gemv", "gemm", "grouped_gemm", "conv", "attention")
+MATRIX_DTYPES = ("fp32", "tf32", "fp16", "bf16", "fp8", "int8", "int4")
+
+PARAMETERS = (
+    "units.count",
+    "units.clock",
+    "matrix.clock",
+    "matrix.efficiency",
+    *(f"matrix.{dtype}.rate" for dtype in MATRIX_DTYPES),
+    "vector.fp32.rate",
+    "vector.efficiency",
+    "memories.dram.bandwidth",
+    "memories.dram.efficiency",
+)
+
+
+def unit_of(kind: str, dtype: str, designs: Designs) -> str:
+    """Return which unit computes an operation: ``matrix`` or ``vector``.
+
+    >>> import npusim as ns
+    >>> unit_of("gemm", "bf16", Designs(ns.load_arch("h200")))
+    'matrix'
+    >>> unit_of("gemm", "fp32", Designs(ns.load_arch("h200")))
+    'vector'
+    """
+    on_matrix = kind in MATRIX_KINDS and dtype in MATRIX_DTYPES
+    return "matrix" if on_matrix and f"matrix.{dtype}.rate" in designs else "vector"
+
+
+def matrix_peak(designs: Designs, dtype: str) -> Array:
+    """Return the datasheet matrix throughput, shape (D,) or (1,) [FLOP/s]."""
+    return designs[f"matrix.{dtype}.rate"] * designs["units.count"] * designs["matrix.clock"]
+
+
+def vector_peak(designs: Designs) -> Array:
+    """Return the datasheet fp32 vector throughput, shape (D,) or (1,) [FLOP/s]."""
+    return designs["vector.fp32.rate"] * designs["units.count"] * designs["units.clock"]
+
+
+def bandwidth(designs: Designs) -> Array:
+    """Return the DRAM bandwidth that a long stream reaches, shape (D,) or (1,) [B/s]."""
+    return designs["memories.dram.bandwidth"] * designs["memories.dram.efficiency"]
+
+
+def throughput(kind: str, dtype: str, designs: Designs) -> Array:
+    """Return the arithmetic throughput that an operation can reach, shape (D,) or (1,) [FLOP/s]."""
+    if unit_of(kind, dtype, designs) == "matrix":
+        return matrix_peak(designs, dtype) * designs["matrix.efficiency"]
+    return vector_peak(designs) * designs["vector.efficiency"]
+
+
+def compute_time(operations: Operations, designs: Designs) -> Array:
+    """Return the time of the arithmetic alone, shape (U, D) [s].
+
+    Parameters
+    ----------
+    operations : Operations
+        U operations; ``flop`` >= 0.
+    designs : Designs
+        D designs.
+
+    Examples
+    --------
+    A 1e9-FLOP vector operation at 76 % of 66.9 TFLOP/s:
+
+    >>> import npusim as ns
+    >>> from npusim.workload import Operations
+    >>> one = Operations(np.array(["pointwise"], object), np.array(["fp32"], object),
+    ...                  {"flop": np.array([1e9])})
+    >>> bool(np.isclose(compute_time(one, Designs(ns.load_arch("h200"))), 1e9 / (0.76 * 66.9e12),
+    ...                 rtol=1e-3))
+    True
+    """
+    time = np.zeros((len(operations), len(designs)))
+    pairs = set(zip(operations.kind, operations.dtype, strict=True))
+    for kind, dtype in pairs:
+        rows = np.flatnonzero((operations.kind == kind) & (operations.dtype == dtype))
+        time[rows] = operations["flop"][rows, None] / throughput(kind, dtype, designs)
+    return time
+
+
+def memory_time(operations: Operations, designs: Designs) -> Array:
+    """Return the time of the DRAM traffic alone, shape (U, D) [s]."""
+    time = operations.bytes_moved[:, None] / bandwidth(designs)
+    return np.broadcast_to(time, (len(operations), len(designs)))
+
+
+def ridge_point(designs: Designs, dtype: str) -> Array:
+    """Return the arithmetic intensity at which both take equally long, shape (D,) [FLOP/B].
+
+    >>> import npusim as ns
+    >>> round(float(ridge_point(Designs(ns.load_arch("h200")), "bf16")[0]))
+    176
+    """
+    return throughput("gemm", dtype, designs) / bandwidth(designs)

@@ -1,0 +1,236 @@
+"""Sweeps: a space of designs, evaluated on workloads, with its Pareto front.
+
+A table holds one row a design and launch mode. Its columns are the dotted paths of the axes and
+the totals of a step: ``wall_s``, ``wall_low_s``, ``wall_high_s`` (the band), ``device_busy_s``,
+``host_busy_s``, ``host_share``. With several workloads these are sums over one step of each, and
+each workload has columns of its own, ``wall_s[name]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from npusim.arch import Arch, Designs, parameter
+from npusim.compare import band_factors, replay_with_band
+from npusim.errors import InputError, InputErrors
+from npusim.lanes import Replayed, durations
+from npusim.load import traced_arch
+from npusim.models import modelled
+from npusim.models.launch import LAUNCHES
+from npusim.workload import Workload
+
+Array = NDArray[np.float64]
+Progress = Callable[[int, int], None]
+
+_BLOCK = 4096
+_MOST = 50_000_000
+TOTALS = ("wall_s", "wall_low_s", "wall_high_s", "device_busy_s", "host_busy_s")
+
+
+def unmodelled(paths: Sequence[str]) -> list[InputError]:
+    """Return one error for each parameter that no cost model reads.
+
+    >>> [str(e) for e in unmodelled(["units.count", "gemv.count"])]
+    ['gemv.count: no cost model of this version reads it, so it cannot be swept or set']
+    """
+    known = modelled()
+    return [
+        InputError(
+            "no cost model of this version reads it, so it cannot be swept or set", place=path
+        )
+        for path in paths
+        if parameter(path) and path not in known
+    ]
+
+
+@dataclass(frozen=True)
+class Space:
+    """Every combination of the values of some axes, on a machine.
+
+    Parameters
+    ----------
+    arch : Arch
+        What all designs share.
+    axes : mapping of str to sequence of float
+        Values of each dotted path [SI].
+    launch : sequence of str
+        Launch modes.
+
+    Raises
+    ------
+    InputError, InputErrors
+        An axis without values or without a model, a value out of bounds, or too many designs.
+
+    Examples
+    --------
+    >>> import npusim as ns
+    >>> space = Space(ns.load_arch("h200"), {"units.count": [66, 132]}, ["graph", "queue"])
+    >>> len(space)
+    4
+    """
+
+    arch: Arch
+    axes: Mapping[str, Sequence[float]]
+    launch: Sequence[str] = ("eager",)
+    designs: Designs = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        errors = unmodelled(list(self.axes))
+        errors += [
+            InputError("axis without values", place=p) for p, v in self.axes.items() if not len(v)
+        ]
+        errors += [
+            InputError("unknown launch mode", value=mode, allowed=", ".join(LAUNCHES))
+            for mode in self.launch
+            if mode not in LAUNCHES
+        ]
+        if errors:
+            raise errors[0] if len(errors) == 1 else InputErrors(errors)
+        count = int(np.prod([float(len(v)) for v in self.axes.values()])) * len(self.launch)
+        if count > _MOST or count == 0:
+            raise InputError("number of designs", value=count, allowed=f"1 to {_MOST}",
+                             hint="use fewer values an axis")  # fmt: skip
+        grids = np.meshgrid(
+            *(np.asarray(v, dtype=float) for v in self.axes.values()), indexing="ij"
+        )
+        columns = {path: grid.reshape(-1) for path, grid in zip(self.axes, grids, strict=True)}
+        object.__setattr__(self, "designs", Designs(self.arch, columns))
+
+    def __len__(self) -> int:
+        """Return the number of designs, launch modes counted."""
+        return len(self.designs) * len(self.launch)
+
+
+def sweep(
+    space: Space,
+    workloads: Workload | Sequence[Workload],
+    mode: str = "model",
+    progress: Progress | None = None,
+) -> pd.DataFrame:
+    """Evaluate every design of a space.
+
+    Parameters
+    ----------
+    space : Space
+        D designs.
+    workloads : Workload or sequence of Workload
+        One step of each is counted.
+    mode : {"model", "transfer"}
+        How kernel times are predicted, see `npusim.lanes.durations`.
+    progress : callable, optional
+        Called with (designs done, designs in all).
+
+    Returns
+    -------
+    DataFrame
+        D rows; see the head of this module for the columns [SI].
+
+    Examples
+    --------
+    >>> import npusim as ns
+    >>> axes = {"memories.dram.bandwidth": [2.4e12, 4.8e12]}
+    >>> space = Space(ns.load_arch("h200"), axes, ["graph"])
+    >>> table = sweep(space, ns.load_workload("paddleocr_vl_decode"))
+    >>> bool(table["wall_s"].iloc[0] > table["wall_s"].iloc[1])
+    True
+    """
+    chosen = [workloads] if isinstance(workloads, Workload) else list(workloads)
+    if not chosen:
+        raise InputError("no workload to sweep")
+    parts, done = [], 0
+    tasks = [(launch, block) for launch in space.launch for block in space.designs.blocks(_BLOCK)]
+    for launch, block in tasks:
+        parts.append(evaluate(block, chosen, launch, mode))
+        done += len(block)
+        if progress is not None:
+            progress(done, len(space))
+    return pd.concat(parts, ignore_index=True)
+
+
+def evaluate(
+    designs: Designs, workloads: Sequence[Workload], launch: str, mode: str = "model"
+) -> pd.DataFrame:
+    """Evaluate designs under one launch mode; see `sweep` for the columns."""
+    table = pd.DataFrame({"launch": launch, **designs.columns}, index=range(len(designs)))
+    sums: dict[str, Array] = {name: np.zeros(len(designs)) for name in TOTALS}
+    for w in workloads:
+        for name, values in _totals(designs, w, launch, mode):
+            sums[name] = sums[name] + values
+            if len(workloads) > 1:
+                table[f"{name}[{w.name}]"] = values
+    table = table.assign(**sums)
+    table["host_share"] = 1 - (table["device_busy_s"] / table["wall_s"]).clip(upper=1.0)
+    return table
+
+
+def _totals(designs: Designs, w: Workload, launch: str, mode: str) -> Iterator[tuple[str, Array]]:
+    traced = traced_arch(w)
+    time = durations(w, designs, mode, traced)
+    factors = band_factors(w, traced) if mode == "model" else None
+    banded = replay_with_band(w, designs, time, launch, factors)
+
+    def wall(r: Replayed | None) -> Array:
+        return r.wall_s if r is not None else np.full(len(designs), np.nan)
+
+    yield "wall_s", banded.middle.wall_s
+    yield "wall_low_s", wall(banded.low)
+    yield "wall_high_s", wall(banded.high)
+    yield "device_busy_s", banded.middle.device_busy_s
+    yield "host_busy_s", banded.middle.host_busy_s
+
+
+def pareto(table: pd.DataFrame, objectives: Sequence[str]) -> pd.DataFrame:
+    """Return the rows that no other row beats: smaller is better in every objective.
+
+    Parameters
+    ----------
+    table : DataFrame
+        N designs.
+    objectives : sequence of str
+        Columns to make small.
+
+    Returns
+    -------
+    DataFrame
+        The front, sorted by the first objective. Rows that tie in all objectives all stay.
+
+    Raises
+    ------
+    InputError
+        No objective, or a column that is not there.
+
+    Examples
+    --------
+    >>> t = pd.DataFrame({"wall_s": [1.0, 2.0, 2.0], "cost": [2.0, 1.0, 3.0]})
+    >>> pareto(t, ["wall_s", "cost"]).index.tolist()
+    [0, 1]
+    """
+    missing = [name for name in objectives if name not in table.columns]
+    if missing or not len(objectives):
+        raise InputError("not an objective", value=", ".join(missing),
+                         allowed=", ".join(map(str, table.columns)))  # fmt: skip
+    values = table[list(objectives)].to_numpy(dtype=float)
+    order = np.lexsort(values.T[::-1])
+    front: list[int] = []
+    kept = np.empty((0, values.shape[1]))
+    for i in order:  # in this order a row can only be beaten by one that came before
+        row = values[i]
+        beaten = (kept <= row).all(axis=1) & (kept < row).any(axis=1)
+        if not beaten.any():
+            front.append(int(i))
+            kept = np.vstack([kept, row])
+    return table.iloc[front]
+
+
+def best(table: pd.DataFrame, costs: Sequence[str]) -> pd.Series[float]:
+    """Return the fastest design; of several as fast, the one that costs least, cost by cost."""
+    ranked = table.assign(wall_s=table["wall_s"].round(15)).sort_values(
+        ["wall_s", *costs], kind="stable"
+    )
+    row: pd.Series[float] = table.loc[ranked.index[0]]
+    return row

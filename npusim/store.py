@@ -1,0 +1,115 @@
+"""Results on disk: what was asked, by which version, and one row a design with a strong id.
+
+A strong id hashes everything that can change the answer: machine, workloads, parameters, mode,
+and the source of the cost models themselves. Equal ids mean equal answers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from npusim import __version__
+from npusim.arch import Arch
+from npusim.atomic import whole_file
+from npusim.errors import InputError
+from npusim.workload import Workload
+
+_KEY = b"npusim.sweep"
+RESULTS, PARETO, COMPARISON, SUMMARY = (
+    "results.parquet", "pareto.csv", "comparison.csv", "summary.json")  # fmt: skip
+
+
+@cache
+def model_version() -> str:
+    """Return the version of npusim and a hash of everything that computes an answer.
+
+    >>> model_version().startswith(__version__)
+    True
+    """
+    here = Path(__file__).parent
+    sources = sorted([*(here / "models").glob("*.py"), here / "lanes.py", here / "compare.py"])
+    digest = hashlib.blake2b(digest_size=6)
+    for source in sources:
+        digest.update(source.name.encode() + source.read_bytes())
+    return f"{__version__}+{digest.hexdigest()}"
+
+
+def strong_id(parts: Mapping[str, Any]) -> str:
+    """Return a hash of everything in `parts`, whatever the order of the keys.
+
+    >>> strong_id({"a": 1.0, "b": "x"}) == strong_id({"b": "x", "a": 1.0})
+    True
+    """
+    text = json.dumps(parts, sort_keys=True, allow_nan=False)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def arch_id(arch: Arch) -> str:
+    """Return a hash of the values of a machine; its name and sources do not matter."""
+    return strong_id(dict(arch.values))
+
+
+def design_ids(
+    table: pd.DataFrame, arch: Arch, workloads: Sequence[Workload], mode: str, axes: Sequence[str]
+) -> list[str]:
+    """Return the strong id of each row of a sweep."""
+    shared = {"arch": arch_id(arch), "workloads": [w.id for w in workloads], "mode": mode,
+              "model": model_version()}  # fmt: skip
+    head = strong_id(shared)
+    rows = table[["launch", *axes]].to_dict("records")
+    return [strong_id({"shared": head, **{str(k): v for k, v in row.items()}}) for row in rows]
+
+
+def save_results(folder: Path, table: pd.DataFrame, about: Mapping[str, Any]) -> None:
+    """Write every design of a sweep, with what made them in the file's metadata."""
+    data = pa.Table.from_pandas(table, preserve_index=False)
+    metadata = {**(data.schema.metadata or {}), _KEY: json.dumps(about).encode()}
+    with whole_file(folder / RESULTS) as temporary:
+        pq.write_table(data.replace_schema_metadata(metadata), temporary, compression="zstd")
+
+
+def save_csv(file: Path, table: pd.DataFrame) -> None:
+    """Write a table that people open in a spreadsheet."""
+    with whole_file(file) as temporary:
+        table.to_csv(temporary, index=False)
+
+
+def save_json(file: Path, content: Mapping[str, Any]) -> None:
+    """Write a summary."""
+    with whole_file(file) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def load_results(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Read the designs of a sweep and what made them.
+
+    Parameters
+    ----------
+    path : Path
+        The folder of a sweep, or its Parquet file.
+
+    Raises
+    ------
+    InputError
+        Not the results of a sweep.
+    """
+    file = path / RESULTS if path.is_dir() else path
+    if not file.is_file():
+        raise InputError("no results there", file=path, hint="make some with `npusim sweep`")
+    try:
+        data = pq.read_table(file)
+    except (pa.ArrowException, OSError, ValueError):
+        raise InputError("not the results of a sweep", file=file) from None
+    raw = (data.schema.metadata or {}).get(_KEY)
+    if raw is None:
+        raise InputError("Parquet, but not the results of a sweep", file=file)
+    return data.to_pandas(), json.loads(raw)

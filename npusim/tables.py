@@ -1,0 +1,374 @@
+"""Tables for people at a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from npusim import units
+from npusim.arch import PARAMETERS, Arch
+from npusim.job import Compared, Outcome
+from npusim.models import modelled
+from npusim.predict import Result
+from npusim.workload import Workload
+
+
+def _console() -> Console:
+    return Console(highlight=False, soft_wrap=False)
+
+
+def _table(title: str, *columns: str, right: Sequence[str] = ()) -> Table:
+    table = Table(
+        title=Text(title),
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+        header_style="bold",
+        title_style="bold",
+    )
+    for i, column in enumerate(columns):  # names stay whole, so that they can be copied
+        table.add_column(
+            column, justify="right" if column in right else "left", overflow="fold", no_wrap=i == 0
+        )
+    return table
+
+
+def _time(seconds: float) -> str:
+    return units.show(seconds, "s")
+
+
+def _add(table: Table, *cells: str) -> None:
+    """Add a row of plain text: names from files may look like markup."""
+    table.add_row(*(Text(cell) for cell in cells))
+
+
+@contextmanager
+def progress(what: str, quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
+    """Show a progress bar on stderr, if that is a terminal."""
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield None
+        return
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def inspection(w: Workload, content: dict[str, Any]) -> None:
+    """Print what a workload holds."""
+    steps = max(content["steps"], 1)
+    console = _console()
+    console.print(
+        Text(
+            f"{w.name}: {content['kernels']} operations, {content['steps']} marked steps, "
+            f"{content['distinct_operations']} distinct; {content['device'] or 'device unknown'}"
+        )
+    )
+    console.print(
+        Text(
+            f"wall {_time(content['wall_s'] / steps)} a step, device busy "
+            f"{_time(content['device_busy_s'] / steps)}; the device idles for the host "
+            f"{content['host_share']:.1%} of wall; {content['syncs']} waits"
+        )
+    )
+    table = _table(
+        "device time by kind", "kind", "count", "time", "share", right=("count", "time", "share")
+    )
+    for kind, entry in content["kinds"].items():
+        share = entry["seconds"] / content["device_busy_s"] if content["device_busy_s"] else 0.0
+        _add(table, kind, str(entry["count"]), _time(entry["seconds"]), f"{share:.1%}")
+    console.print(table)
+    console.print(
+        Text(f"with kind, FLOP and bytes: {content['classified_busy_share']:.2%} of device time")
+    )
+    for kernel, entry in list(content["unclassified"].items())[:10]:
+        console.print(
+            Text(f"  not classified: {entry['count']} x {kernel[:80]} {_time(entry['seconds'])}")
+        )
+    outside = content["outside_steps"]
+    if outside["count"]:
+        console.print(
+            Text(
+                f"left out: {outside['count']} operations outside the marked steps, "
+                f"{_time(outside['seconds'])}"
+            )
+        )
+
+
+def replayed(r: Result) -> None:
+    """Print a prediction."""
+    console = _console()
+    console.print(Text(f"{r.workload} on {r.arch}, {r.launch} launch, {r.mode} mode, one step"))
+    table = _table(
+        "",
+        "lane",
+        "time",
+        "band p10-p90",
+        "share of wall",
+        right=("time", "band p10-p90", "share of wall"),
+    )
+    band = r.band
+
+    def spread(pair: tuple[float, float] | None) -> str:
+        return f"{_time(pair[0])} - {_time(pair[1])}" if pair else ""
+
+    _add(table, "wall", _time(r.wall_s), spread(band.wall_s if band else None), "100.0%")
+    _add(
+        table,
+        "device busy",
+        _time(r.device_busy_s),
+        spread(band.device_busy_s if band else None),
+        f"{r.device_busy_s / r.wall_s:.1%}",
+    )
+    _add(
+        table,
+        "device waits for host and launch",
+        _time(r.wall_s * r.host_share),
+        "",
+        f"{r.host_share:.1%}",
+    )
+    _add(table, "host work", _time(r.host_busy_s), "", f"{r.host_busy_s / r.wall_s:.1%}")
+    console.print(table)
+    limits = ", ".join(f"{name} {share:.1%}" for name, share in r.bound_shares.items())
+    console.print(Text(f"{r.launches:.0f} launches; device time is limited by: {limits}"))
+    _footer(console, r.notes, r.not_modelled)
+    console.print(
+        Text(
+            f"made by npusim {r.made_by['model']}, workload {r.made_by['workload'][:12]}, "
+            f"arch {r.made_by['arch'][:12]}",
+            style="dim",
+        )
+    )
+
+
+def _footer(console: Console, notes: Sequence[str], unread: Sequence[str]) -> None:
+    for note in notes:
+        console.print(Text(f"note: {note}"))
+    if unread:
+        console.print(
+            Text("no effect in this version (no cost model reads them): " + ", ".join(unread))
+        )
+
+
+def swept(outcome: Outcome, folder: Path) -> None:
+    """Print the result of a sweep."""
+    s, console = outcome.summary, _console()
+    console.print(Text(f"{s['title']}: {s['designs']} designs on {', '.join(s['workloads'])}"))
+    if s["question"]:
+        console.print(Text(f"question: {s['question']}"))
+    table = _table(
+        "one step",
+        "",
+        "launch",
+        "wall",
+        "band p10-p90",
+        "device busy",
+        "host share",
+        right=("wall", "device busy", "host share"),
+    )
+    rows: list[tuple[str, dict[str, Any]]] = [("best", s["best"]), ("nominal", s["nominal"])]
+    if s["baseline"] is not None:
+        for launch, row in s["baseline"]["predicted"].items():
+            rows.append((f"{s['baseline']['arch']} predicted", {**row, "launch": launch}))
+    for label, row in rows:
+        band = (
+            f"{_time(row['wall_low_s'])} - {_time(row['wall_high_s'])}"
+            if row["wall_low_s"] is not None
+            else ""
+        )
+        _add(
+            table,
+            label,
+            row["launch"],
+            _time(row["wall_s"]),
+            band,
+            _time(row["device_busy_s"]),
+            f"{row['host_share']:.1%}",
+        )
+    console.print(table)
+    for label, row in rows[:2]:
+        axes = ", ".join(f"{p} {units.show(row[p], a['unit'])}" for p, a in s["axes"].items())
+        console.print(Text(f"{label}: {axes}"))
+    _beside(console, outcome)
+    objectives = ", ".join(s["pareto"]["objectives"])
+    console.print(Text(f"Pareto front: {s['pareto']['size']} designs (small {objectives})"))
+    _footer(console, s["notes"], s["not_modelled"])
+    console.print(Text(f"{s['designs']} designs in {s['seconds']:.2f} s; written to {folder}"))
+
+
+def _beside(console: Console, outcome: Outcome) -> None:
+    """Print how the best design stands beside each measured figure."""
+    best_id = outcome.summary["best"]["design_id"]
+    row = outcome.comparison[outcome.comparison["design_id"] == best_id].iloc[0]
+    table = _table(
+        "best design beside measurement", "figure", "times faster", right=("times faster",)
+    )
+    for column, value in row.items():
+        if str(column).startswith("faster than "):
+            _add(table, str(column).removeprefix("faster than "), f"{value:.2f}")
+    console.print(table)
+
+
+def compared(results: Sequence[Compared]) -> None:
+    """Print comparisons with measurement."""
+    console = _console()
+    for c in results:
+        if "times_faster_than" in c.summary:
+            _compared_sweep(console, c)
+        else:
+            _compared_workload(console, c)
+
+
+def _compared_sweep(console: Console, c: Compared) -> None:
+    console.print(Text(f"{c.name}: {c.summary['designs']} designs beside what was measured"))
+    for workload, figures in c.summary["times_faster_than"].items():
+        numbers = ("slowest design", "median", "fastest design")
+        table = _table(f"{workload}: times faster than", "figure", *numbers, right=numbers)
+        for name, entry in figures.items():
+            _add(table, name, *(f"{entry[k]:.2f}" for k in ("slowest", "median", "fastest")))
+        console.print(table)
+
+
+def _compared_workload(console: Console, c: Compared) -> None:
+    numbers = ("measured", "predicted", "error")
+    table = _table(
+        f"{c.name} on {c.summary['arch']}: one step",
+        "quantity",
+        "launch",
+        *numbers,
+        "like for like",
+        "source",
+        right=numbers,
+    )
+    for row in c.summary["steps"]:
+        _add(
+            table,
+            row["quantity"].removesuffix("_s"),
+            row["launch"],
+            _time(row["value"]),
+            _time(row["predicted"]),
+            f"{row['error']:+.1%}",
+            "yes" if row["like_for_like"] else "no",
+            row["source"],
+        )
+    console.print(table)
+    errors = {
+        **({"all": c.summary["kernels"]} if c.summary["kernels"] else {}),
+        **c.summary["kinds"],
+    }
+    names = ("operations", "median", "p90", "worst", "time-weighted", "sum")
+    table = _table(
+        "device time of kernels, predicted against measured", "kind", *names, right=names
+    )
+    for kind, e in errors.items():
+        shares = (e["median_ape"], e["p90_ape"], e["worst_ape"], e["weighted_ape"])
+        _add(
+            table,
+            kind,
+            str(e["operations"]),
+            *(f"{v:.1%}" for v in shares),
+            f"{e['busy_error']:+.1%}",
+        )
+    console.print(table)
+
+
+def arch_content(a: Arch) -> dict[str, Any]:
+    """Return a machine with its provenance as plain values in SI units."""
+    readers = modelled()
+    return {
+        "name": a.name,
+        "title": a.title,
+        "devices": list(a.devices),
+        "note": a.note,
+        "values": {
+            path: {
+                "value": value,
+                "unit": PARAMETERS[path].unit,
+                "kind": p.kind,
+                "source": p.source,
+                "low": p.low,
+                "high": p.high,
+                "models": list(readers.get(path, ())),
+            }
+            for path, value in a.values.items()
+            for p in [a.provenance[path]]
+        },
+    }
+
+
+def arch(a: Arch) -> None:
+    """Print a machine with the source of every value."""
+    console, readers = _console(), modelled()
+    console.print(Text(f"{a.name}: {a.title}"))
+    if a.note:
+        console.print(Text(a.note))
+    table = _table("", "parameter", "value", "range", "kind", "read by", "source")
+    for path, value in a.values.items():
+        p, unit = a.provenance[path], PARAMETERS[path].unit
+        spread = (
+            f"{units.show(p.low, unit)} - {units.show(p.high, unit)}" if p.low != p.high else ""
+        )
+        _add(
+            table,
+            path,
+            units.show(value, unit),
+            spread,
+            p.kind,
+            ", ".join(readers.get(path, ("no model yet",))),
+            p.source,
+        )
+    console.print(table)
+
+
+def arch_list(known: Sequence[Arch]) -> None:
+    """Print the machines that ship."""
+    numbers = ("units", "DRAM", "values", "assumed")
+    table = _table("", "name", "title", *numbers, right=numbers)
+    for a in known:
+        assumed = sum(p.kind == "assumed" for p in a.provenance.values())
+        dram = units.show(a["memories.dram.bandwidth"], "B/s")
+        _add(
+            table,
+            a.name,
+            a.title,
+            f"{a['units.count']:.0f}",
+            dram,
+            str(len(a.values)),
+            str(assumed),
+        )
+    _console().print(table)
+
+
+def workload_list(known: Sequence[Workload]) -> None:
+    """Print the workloads that ship."""
+    numbers = ("operations a step", "wall a step", "device busy", "classified")
+    table = _table("", "name", "device", "phase", *numbers, right=numbers)
+    for w in known:
+        steps = len(w.steps)
+        _add(
+            table,
+            w.name,
+            str(w.meta.get("device", "")),
+            ", ".join(sorted(set(w.text("phase")))),
+            f"{len(w) / steps:.0f}",
+            _time(w.steps.wall_s.mean()),
+            _time(float(w["duration_s"].sum()) / steps),
+            f"{w.classified_busy_share:.1%}",
+        )
+    _console().print(table)
+
+
+def workload(w: Workload, content: dict[str, Any]) -> None:
+    """Print a workload with its provenance."""
+    inspection(w, content)
+    console = _console()
+    for key, value in content["meta"].items():
+        console.print(Text(f"{key}: {value}"))

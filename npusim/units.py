@@ -1,0 +1,183 @@
+"""Physical quantities as text: ``"4.8 TB/s"`` to an SI float and back.
+
+Inside npusim every quantity is a plain float in SI units (seconds, bytes, hertz, watts, joules).
+Text with a unit exists only at the edge: YAML files, ``--set`` and tables. The grammar is small
+and closed on purpose: a number, then symbols joined by ``*`` or ``/``. Nothing is evaluated.
+
+- GB is 10^9 bytes, GiB is 2^30 bytes; ``KB`` is refused because it is used for both.
+- B is a byte, bit is a bit.
+- FLOP counts a multiply and an add as two; ``OP`` is the same count for integers. MAC is refused.
+- A quantity with a dimension needs its unit: a bare number is accepted only where the unit is 1.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+from npusim.errors import InputError
+
+Dimension = tuple[tuple[str, int], ...]
+
+_DECIMAL = {
+    "f": 1e-15, "p": 1e-12, "n": 1e-9, "u": 1e-6, "µ": 1e-6, "μ": 1e-6, "m": 1e-3,
+    "": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18,
+}  # fmt: skip
+_BINARY = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40, "Pi": 2.0**50}
+
+# symbol -> (factor to SI, dimension, prefixes that make sense)
+_SYMBOLS: dict[str, tuple[float, dict[str, int], str]] = {
+    "s": (1.0, {"s": 1}, "fpnuµμm"),
+    "Hz": (1.0, {"s": -1}, "kMGT"),
+    "B": (1.0, {"B": 1}, "kMGTPE"),
+    "bit": (0.125, {"B": 1}, "kMGTPE"),
+    "FLOP": (1.0, {"FLOP": 1}, "kMGTPE"),
+    "OP": (1.0, {"FLOP": 1}, "kMGTPE"),
+    "clock": (1.0, {"clock": 1}, ""),
+    "W": (1.0, {"J": 1, "s": -1}, "nuµμmkM"),
+    "J": (1.0, {"J": 1}, "fpnuµμmkM"),
+    "mm2": (1e-6, {"m": 2}, ""),
+    "%": (0.01, {}, ""),
+    "1": (1.0, {}, ""),
+}
+
+_HINTS = {
+    "KB": "KB is ambiguous; write kB (1000 B) or KiB (1024 B)",
+    "MAC": "count FLOP: 1 MAC is 2 FLOP",
+    "FLOPS": "write FLOP/s",
+    "OPS": "write OP/s",
+    "bps": "write bit/s",
+    "Bps": "write B/s",
+    "b": "write bit or B",
+}
+
+_TEXT = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?)\s*(\S.*?)?\s*")
+_FACTOR = re.compile(r"([A-Za-zµμ%]+2?|1)(?:\^(-?[1-3]))?")
+_LONGEST = 80
+
+
+def _symbol(name: str, text: str) -> tuple[float, dict[str, int]]:
+    """Return factor and dimension of one symbol with its prefix."""
+    if name in _SYMBOLS:
+        factor, dimension, _ = _SYMBOLS[name]
+        return factor, dimension
+    for base in sorted(_SYMBOLS, key=len, reverse=True):
+        if not name.endswith(base):
+            continue
+        prefix = name[: -len(base)]
+        factor, dimension, prefixes = _SYMBOLS[base]
+        if prefix in _BINARY and base in ("B", "bit"):
+            return factor * _BINARY[prefix], dimension
+        if len(prefix) == 1 and prefix in prefixes:
+            return factor * _DECIMAL[prefix], dimension
+    hint = next((h for ending, h in _HINTS.items() if name.endswith(ending)), None)
+    raise InputError(f"unknown unit {name!r} in", value=text, hint=hint)
+
+
+def _unit(expression: str, text: str) -> tuple[float, Dimension]:
+    """Return factor and dimension of a unit expression such as ``TB/s``."""
+    factor, total, sign = 1.0, dict[str, int](), 1
+    for part in re.split(r"([*/·])", expression.replace(" ", "")):
+        if part in ("*", "·", "/"):
+            sign = -1 if part == "/" else 1
+            continue
+        match = _FACTOR.fullmatch(part)
+        if match is None:
+            raise InputError("cannot read the unit of", value=text, hint="e.g. '4.8 TB/s'")
+        scale, dimension = _symbol(match[1], text)
+        power = sign * int(match[2] or 1)
+        factor *= scale**power
+        for base, exponent in dimension.items():
+            total[base] = total.get(base, 0) + exponent * power
+    return factor, tuple(sorted((b, e) for b, e in total.items() if e))
+
+
+def dimension(unit: str) -> Dimension:
+    """Return the dimension of a unit, e.g. to check that two can be compared.
+
+    >>> dimension("TB/s") == dimension("bit/ns")
+    True
+    >>> dimension("FLOP/clock")
+    (('FLOP', 1), ('clock', -1))
+    """
+    return _unit(unit, unit)[1]
+
+
+def parse(text: str | float, unit: str) -> float:
+    """Read a quantity and return it in SI units.
+
+    Parameters
+    ----------
+    text : str or float
+        A number with a unit, or a bare number where `unit` is ``"1"``.
+    unit : str
+        Any unit of the wanted dimension, e.g. ``"B/s"``.
+
+    Returns
+    -------
+    float
+        The value in SI units [of the dimension of `unit`].
+
+    Raises
+    ------
+    InputError
+        Not a number, not finite, no unit, an unknown unit, or one of another dimension.
+
+    Examples
+    --------
+    >>> parse("4.8 TB/s", "B/s")
+    4800000000000.0
+    >>> parse("60 MiB", "B"), parse("60 MB", "B")
+    (62914560.0, 60000000.0)
+    >>> parse("16 pJ/bit", "J/B")
+    1.28e-10
+    >>> parse("75 %", "1")
+    0.75
+    """
+    if isinstance(text, bool) or not isinstance(text, (str, int, float)):
+        raise InputError("not a quantity", value=text, allowed=f"a number with a unit of {unit}")
+    text = str(text) if isinstance(text, float) else text
+    if isinstance(text, int):
+        if text.bit_length() > 1000:
+            raise InputError("number too large", value=text, allowed="up to 1e300")
+        text = repr(text)
+    match = _TEXT.fullmatch(text) if len(text) <= _LONGEST else None
+    if match is None:
+        raise InputError("not a quantity", value=text, allowed=f"a number with a unit of {unit}")
+    number, expression = float(match[1]), match[2] or "1"
+    factor, found = _unit(expression, text)
+    wanted = dimension(unit)
+    if found != wanted:
+        problem = "has no unit" if not found and wanted else "has the wrong unit"
+        raise InputError(problem, value=text, allowed=f"a unit of {unit}")
+    value = number * factor
+    if not math.isfinite(value):
+        raise InputError("not a finite number", value=text)
+    return value
+
+
+# How each dimension is shown: symbol, and the range of exponents of ten to choose from.
+_SHOWN = ("s", "Hz", "B", "FLOP", "W", "J")
+_STEPS = {-5: "f", -4: "p", -3: "n", -2: "µ", -1: "m", 0: "", 1: "k", 2: "M", 3: "G", 4: "T",
+          5: "P", 6: "E"}  # fmt: skip
+
+
+def show(value: float, unit: str, digits: int = 4) -> str:
+    """Return an SI value as short text with a prefix, in the unit given without one.
+
+    >>> show(4.8e12, "B/s"), show(2.37e-3, "s"), show(132, "1"), show(4096, "FLOP/clock")
+    ('4.8 TB/s', '2.37 ms', '132', '4096 FLOP/clock')
+    >>> show(1.25e-7, "s"), show(0.0, "B")
+    ('125 ns', '0 B')
+    """
+    if unit == "1" or value == 0 or not math.isfinite(value):
+        return f"{value:.{digits}g}" + ("" if unit == "1" else f" {unit}")
+    if unit == "mm2":
+        return f"{value * 1e6:.{digits}g} mm2"
+    head = re.split(r"[*/·]", unit)[0]
+    if head not in _SHOWN or unit == "FLOP/clock":
+        return f"{value:.{digits}g} {unit}"
+    step = math.floor(math.log10(abs(value) * (1 + 1e-12)) / 3)
+    allowed = [s for s, p in _STEPS.items() if p == "" or p in _SYMBOLS[head][2]]
+    step = min(max(step, min(allowed)), max(allowed))
+    return f"{value / 1000.0**step:.{digits}g} {_STEPS[step]}{unit}"

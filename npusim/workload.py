@@ -1,0 +1,358 @@
+"""A workload: K operations as columns, their dependencies, and the host that issued them.
+
+Columns are declared once in `COLUMNS`. Text columns (kernel name, operator, kind) hold small
+integers into a list of labels, so that 40,000 operations with 200-character names stay small.
+A workload holds whole steps (one decode step, one prefill); every time is in seconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from npusim.errors import InputError
+
+KINDS = (
+    "gemv", "gemm", "grouped_gemm", "conv", "attention", "attention_combine", "splitk_reduce",
+    "pointwise", "activation", "cast", "copy", "fill", "cat", "gather", "scatter", "reduction",
+    "softmax", "norm", "rope", "scan", "sort", "topk", "memcpy", "memset", "setup", "collective",
+    "fused", "unknown",
+)  # fmt: skip
+BASES = ("shape", "launch", "name", "none")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One attribute of every operation.
+
+    Attributes
+    ----------
+    name : str
+    type : str
+        ``label``, ``count`` (integer >= 0), ``index`` (integer >= -1), ``amount`` (float >= 0),
+        ``flag``, or ``optional`` (float >= 0, or NaN where there is none).
+    unit : str
+    meaning : str
+    """
+
+    name: str
+    type: str
+    unit: str
+    meaning: str
+
+
+COLUMNS: Mapping[str, Column] = MappingProxyType({c.name: c for c in (
+    Column("kernel", "label", "1", "name of the kernel as the profiler gives it"),
+    Column("operator", "label", "1", "innermost framework operator that launched it"),
+    Column("library", "label", "1", "library the kernel comes from"),
+    Column("kind", "label", "1", "what it does, one of KINDS"),
+    Column("dtype", "label", "1", "type it computes in"),
+    Column("phase", "label", "1", "prefill, decode, encode or unknown"),
+    Column("basis", "label", "1",
+           "where FLOP and bytes come from: operator shapes, launch grid, kernel name, nothing"),
+    Column("step", "count", "1", "step it belongs to, from 0"),
+    Column("stream", "index", "1", "stream or queue"),
+    Column("layer", "index", "1", "layer of the model, -1 where unknown"),
+    Column("batch", "count", "1", "independent problems (bmm, attention batch), 0 if unknown"),
+    Column("m", "count", "1", "rows of the result; query length of attention"),
+    Column("n", "count", "1", "columns of the result; key length of attention"),
+    Column("k", "count", "1", "reduction length; head size of attention"),
+    Column("heads", "count", "1", "query heads of attention, 0 elsewhere"),
+    Column("kv_heads", "count", "1", "key and value heads of attention, 0 elsewhere"),
+    Column("groups", "count", "1", "matrices of a grouped GEMM that it may read, 0 elsewhere"),
+    Column("blocks", "count", "1", "thread blocks launched, 0 if unknown"),
+    Column("threads", "count", "1", "threads a block, 0 if unknown"),
+    Column("registers", "count", "1", "registers a thread, 0 if unknown"),
+    Column("shared_memory", "amount", "B", "shared memory a block, 0 if unknown"),
+    Column("flop", "amount", "FLOP", "arithmetic it needs (multiply and add are two)"),
+    Column("read_weight", "amount", "B", "bytes of weights it reads"),
+    Column("read_kv", "amount", "B", "bytes of KV cache it reads"),
+    Column("read_activation", "amount", "B", "bytes of activations it reads"),
+    Column("write_kv", "amount", "B", "bytes of KV cache it writes"),
+    Column("write_activation", "amount", "B", "bytes of activations it writes"),
+    Column("start_s", "amount", "s", "measured start, from the start of its step"),
+    Column("duration_s", "amount", "s", "measured duration on the device"),
+    Column("host_s", "amount", "s",
+           "host work before its launch call, waits for the device taken out"),
+    Column("sync", "flag", "1", "whether the host waits for it before it goes on"),
+    Column("presync_s", "amount", "s", "host work between its launch call and that wait"),
+)})  # fmt: skip
+
+LABELS = tuple(name for name, column in COLUMNS.items() if column.type == "label")
+BYTES = ("read_weight", "read_kv", "read_activation", "write_kv", "write_activation")
+_TYPES: dict[str, type[np.generic]] = {
+    "label": np.int32, "count": np.int64, "index": np.int64, "amount": np.float64, "flag": np.bool_,
+}  # fmt: skip
+
+# What a cost model may look at. Operations that agree in all of these cost the same.
+COST_COLUMNS = (
+    "kind", "dtype", "batch", "m", "n", "k", "heads", "kv_heads", "groups", "flop", *BYTES,
+)  # fmt: skip
+
+_LARGEST = 2**53
+
+
+@dataclass(frozen=True)
+class Operations:
+    """Operations as a cost model sees them: U rows that differ in cost, without measurements.
+
+    Attributes
+    ----------
+    kind, dtype : array of str, shape (U,)
+    columns : mapping of str to array, shape (U,)
+        The numeric columns of `COST_COLUMNS` [FLOP, B].
+    """
+
+    kind: NDArray[np.object_]
+    dtype: NDArray[np.object_]
+    columns: Mapping[str, NDArray[Any]]
+
+    def __len__(self) -> int:
+        return len(self.kind)
+
+    def __getitem__(self, column: str) -> NDArray[Any]:
+        """Return a numeric column, shape (U,)."""
+        return self.columns[column]
+
+    @property
+    def bytes_moved(self) -> NDArray[np.float64]:
+        """Bytes that each operation reads and writes, shape (U,) [B]."""
+        moved: NDArray[np.float64] = np.sum([self.columns[c] for c in BYTES], axis=0)
+        return moved
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What is known of each step of a capture.
+
+    Attributes
+    ----------
+    wall_s : array, shape (S,)
+        Measured wall time of the step on the host [s].
+    tail_s : array, shape (S,)
+        Host work after the last launch or wait of the step [s].
+    """
+
+    wall_s: NDArray[np.float64]
+    tail_s: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.wall_s)
+
+
+class Workload:
+    """K operations in issue order.
+
+    Parameters
+    ----------
+    name : str
+        What to call it.
+    columns : mapping of str to array, shape (K,)
+        Every column of `COLUMNS`.
+    labels : mapping of str to sequence of str
+        The texts that each label column points into.
+    steps : Steps
+        Wall times of the S steps.
+    edges : tuple of two arrays, optional
+        Dependencies in CSR form: ``indices[indptr[i]:indptr[i + 1]]`` are the operations that i
+        waits for, all before it. By default each operation waits for the one before it on its
+        stream: a trace has no addresses, so nothing weaker is safe.
+    meta : mapping, optional
+        Provenance: device, driver, framework, file, counts of what was dropped.
+
+    Raises
+    ------
+    InputError
+        A missing column, a negative or undefined number, a label out of range, or a dependency
+        that points forward.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        columns: Mapping[str, NDArray[Any]],
+        labels: Mapping[str, Sequence[str]],
+        steps: Steps,
+        edges: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
+        meta: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.name = name
+        self.labels = MappingProxyType({key: tuple(labels.get(key, ())) for key in LABELS})
+        self.columns = MappingProxyType(
+            {c: _column(name, COLUMNS[c], columns.get(c), self.labels) for c in COLUMNS}
+        )
+        self.steps = steps
+        self.meta = MappingProxyType(dict(meta or {}))
+        _check_steps(self)
+        self.edges = edges if edges is not None else stream_order(self["stream"], self["step"])
+        _check_edges(self)
+
+    def __len__(self) -> int:
+        """Return the number of operations K."""
+        return len(self.columns["step"])
+
+    def __getitem__(self, column: str) -> NDArray[Any]:
+        """Return a column, shape (K,); of a label column the integers."""
+        return self.columns[column]
+
+    def text(self, column: str) -> NDArray[np.object_]:
+        """Return a label column as text, shape (K,)."""
+        names: NDArray[np.object_] = np.array(self.labels[column], dtype=object)
+        chosen: NDArray[np.object_] = names[self.columns[column]]
+        return chosen
+
+    def mask(self, column: str, *values: str) -> NDArray[np.bool_]:
+        """Return which operations have one of the given labels, shape (K,)."""
+        codes = [i for i, label in enumerate(self.labels[column]) if label in values]
+        return np.isin(self.columns[column], codes)
+
+    @property
+    def bytes_moved(self) -> NDArray[np.float64]:
+        """Bytes that each operation reads and writes, shape (K,) [B]."""
+        moved: NDArray[np.float64] = np.sum([self.columns[c] for c in BYTES], axis=0)
+        return moved
+
+    @property
+    def classified(self) -> NDArray[np.bool_]:
+        """Whether kind, FLOP and bytes of each operation are known, shape (K,)."""
+        return self.mask("basis", "shape", "launch") & ~self.mask("kind", "unknown")
+
+    @property
+    def classified_busy_share(self) -> float:
+        """Share of device-busy time whose operations have kind, FLOP and bytes."""
+        total = float(self["duration_s"].sum())
+        return float(self["duration_s"][self.classified].sum()) / total if total > 0 else 0.0
+
+    def unique(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Return one row of each distinct cost, and for every operation which one it is.
+
+        Returns
+        -------
+        rows : array, shape (U,)
+            Index of a representative operation.
+        inverse : array, shape (K,)
+            ``rows[inverse]`` cost the same as all operations.
+        """
+        table = np.column_stack([self.columns[c].astype(np.float64) for c in COST_COLUMNS])
+        _, rows, inverse = np.unique(table, axis=0, return_index=True, return_inverse=True)
+        return rows, inverse.reshape(-1)
+
+    def operations(self, rows: NDArray[np.intp] | None = None) -> Operations:
+        """Return some operations (by default all) as a cost model sees them."""
+        at = slice(None) if rows is None else rows
+        numeric = {c: self.columns[c][at] for c in COST_COLUMNS if c not in LABELS}
+        return Operations(self.text("kind")[at], self.text("dtype")[at], numeric)
+
+    @property
+    def id(self) -> str:
+        """Hash of everything that a replay can depend on."""
+        digest = hashlib.blake2b(digest_size=16)
+        for name, column in self.columns.items():
+            digest.update(name.encode() + column.tobytes())
+        for labels in self.labels.values():
+            digest.update("\0".join(labels).encode())
+        for array in (self.steps.wall_s, self.steps.tail_s, *self.edges):
+            digest.update(array.tobytes())
+        return digest.hexdigest()
+
+
+def stream_order(
+    stream: NDArray[np.int64], step: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return CSR dependencies of each operation on the one before it on its stream and step.
+
+    >>> indptr, indices = stream_order(np.array([0, 1, 0]), np.array([0, 0, 0]))
+    >>> indptr.tolist(), indices.tolist()
+    ([0, 0, 0, 1], [0])
+    """
+    last: dict[tuple[int, int], int] = {}
+    indptr, indices = [0], []
+    for i, key in enumerate(zip(step.tolist(), stream.tolist(), strict=True)):
+        if key in last:
+            indices.append(last[key])
+        last[key] = i
+        indptr.append(len(indices))
+    return np.array(indptr, dtype=np.int64), np.array(indices, dtype=np.int64)
+
+
+def _column(
+    workload: str, column: Column, given: NDArray[Any] | None, labels: Mapping[str, Sequence[str]]
+) -> NDArray[Any]:
+    """Return a column in its declared type, or say which row is wrong."""
+    if given is None:
+        raise InputError("column is missing", file=workload, place=column.name)
+    if np.ndim(given) != 1:
+        raise InputError("column is not one-dimensional", file=workload, place=column.name)
+    wrong = _wrong_rows(column, np.asarray(given), len(labels.get(column.name, ())))
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise InputError(f"not a valid {column.type}", file=workload,
+                         place=f"row {row}, {column.name}", value=given[row],
+                         allowed=_allowed(column, labels))  # fmt: skip
+    array = np.asarray(given).astype(_TYPES[column.type])
+    array.setflags(write=False)
+    return array
+
+
+def _wrong_rows(column: Column, given: NDArray[Any], labels: int) -> NDArray[np.bool_]:
+    if given.dtype.kind not in "biuf":
+        return np.ones(given.shape, dtype=bool)
+    low = -1 if column.type == "index" else 0
+    high = labels - 1 if column.type == "label" else _LARGEST
+    with np.errstate(invalid="ignore"):
+        wrong: NDArray[np.bool_] = ~((given >= low) & (given <= high))
+        if column.type not in ("amount", "flag"):
+            wrong |= given != np.floor(given)
+    return wrong
+
+
+def _allowed(column: Column, labels: Mapping[str, Sequence[str]]) -> str:
+    return {
+        "label": f"0 to {len(labels.get(column.name, ())) - 1}",
+        "index": "a whole number from -1",
+        "count": "a whole number from 0",
+        "flag": "true or false",
+        "amount": f"a number of {column.unit} from 0",
+    }[column.type]
+
+
+def _check_steps(w: Workload) -> None:
+    lengths = {len(column) for column in w.columns.values()}
+    if len(lengths) != 1:
+        raise InputError("columns differ in length", file=w.name, value=sorted(lengths))
+    if len(w) == 0:
+        raise InputError("no device operations", file=w.name,
+                         hint="trace with GPU activity switched on")  # fmt: skip
+    step = w["step"]
+    if len(w.steps) != len(w.steps.tail_s) or int(step.max()) >= len(w.steps):
+        raise InputError("an operation of a step that is not listed", file=w.name,
+                         value=int(step.max()), allowed=f"below {len(w.steps)}")  # fmt: skip
+    if (np.diff(step) < 0).any():
+        raise InputError("operations are not in order of their steps", file=w.name)
+    for part, values in (("wall_s", w.steps.wall_s), ("tail_s", w.steps.tail_s)):
+        if not (np.isfinite(values) & (values >= 0)).all():
+            raise InputError("not a duration", file=w.name, place=f"steps, {part}")
+    unknown = [kind for kind in w.labels["kind"] if kind not in KINDS]
+    if unknown:
+        raise InputError("unknown kind", file=w.name, value=unknown[0], allowed=", ".join(KINDS))
+
+
+def _check_edges(w: Workload) -> None:
+    indptr, indices = w.edges
+    valid = (
+        len(indptr) == len(w) + 1
+        and indptr[0] == 0
+        and indptr[-1] == len(indices)
+        and bool((np.diff(indptr) >= 0).all())
+    )
+    if not valid:
+        raise InputError("dependencies are not in CSR form", file=w.name)
+    later = np.repeat(np.arange(len(w)), np.diff(indptr))
+    if len(indices) and (indices.min() < 0 or (indices >= later).any()):
+        raise InputError("an operation depends on one that is not before it", file=w.name)
