@@ -72,8 +72,10 @@ def measured(workload: Workload) -> list[Measured]:
     device = str(workload.meta.get("device", "") or "traced device")
     busy = _busy_by_step(workload)
     source = f"the trace itself ({len(workload.steps)} steps)"
-    launch = "eager" if workload.meta.get("host") == "measured" else "graph"
+    launch = str(workload.meta.get("launch", "eager"))
     note = "the profiler slows the host"
+    if not workload.meta.get("marked_steps"):
+        note += "; no step is marked: the whole capture, idle time included"
     found = [
         _spread(device, launch, "wall", workload.steps.wall_s, source, note),
         _spread(device, launch, "device_busy", busy, source, ""),
@@ -252,7 +254,7 @@ def compare_designs(table: pd.DataFrame, workload: Workload, suffix: str = "") -
     Parameters
     ----------
     table : DataFrame
-        Designs with ``wall_s`` and ``device_busy_s`` columns.
+        Designs with ``wall_s``, ``device_busy_s`` and band columns.
     workload : Workload
     suffix : str
         What follows the column names, e.g. ``"[name]"`` of one of several workloads.
@@ -260,11 +262,15 @@ def compare_designs(table: pd.DataFrame, workload: Workload, suffix: str = "") -
     Returns
     -------
     DataFrame
-        One row a design, one column a figure: how many times faster the design is.
+        One row a design. For each figure how many times faster the design is, and the same at
+        both ends of the band: ``FIGURE``, ``FIGURE, low``, ``FIGURE, high``.
     """
     columns: dict[str, pd.Series[float]] = {}
     for m in measured(workload):
         kind = "trace" if m.source.startswith("the trace") else "published"
-        name = f"{m.device} {m.launch} {m.quantity} ({kind})"
-        columns[name] = m.value_s / table[f"{m.quantity}_s{suffix}"]
+        name = f"{m.label} ({kind})"
+        stem = m.quantity
+        columns[name] = m.value_s / table[f"{stem}_s{suffix}"]
+        columns[f"{name}, low"] = m.value_s / table[f"{stem}_high_s{suffix}"]
+        columns[f"{name}, high"] = m.value_s / table[f"{stem}_low_s{suffix}"]
     return pd.DataFrame(columns, index=table.index)

@@ -150,20 +150,21 @@ def read_arch(file: Path) -> tuple[Arch, Sweep | None]:
         Every mistake in the file, each with its line and dotted path.
     """
     tree = read_tree(file)
-    _refuse(_problems(tree, _schema()))
-    errors: list[InputError] = []
+    errors = _problems(tree, _schema())
+    malformed = bool(errors)
     values: dict[str, float] = {}
     provenance: dict[str, Provenance] = {}
     for path in PARAMETERS:
         entry = _at(tree.values, path)
-        if entry is None:
+        if entry is None or (malformed and not _fits(_Entry, entry)):
             continue
         try:
             values[path], provenance[path] = _entry(tree, path, entry)
         except InputErrors as error:
             errors += error.errors
-    block = tree.values.get("sweep")
-    sweep = _sweep(tree, block, errors) if block is not None else None
+    block, sweep = tree.values.get("sweep"), None
+    if block is not None and not (malformed and not _fits(_Sweep, block)):
+        sweep = _sweep(tree, block, errors)
     _refuse(errors)
     arch = Arch(file.stem, tree.values["title"], values, provenance,
                 tuple(tree.values.get("devices", ())), tree.values.get("note", ""))  # fmt: skip
@@ -212,7 +213,8 @@ def read_setting(text: str) -> tuple[str, float]:
     try:
         return path, check(path, units.parse(value.strip(), PARAMETERS[path].unit))
     except InputError as error:
-        raise InputError(str(error), place=f"--set {path}") from None
+        text = str(error).removeprefix(f"{path}: ")
+        raise InputError(text, place=f"--set {path}") from None
 
 
 def _siblings(path: str) -> str:
@@ -285,12 +287,12 @@ def _axis(path: str, raw: Any) -> tuple[float, ...]:
             raise InputError("an axis needs at least one value", place=path)
         return tuple(check(path, units.parse(item, unit)) for item in raw)
     start, stop = (check(path, units.parse(raw[end], unit)) for end in ("start", "stop"))
-    steps = raw["steps"]
+    steps, inner = raw["steps"], range(1, raw["steps"] - 1)  # both ends stay exact
     if raw.get("scale", "linear") == "linear":
-        return tuple(start + (stop - start) * i / (steps - 1) for i in range(steps))
+        return (start, *(start + (stop - start) * i / (steps - 1) for i in inner), stop)
     if start <= 0 or stop <= 0:
         raise InputError("a log axis needs ends above zero", place=path)
-    return tuple(start * (stop / start) ** (i / (steps - 1)) for i in range(steps))
+    return (start, *(start * (stop / start) ** (i / (steps - 1)) for i in inner), stop)
 
 
 def _refuse(errors: list[InputError]) -> None:
@@ -306,15 +308,34 @@ def _problems(tree: Tree, schema: type[BaseModel]) -> list[InputError]:
         problems: dict[str, InputError] = {}
         for e in found.errors(include_url=False):
             error = _problem(tree, schema, e)
-            problems.setdefault(str(error), error)
+            if error is not None:
+                problems.setdefault(str(error), error)
         return list(problems.values())
     return []
 
 
-def _problem(tree: Tree, schema: type[BaseModel], e: Any) -> InputError:
-    # Names of union branches stand in the location; keep only what is in the file.
+def _fits(schema: type[BaseModel], value: Any) -> bool:
+    """Return whether a part of a file is of the right form, the rest of it aside."""
+    try:
+        schema.model_validate(value)
+    except ValidationError:
+        return False
+    return True
+
+
+# What pydantic says of a value of the wrong type, in our words.
+_TYPES = {
+    "string_type": "not text", "int_type": "not a whole number",
+    "list_type": "not a list", "model_type": "not a mapping", "dict_type": "not a mapping",
+}  # fmt: skip
+
+
+def _problem(tree: Tree, schema: type[BaseModel], e: Any) -> InputError | None:
+    # Names of union branches stand in the location; keep only what is in the file. An axis is a
+    # list or a range: only the complaints of the branch that was meant count.
     place: list[str | int] = []
     node: Any = tree.values
+    quantity = False
     for part in e["loc"]:
         inside = (isinstance(node, dict) and part in node) or (
             isinstance(node, list) and isinstance(part, int) and part < len(node)
@@ -322,6 +343,9 @@ def _problem(tree: Tree, schema: type[BaseModel], e: Any) -> InputError:
         if inside:
             node = node[part]
         elif e["type"] != "missing" or part != e["loc"][-1]:
+            if isinstance(node, dict) != (part == "_Range") and str(part)[:5] in ("_Rang", "list["):
+                return None
+            quantity = part in ("str", "float")
             continue
         place.append(part)
     if e["type"] == "extra_forbidden":
@@ -330,6 +354,7 @@ def _problem(tree: Tree, schema: type[BaseModel], e: Any) -> InputError:
     if e["type"] == "missing":
         return tree.error(tuple(place), "is missing")
     message = e["msg"][0].lower() + e["msg"][1:]
+    message = "not a quantity" if quantity else _TYPES.get(e["type"], message)
     return tree.error(tuple(place), message, value=e["input"])
 
 

@@ -15,7 +15,8 @@ def inspection(w: Workload) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``kernels``, ``steps``, ``wall_s``, ``device_busy_s``, ``classified_busy_share``,
+        ``kernels``, ``steps``, ``layers`` (0 if not known), ``wall_s``, ``device_busy_s``,
+        ``classified_busy_share``,
         ``host_share`` (of wall), ``flop``, ``bytes`` by tensor class, ``kinds`` (count, seconds),
         ``unclassified`` (count and seconds by kernel).
 
@@ -35,6 +36,7 @@ def inspection(w: Workload) -> dict[str, Any]:
         "kernels": len(w),
         "steps": len(w.steps) if w.meta.get("marked_steps") else 0,
         "distinct_operations": len(w.unique()[0]),
+        "layers": int(w["layer"].max()) + 1,
         "wall_s": wall,
         "device_busy_s": busy,
         "host_share": max(0.0, 1 - busy / wall) if wall > 0 else 0.0,

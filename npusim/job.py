@@ -16,6 +16,7 @@ from npusim.arch import PARAMETERS, Arch, Designs, with_value
 from npusim.compare import Measured, compare_designs, error_of, kernel_errors, measured
 from npusim.errors import InputError
 from npusim.load import load_arch, load_workload, require_traced, traced_arch
+from npusim.models import modelled
 from npusim.predict import not_modelled
 from npusim.predict import replay as predict
 from npusim.space import Progress, Space, best, evaluate, pareto, sweep, unmodelled
@@ -33,6 +34,8 @@ class Job:
         The nominal machine.
     space : Space
     workloads : tuple of Workload
+    given : tuple of str
+        Names or paths under which the workloads were asked for.
     costs : tuple of str
         Axes that a designer pays for.
     baseline : Arch or None
@@ -47,6 +50,7 @@ class Job:
     arch: Arch
     space: Space
     workloads: tuple[Workload, ...]
+    given: tuple[str, ...]
     costs: tuple[str, ...]
     baseline: Arch | None
     refused: tuple[InputError, ...]
@@ -94,23 +98,22 @@ def read_job(
     for path, value in settings.items():
         arch = with_value(arch, path, value)
     refused = unmodelled(list(block.axes))
-    known = {p: v for p, v in block.axes.items() if p not in _places(refused)}
+    known = {p: v for p, v in block.axes.items() if p in modelled()}
     if not known:
         raise InputError(
             "no axis of this sweep has a cost model", file=name, value=", ".join(block.axes)
         )
-    loaded = tuple(load_workload(w) for w in (workloads or block.workloads))
+    given = tuple(workloads or block.workloads)
+    loaded = tuple(load_workload(w) for w in given)
     names = [w.name for w in loaded]
     if len(set(names)) != len(names):
         raise InputError("two workloads of one name", value=", ".join(names))
     baseline = load_arch(block.baseline) if block.baseline else traced_arch(loaded[0])
     space = Space(arch, known, tuple(dict.fromkeys(launch or block.launch)))
     costs = tuple(c for c in block.costs if c in known)
-    return Job(job_name, title, question, arch, space, loaded, costs, baseline, tuple(refused))
-
-
-def _places(errors: Sequence[InputError]) -> set[str]:
-    return {str(e).split(":", 1)[0] for e in errors}
+    return Job(
+        job_name, title, question, arch, space, loaded, given, costs, baseline, tuple(refused)
+    )
 
 
 def _read(name: str) -> tuple[Arch, config.Sweep, str, str, str]:
@@ -173,7 +176,10 @@ def run_job(job: Job, command: str, progress: Progress | None = None) -> Outcome
             "command": command,
             "model": store.model_version(),
             "arch": {"name": job.arch.name, "id": store.arch_id(job.arch)},
-            "workloads": [{"name": w.name, "id": w.id} for w in job.workloads],
+            "workloads": [
+                {"name": w.name, "id": w.id, "given": given}
+                for w, given in zip(job.workloads, job.given, strict=True)
+            ],
         },
     }
     return Outcome(job, table, front, nominal, comparison, summary)
@@ -192,10 +198,15 @@ def _comparison(job: Job, table: pd.DataFrame) -> pd.DataFrame:
     """Return how many times faster each design is than each measured figure."""
     parts = [table[["design_id", "launch", *job.space.axes, "wall_s", "device_busy_s"]]]
     for w in job.workloads:
-        suffix = f"[{w.name}]" if len(job.workloads) > 1 else ""
+        suffix = _suffix(w.name, len(job.workloads))
         found = compare_designs(table, w, suffix)
-        parts.append(found.rename(columns={c: f"faster than {w.name}: {c}" for c in found.columns}))
+        parts.append(found.rename(columns={c: f"{w.name}: {c}" for c in found.columns}))
     return pd.concat(parts, axis=1)
+
+
+def _suffix(workload: str, count: int) -> str:
+    """Return what follows the columns of one workload of a sweep."""
+    return f"[{workload}]" if count > 1 else ""
 
 
 def _baseline(job: Job) -> dict[str, Any] | None:
@@ -300,20 +311,17 @@ def _compare_sweep(path: Path) -> Compared:
     parts = [table[["design_id", "launch", *about["axes"], "wall_s", "device_busy_s"]]]
     ratios = {}
     for name, made in zip(names, about["made_by"]["workloads"], strict=True):
-        w = load_workload(name)
+        w = load_workload(made["given"])
         if w.id != made["id"]:
             raise InputError(
                 "workload has changed since the sweep", file=path, value=name, hint="sweep again"
             )
-        found = compare_designs(table, w, f"[{name}]" if len(names) > 1 else "")
+        found = compare_designs(table, w, _suffix(name, len(names)))
         parts.append(found)
         ratios[name] = {
-            column: {
-                "slowest": float(s.min()),
-                "median": float(s.median()),
-                "fastest": float(s.max()),
-            }
-            for column, s in found.items()
+            column: _ratios(found, column)
+            for column in found.columns
+            if f"{column}, low" in found.columns
         }
     summary = {
         "result": str(path),
@@ -323,6 +331,19 @@ def _compare_sweep(path: Path) -> Compared:
         "made_by": about["made_by"],
     }
     return Compared(about["name"], pd.concat(parts, axis=1), summary)
+
+
+def _ratios(found: pd.DataFrame, column: str) -> dict[str, float | None]:
+    """Return how the designs of a sweep spread against one measured figure."""
+    values = found[column]
+    fastest = int(np.argmax(values.to_numpy()))
+    ends = {end: float(found[f"{column}, {end}"].iloc[fastest]) for end in ("low", "high")}
+    return {
+        "slowest": float(values.min()),
+        "median": float(values.median()),
+        "fastest": float(values.max()),
+        **{f"fastest_{end}": value if np.isfinite(value) else None for end, value in ends.items()},
+    }
 
 
 def _compare_workload(name: str) -> Compared:

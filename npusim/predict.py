@@ -155,6 +155,8 @@ def _notes(workload: Workload, arch: Arch, launch: str, band: Band | None) -> li
         notes.append("host times are those of the trace, profiler included")
     elif launch == "eager":
         notes.append("the trace has no host: every launch costs launch.eager.host")
+    if not workload.meta.get("marked_steps"):
+        notes.append("no step is marked in the trace: the whole capture counts as one")
     missing = 1 - workload.classified_busy_share
     if missing > 5e-4:
         notes.append(f"{missing:.1%} of device time has no shapes and is carried over as measured")

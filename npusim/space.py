@@ -1,9 +1,9 @@
 """Sweeps: a space of designs, evaluated on workloads, with its Pareto front.
 
 A table holds one row a design and launch mode. Its columns are the dotted paths of the axes and
-the totals of a step: ``wall_s``, ``wall_low_s``, ``wall_high_s`` (the band), ``device_busy_s``,
-``host_busy_s``, ``host_share``. With several workloads these are sums over one step of each, and
-each workload has columns of its own, ``wall_s[name]``.
+the totals of a step: ``wall_s`` and ``device_busy_s`` with their bands (``wall_low_s``,
+``wall_high_s`` and so on), ``host_busy_s``, ``host_share``. With several workloads these are sums
+over one step of each, and each workload has columns of its own, ``wall_s[name]``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from npusim.arch import Arch, Designs, parameter
 from npusim.compare import band_factors, replay_with_band
 from npusim.errors import InputError, InputErrors
-from npusim.lanes import Replayed, durations
+from npusim.lanes import durations
 from npusim.load import traced_arch
 from npusim.models import modelled
 from npusim.models.launch import LAUNCHES
@@ -28,8 +28,9 @@ Array = NDArray[np.float64]
 Progress = Callable[[int, int], None]
 
 _BLOCK = 4096
-_MOST = 50_000_000
-TOTALS = ("wall_s", "wall_low_s", "wall_high_s", "device_busy_s", "host_busy_s")
+_MOST = 2_000_000
+TOTALS = ("wall_s", "wall_low_s", "wall_high_s", "device_busy_s", "device_busy_low_s",
+          "device_busy_high_s", "host_busy_s")  # fmt: skip
 
 
 def unmodelled(paths: Sequence[str]) -> list[InputError]:
@@ -93,7 +94,7 @@ class Space:
             raise errors[0] if len(errors) == 1 else InputErrors(errors)
         count = int(np.prod([float(len(v)) for v in self.axes.values()])) * len(self.launch)
         if count > _MOST or count == 0:
-            raise InputError("number of designs", value=count, allowed=f"1 to {_MOST}",
+            raise InputError("too many or no designs", value=count, allowed=f"1 to {_MOST}",
                              hint="use fewer values an axis")  # fmt: skip
         grids = np.meshgrid(
             *(np.asarray(v, dtype=float) for v in self.axes.values()), indexing="ij"
@@ -174,13 +175,10 @@ def _totals(designs: Designs, w: Workload, launch: str, mode: str) -> Iterator[t
     factors = band_factors(w, traced) if mode == "model" else None
     banded = replay_with_band(w, designs, time, launch, factors)
 
-    def wall(r: Replayed | None) -> Array:
-        return r.wall_s if r is not None else np.full(len(designs), np.nan)
-
-    yield "wall_s", banded.middle.wall_s
-    yield "wall_low_s", wall(banded.low)
-    yield "wall_high_s", wall(banded.high)
-    yield "device_busy_s", banded.middle.device_busy_s
+    for quantity in ("wall", "device_busy"):
+        for end, r in (("", banded.middle), ("_low", banded.low), ("_high", banded.high)):
+            nothing = np.full(len(designs), np.nan)
+            yield f"{quantity}{end}_s", nothing if r is None else getattr(r, f"{quantity}_s")
     yield "host_busy_s", banded.middle.host_busy_s
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 from rich.console import Console
+from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -24,7 +26,8 @@ def _console() -> Console:
     return Console(highlight=False, soft_wrap=False)
 
 
-def _table(title: str, *columns: str, right: Sequence[str] = ()) -> Table:
+def _table(title: str, *columns: str, right: Sequence[str] = (), fold: bool = False) -> Table:
+    """Return an empty table; its first column is never cut, or folds if asked to."""
     table = Table(
         title=Text(title),
         title_justify="left",
@@ -34,9 +37,9 @@ def _table(title: str, *columns: str, right: Sequence[str] = ()) -> Table:
         title_style="bold",
     )
     for i, column in enumerate(columns):  # names stay whole, so that they can be copied
-        table.add_column(
-            column, justify="right" if column in right else "left", overflow="fold", no_wrap=i == 0
-        )
+        whole = column in right or (i == 0 and not fold)
+        justify: Literal["right", "left"] = "right" if column in right else "left"
+        table.add_column(column, justify=justify, overflow="fold", no_wrap=whole)
     return table
 
 
@@ -69,7 +72,8 @@ def inspection(w: Workload, content: dict[str, Any]) -> None:
     console.print(
         Text(
             f"{w.name}: {content['kernels']} operations, {content['steps']} marked steps, "
-            f"{content['distinct_operations']} distinct; {content['device'] or 'device unknown'}"
+            f"{content['distinct_operations']} distinct, {content['layers'] or 'unknown'} layers; "
+            f"{content['device'] or 'device unknown'}"
         )
     )
     console.print(
@@ -208,12 +212,14 @@ def _beside(console: Console, outcome: Outcome) -> None:
     """Print how the best design stands beside each measured figure."""
     best_id = outcome.summary["best"]["design_id"]
     row = outcome.comparison[outcome.comparison["design_id"] == best_id].iloc[0]
-    table = _table(
-        "best design beside measurement", "figure", "times faster", right=("times faster",)
-    )
-    for column, value in row.items():
-        if str(column).startswith("faster than "):
-            _add(table, str(column).removeprefix("faster than "), f"{value:.2f}")
+    numbers = ("times faster", "band p10-p90")
+    table = _table("best design beside measurement", "figure", *numbers, right=numbers, fold=True)
+    for column in outcome.comparison.columns:
+        if f"{column}, low" not in row:
+            continue
+        low, high = row[f"{column}, low"], row[f"{column}, high"]
+        band = f"{low:.2f} - {high:.2f}" if np.isfinite(low) else ""
+        _add(table, str(column), f"{row[column]:.2f}", band)
     console.print(table)
 
 
@@ -230,10 +236,13 @@ def compared(results: Sequence[Compared]) -> None:
 def _compared_sweep(console: Console, c: Compared) -> None:
     console.print(Text(f"{c.name}: {c.summary['designs']} designs beside what was measured"))
     for workload, figures in c.summary["times_faster_than"].items():
-        numbers = ("slowest design", "median", "fastest design")
-        table = _table(f"{workload}: times faster than", "figure", *numbers, right=numbers)
+        numbers = ("slowest", "median", "fastest", "its band")
+        title = f"{workload}: times faster than"
+        table = _table(title, "figure", *numbers, right=numbers, fold=True)
         for name, entry in figures.items():
-            _add(table, name, *(f"{entry[k]:.2f}" for k in ("slowest", "median", "fastest")))
+            low, high = entry["fastest_low"], entry["fastest_high"]
+            band = f"{low:.2f} - {high:.2f}" if low is not None else ""
+            _add(table, name, *(f"{entry[k]:.2f}" for k in ("slowest", "median", "fastest")), band)
         console.print(table)
 
 
@@ -305,27 +314,20 @@ def arch_content(a: Arch) -> dict[str, Any]:
 
 
 def arch(a: Arch) -> None:
-    """Print a machine with the source of every value."""
+    """Print a machine with the source of every value below it."""
     console, readers = _console(), modelled()
     console.print(Text(f"{a.name}: {a.title}"))
     if a.note:
         console.print(Text(a.note))
-    table = _table("", "parameter", "value", "range", "kind", "read by", "source")
     for path, value in a.values.items():
         p, unit = a.provenance[path], PARAMETERS[path].unit
-        spread = (
-            f"{units.show(p.low, unit)} - {units.show(p.high, unit)}" if p.low != p.high else ""
+        low, high = (units.show(end, unit) for end in (p.low, p.high))
+        spread = f" ({low} - {high})" if p.low != p.high else ""
+        reader = ", ".join(readers.get(path, ("no model yet",)))
+        console.print(
+            Text(f"{path:28} {units.show(value, unit)}{spread}, {p.kind}, read by: {reader}")
         )
-        _add(
-            table,
-            path,
-            units.show(value, unit),
-            spread,
-            p.kind,
-            ", ".join(readers.get(path, ("no model yet",))),
-            p.source,
-        )
-    console.print(table)
+        console.print(Padding(Text(p.source, style="dim"), (0, 0, 0, 29)))
 
 
 def arch_list(known: Sequence[Arch]) -> None:

@@ -14,31 +14,38 @@ from __future__ import annotations
 
 import math
 import re
+from fractions import Fraction
 
 from npusim.errors import InputError
 
 Dimension = tuple[tuple[str, int], ...]
 
+# Factors are exact fractions, so that "0.284 us" is the float nearest to 2.84e-7.
 _DECIMAL = {
-    "f": 1e-15, "p": 1e-12, "n": 1e-9, "u": 1e-6, "µ": 1e-6, "μ": 1e-6, "m": 1e-3,
-    "": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18,
+    prefix: Fraction(10) ** exponent
+    for prefix, exponent in {
+        "f": -15, "p": -12, "n": -9, "u": -6, "µ": -6, "μ": -6, "m": -3, "k": 3, "M": 6, "G": 9,
+        "T": 12, "P": 15, "E": 18,
+    }.items()
 }  # fmt: skip
-_BINARY = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40, "Pi": 2.0**50}
+_BINARY = {
+    prefix: Fraction(1024) ** i for i, prefix in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi"), 1)
+}
 
 # symbol -> (factor to SI, dimension, prefixes that make sense)
-_SYMBOLS: dict[str, tuple[float, dict[str, int], str]] = {
-    "s": (1.0, {"s": 1}, "fpnuµμm"),
-    "Hz": (1.0, {"s": -1}, "kMGT"),
-    "B": (1.0, {"B": 1}, "kMGTPE"),
-    "bit": (0.125, {"B": 1}, "kMGTPE"),
-    "FLOP": (1.0, {"FLOP": 1}, "kMGTPE"),
-    "OP": (1.0, {"FLOP": 1}, "kMGTPE"),
-    "clock": (1.0, {"clock": 1}, ""),
-    "W": (1.0, {"J": 1, "s": -1}, "nuµμmkM"),
-    "J": (1.0, {"J": 1}, "fpnuµμmkM"),
-    "mm2": (1e-6, {"m": 2}, ""),
-    "%": (0.01, {}, ""),
-    "1": (1.0, {}, ""),
+_SYMBOLS: dict[str, tuple[Fraction, dict[str, int], str]] = {
+    "s": (Fraction(1), {"s": 1}, "fpnuµμm"),
+    "Hz": (Fraction(1), {"s": -1}, "kMGT"),
+    "B": (Fraction(1), {"B": 1}, "kMGTPE"),
+    "bit": (Fraction(1, 8), {"B": 1}, "kMGTPE"),
+    "FLOP": (Fraction(1), {"FLOP": 1}, "kMGTPE"),
+    "OP": (Fraction(1), {"FLOP": 1}, "kMGTPE"),
+    "clock": (Fraction(1), {"clock": 1}, ""),
+    "W": (Fraction(1), {"J": 1, "s": -1}, "nuµμmkM"),
+    "J": (Fraction(1), {"J": 1}, "fpnuµμmkM"),
+    "mm2": (Fraction(1, 10**6), {"m": 2}, ""),
+    "%": (Fraction(1, 100), {}, ""),
+    "1": (Fraction(1), {}, ""),
 }
 
 _HINTS = {
@@ -56,7 +63,7 @@ _FACTOR = re.compile(r"([A-Za-zµμ%]+2?|1)(?:\^(-?[1-3]))?")
 _LONGEST = 80
 
 
-def _symbol(name: str, text: str) -> tuple[float, dict[str, int]]:
+def _symbol(name: str, text: str) -> tuple[Fraction, dict[str, int]]:
     """Return factor and dimension of one symbol with its prefix."""
     if name in _SYMBOLS:
         factor, dimension, _ = _SYMBOLS[name]
@@ -74,9 +81,9 @@ def _symbol(name: str, text: str) -> tuple[float, dict[str, int]]:
     raise InputError(f"unknown unit {name!r} in", value=text, hint=hint)
 
 
-def _unit(expression: str, text: str) -> tuple[float, Dimension]:
+def _unit(expression: str, text: str) -> tuple[Fraction, Dimension]:
     """Return factor and dimension of a unit expression such as ``TB/s``."""
-    factor, total, sign = 1.0, dict[str, int](), 1
+    factor, total, sign = Fraction(1), dict[str, int](), 1
     for part in re.split(r"([*/·])", expression.replace(" ", "")):
         if part in ("*", "·", "/"):
             sign = -1 if part == "/" else 1
@@ -144,16 +151,16 @@ def parse(text: str | float, unit: str) -> float:
     match = _TEXT.fullmatch(text) if len(text) <= _LONGEST else None
     if match is None:
         raise InputError("not a quantity", value=text, allowed=f"a number with a unit of {unit}")
-    number, expression = float(match[1]), match[2] or "1"
+    number, expression = Fraction(match[1]), match[2] or "1"
     factor, found = _unit(expression, text)
     wanted = dimension(unit)
     if found != wanted:
         problem = "has no unit" if not found and wanted else "has the wrong unit"
         raise InputError(problem, value=text, allowed=f"a unit of {unit}")
-    value = number * factor
-    if not math.isfinite(value):
-        raise InputError("not a finite number", value=text)
-    return value
+    try:
+        return float(number * factor)
+    except OverflowError:
+        raise InputError("not a finite number", value=text) from None
 
 
 # How each dimension is shown: symbol, and the range of exponents of ten to choose from.

@@ -35,8 +35,8 @@ class Column:
     ----------
     name : str
     type : str
-        ``label``, ``count`` (integer >= 0), ``index`` (integer >= -1), ``amount`` (float >= 0),
-        ``flag``, or ``optional`` (float >= 0, or NaN where there is none).
+        ``label``, ``count`` (integer >= 0), ``index`` (integer >= -1), ``amount`` (float >= 0)
+        or ``flag``.
     unit : str
     meaning : str
     """
@@ -95,7 +95,7 @@ COST_COLUMNS = (
     "kind", "dtype", "batch", "m", "n", "k", "heads", "kv_heads", "groups", "flop", *BYTES,
 )  # fmt: skip
 
-_LARGEST = 2**53
+_LARGEST = {"amount": 1e30, "flag": 1, "count": 2**53, "index": 2**53}
 
 
 @dataclass(frozen=True)
@@ -304,7 +304,7 @@ def _wrong_rows(column: Column, given: NDArray[Any], labels: int) -> NDArray[np.
     if given.dtype.kind not in "biuf":
         return np.ones(given.shape, dtype=bool)
     low = -1 if column.type == "index" else 0
-    high = labels - 1 if column.type == "label" else _LARGEST
+    high = labels - 1 if column.type == "label" else _LARGEST[column.type]
     with np.errstate(invalid="ignore"):
         wrong: NDArray[np.bool_] = ~((given >= low) & (given <= high))
         if column.type not in ("amount", "flag"):

@@ -16,7 +16,11 @@ from npusim.errors import InputError
 
 _LARGEST_FILE = 1_000_000
 _DEEPEST = 20
-_MOST_BRACKETS = 5_000
+_TAGS = {
+    yaml.MappingNode: ("map",),
+    yaml.SequenceNode: ("seq",),
+    yaml.ScalarNode: ("str", "int", "float", "bool", "null", "timestamp"),
+}
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 Place = tuple[str | int, ...]
@@ -53,22 +57,35 @@ def read_tree(file: Path) -> Tree:
         Missing, unreadable, not UTF-8, not YAML, or YAML of a kind that is refused.
     """
     text = _text(file)
-    if text.count("[") + text.count("{") > _MOST_BRACKETS:  # the C parser recurses on brackets
-        raise InputError("too many brackets", file=file, allowed=f"up to {_MOST_BRACKETS}")
     try:
+        _check_events(text, file)
         node = yaml.compose(text, Loader=_LOADER)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"line {mark.line + 1}" if mark is not None else None
         problem = getattr(error, "problem", None) or "cannot be read"
         raise InputError(f"not YAML: {problem}", file=file, place=place) from None
-    except RecursionError:
-        raise InputError("nested too deeply", file=file, allowed=f"{_DEEPEST} levels") from None
     if not isinstance(node, yaml.MappingNode):
         raise InputError("not a mapping of keys to values", file=file)
     lines: dict[Place, int] = {}
-    values = _value(node, (), lines, set(), str(file))
+    values = _value(node, (), lines, str(file))
     return Tree(str(file), values, lines)
+
+
+def _check_events(text: str, file: Path) -> None:
+    """Refuse aliases and deep nesting before composing: the C composer recurses and crashes."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_LOADER):
+        place = f"line {event.start_mark.line + 1}" if event.start_mark else None
+        if isinstance(event, yaml.AliasEvent):
+            raise InputError("aliases are not accepted", file=file, place=place)
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > _DEEPEST:
+            raise InputError("nested too deeply", file=file, place=place,
+                             allowed=f"{_DEEPEST} levels")  # fmt: skip
 
 
 def _text(file: Path) -> str:
@@ -86,24 +103,20 @@ def _text(file: Path) -> str:
         raise InputError(f"cannot be read: {reason}", file=str(file)[:200]) from None
 
 
-def _value(node: yaml.Node, path: Place, lines: dict[Place, int], seen: set[int], file: str) -> Any:
+def _value(node: yaml.Node, path: Place, lines: dict[Place, int], file: str) -> Any:
     line = node.start_mark.line + 1
     lines.setdefault(path, line)
-    if id(node) in seen:
-        raise InputError("aliases are not accepted", file=file, place=f"line {line}")
-    seen.add(id(node))
-    if len(path) > _DEEPEST:
-        raise InputError("nested too deeply", file=file, place=f"line {line}",
-                         allowed=f"{_DEEPEST} levels")  # fmt: skip
+    if node.tag.rsplit(":", 1)[-1] not in _TAGS[type(node)]:
+        raise InputError("tag is not accepted", file=file, place=f"line {line}", value=node.tag)
     if isinstance(node, yaml.MappingNode):
-        return _mapping(node, path, lines, seen, file)
+        return _mapping(node, path, lines, file)
     if isinstance(node, yaml.SequenceNode):
-        return [_value(n, (*path, i), lines, seen, file) for i, n in enumerate(node.value)]
-    return _scalar(node, path, line, file)
+        return [_value(n, (*path, i), lines, file) for i, n in enumerate(node.value)]
+    return _scalar(node)
 
 
 def _mapping(
-    node: yaml.MappingNode, path: Place, lines: dict[Place, int], seen: set[int], file: str
+    node: yaml.MappingNode, path: Place, lines: dict[Place, int], file: str
 ) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for key_node, value_node in node.value:
@@ -114,16 +127,14 @@ def _mapping(
         if key in values:
             raise InputError("key given twice", file=file, place=f"line {line}", value=key)
         lines[(*path, key)] = line
-        values[key] = _value(value_node, (*path, key), lines, seen, file)
+        values[key] = _value(value_node, (*path, key), lines, file)
     return values
 
 
-def _scalar(node: yaml.Node, path: Place, line: int, file: str) -> Any:
+def _scalar(node: yaml.Node) -> Any:
     """Return a number, text, truth value or nothing; dates stay text."""
     tag = node.tag.rsplit(":", 1)[-1]
     text = str(node.value)
-    if tag not in ("str", "int", "float", "bool", "null", "timestamp"):
-        raise InputError("tag is not accepted", file=file, place=f"line {line}", value=node.tag)
     if tag == "null":
         return None
     if tag == "bool":

@@ -68,4 +68,16 @@ def import_trace(path: str | Path, name: str | None = None) -> Workload:
     if chosen is None:
         raise InputError("not a supported trace", file=file,
                          allowed=", ".join(i.FORMAT for i in importers()))  # fmt: skip
-    return chosen.read(file, name or file.name.split(".", 1)[0])
+    return chosen.read(file, name or _stem(file))
+
+
+def _stem(file: Path) -> str:
+    """Return the name of a file without the endings that traces carry.
+
+    >>> _stem(Path("Qwen1.5-0.5B.pt.trace.json.gz"))
+    'Qwen1.5-0.5B'
+    """
+    stem = file.name
+    for ending in (".gz", ".json", ".trace", ".pt"):
+        stem = stem.removesuffix(ending)
+    return stem or file.name

@@ -28,6 +28,7 @@ _LIBRARIES = (
 _KINDS = (
     (r"^Memcpy|CopyDeviceTo|hipMemcpy", "memcpy"),
     (r"^Memset|fillBuffer", "memset"),
+    (r"^triton_", "fused"),
     (r"splitkv_combine|lean_reduction|splitkv_reduce", "attention_combine"),
     (r"splitKreduce|splitk_reduce|reduce_1Block", "splitk_reduce"),
     (r"flash_fwd|flash_fprop|fmha|attention|mha_fwd|sdpa", "attention"),
@@ -36,7 +37,6 @@ _KINDS = (
     (r"implicit_gemm|implicit_convolve|precomputed_convolve|convolve_|conv2d|winograd", "conv"),
     (r"gemvx|gemv|dot_kernel", "gemv"),
     (r"nvjet|gemm|Cijk_|_mm_|matmul|cutlass.*Kernel|device_kernel.*grouped", "gemm"),
-    (r"^triton_", "fused"),
     (r"layer_norm|LayerNorm|RmsNorm|rms_norm|RMSNorm", "norm"),
     (r"softmax|SoftMax", "softmax"),
     (r"topk|TopK", "topk"),

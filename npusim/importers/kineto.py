@@ -24,6 +24,7 @@ from npusim.errors import InputError
 from npusim.importers import kernel_names
 from npusim.importers.describe import describe
 from npusim.importers.host_lane import host_lane
+from npusim.importers.layers import layers
 from npusim.importers.products import with_router
 from npusim.importers.tensors import Call, read_call
 from npusim.importers.work import Launch, Work
@@ -37,6 +38,7 @@ _RUNTIME = ("cuda_runtime", "cuda_driver", "hip_runtime", "hip_driver", "runtime
 _WAITS = ("Synchronize",)
 _LARGEST = 4 * 2**30
 _LONGEST_US = 1e12
+_LATEST_US = 1e20
 
 
 class _Event(msgspec.Struct):
@@ -63,7 +65,7 @@ def sniff(path: Path) -> bool:
         with _open(path) as stream:
             head = stream.read(1 << 16).lstrip()
     except (OSError, EOFError, zlib.error):
-        return path.suffix == ".gz" and ".json" in path.suffixes
+        return ".json" in path.suffixes
     return head[:1] in (b"{", b"[") or ".json" in path.suffixes
 
 
@@ -121,6 +123,8 @@ def _decode(path: Path) -> _Trace:
     try:
         return msgspec.json.decode(raw, type=_Trace)
     except msgspec.ValidationError as error:
+        if "`traceEvents`" in str(error) and "$" not in str(error):
+            raise InputError("not a profiler trace: no traceEvents", file=path) from None
         problem, _, place = str(error).partition(" - at ")
         raise InputError(problem[0].lower() + problem[1:], file=path,
                          place=place.strip("`$.") or None) from None  # fmt: skip
@@ -136,14 +140,13 @@ def _check_times(path: Path, events: list[_Event]) -> None:
     for i, e in enumerate(events):
         if e.ph != "X":
             continue
-        for field, value, low in (("ts", e.ts, -math.inf), ("dur", e.dur, 0.0)):
+        for field, value, low, high in (
+            ("ts", e.ts, -_LATEST_US, _LATEST_US),
+            ("dur", e.dur, 0.0, _LONGEST_US),
+        ):
             if value is None and e.cat not in _DEVICE:
                 continue
-            if (
-                value is None
-                or not (low <= value < math.inf)
-                or (field == "dur" and value > _LONGEST_US)
-            ):
+            if value is None or not low <= value <= high:
                 raise InputError("not a time", file=path, place=f"traceEvents[{i}].{field}",
                                  value=value, allowed="microseconds, finite"
                                  + (", from 0" if field == "dur" else ""))  # fmt: skip
@@ -278,23 +281,26 @@ def _step(
     """Return the rows of one step and the host's tail [s]."""
     start, stop = span
     works = _works(group)
-    has_host = all(o.launch is not None for o in group)
+    known = np.array([o.launch is not None for o in group])
+    has_host = bool(known.any())
     calls = np.array([_span(o.launch or o.event) for o in group])
     done = np.array([_span(o.event)[1] for o in group])
     inside = np.array([_span(e) for e in waits if start <= (e.ts or 0.0) <= stop]).reshape(-1, 2)
     copies = np.array([o.event.cat == "gpu_memcpy" for o in group])
-    phase = _phase(works)
-    lane = host_lane(start, stop, calls, done, inside, copies)
+    phase, layer = _phase(works), layers(works)
+    lane = host_lane(start, stop, calls[known], done[known], inside, copies[known])
+    work_us, presync_us, sync = np.zeros(len(group)), np.zeros(len(group)), np.zeros(len(group))
+    work_us[known], presync_us[known], sync[known] = lane.work, lane.presync, lane.sync
     rows = []
     for i, (o, work) in enumerate(zip(group, works, strict=True)):
         row = _row(o, work)
         row |= {
-            "step": number, "phase": phase, "layer": -1,
+            "step": number, "phase": phase, "layer": layer[i],
             "start_s": max((o.event.ts or 0.0) - start, 0.0) * 1e-6,
             "duration_s": (o.event.dur or 0.0) * 1e-6,
-            "host_s": float(lane.work[i]) * 1e-6 if has_host else 0.0,
-            "sync": bool(lane.sync[i]) and has_host,
-            "presync_s": float(lane.presync[i]) * 1e-6 if has_host else 0.0,
+            "host_s": float(work_us[i]) * 1e-6,
+            "sync": bool(sync[i]),
+            "presync_s": float(presync_us[i]) * 1e-6,
         }  # fmt: skip
         rows.append(row)
     return rows, lane.tail * 1e-6 if has_host else 0.0
@@ -388,6 +394,7 @@ def _meta(path: Path, trace: _Trace, c: _Capture, notes: dict[str, Any]) -> dict
     properties = trace.deviceProperties if isinstance(trace.deviceProperties, list) else []
     devices = [str(p.get("name", "")) for p in properties if isinstance(p, dict)]
     with_host = sum(o.own_launch for o in c.device)
+    in_graphs = sum(o.launch is not None and "GraphLaunch" in str(o.launch.name) for o in c.device)
     return {
         "format": "kineto",
         "file": path.name,
@@ -395,6 +402,7 @@ def _meta(path: Path, trace: _Trace, c: _Capture, notes: dict[str, Any]) -> dict
         "cuda_driver": str(trace.cuda_driver_version or ""),
         "cuda_runtime": str(trace.cuda_runtime_version or ""),
         "marked_steps": len(c.steps),
+        "launch": "graph" if in_graphs > 0.5 * len(c.device) else "eager",
         "host": "measured" if with_host >= 0.9 * len(c.device) else "unknown",
         "npusim": __version__,
         **notes,

@@ -71,7 +71,7 @@ def _arange(call: Call, launch: Launch) -> Work:
     return _stream("fill", "int64", (elements,), 0.0, write=8.0 * elements, basis="launch")
 
 
-_OPAQUE = re.compile(r"OpaqueType<(\d+)u?>")
+_OPAQUE = re.compile(r"OpaqueType<(\d{1,2})u?>")
 
 
 def _cat(call: Call, launch: Launch) -> Work | None:
@@ -167,7 +167,7 @@ def _index(call: Call, launch: Launch) -> Work | None:
     if not t or not launch.blocks:
         return None
     x = t[0]
-    width = x.shape[-1] if x.shape else 1
+    width = max(x.shape[-1], 1) if x.shape else 1
     if "vectorized_gather" in launch.kernel:
         elements = launch.grid[0] * width
     else:  # four elements a thread; the last block is partly full

@@ -81,9 +81,10 @@ class Call:
         return next((c for c in (self, *reversed(self.parents)) if c.name in names), None)
 
     def numbers(self, position: int) -> list[int]:
-        """Return the whole numbers of a scalar or list input."""
+        """Return the whole numbers of a scalar or list input; what no tensor can have is absent."""
         text = self.values[position] if position < len(self.values) else ""
-        return [int(n) for n in _NUMBERS.findall(text)] if len(text) < 400 else []
+        found = [int(n) for n in _NUMBERS.findall(text)] if len(text) < 100 else []
+        return found if all(abs(n) < 2**31 for n in found) else []
 
 
 def read_call(name: str, args: Any, parents: tuple[Call, ...] = ()) -> Call:
@@ -133,7 +134,8 @@ def _input(dims: Any, kind: Any, strides: Any) -> Tensor | tuple[Tensor, ...] | 
         steps = strides if isinstance(strides, list) else [None] * len(dims)
         made = [_tensor(d, "c10::BFloat16", s) for d, s in zip(dims, steps, strict=False)]
         return tuple(t for t in made if t is not None)
-    return _tensor(dims, kind, strides) if kind in DTYPES else None
+    known = isinstance(kind, str) and kind in DTYPES
+    return _tensor(dims, kind, strides) if known else None
 
 
 def _tensor(dims: Any, kind: str, strides: Any) -> Tensor | None:

@@ -1,0 +1,249 @@
+"""The figures that a sweep writes beside its results."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from npusim import plots
+from npusim.arch import Arch
+from npusim.atomic import whole_file
+from npusim.compare import Measured, kernel_errors, measured
+from npusim.load import traced_arch
+from npusim.space import pareto
+from npusim.workload import Workload
+
+# matplotlib.rc_context(STYLE) gives figures of your own the same look.
+STYLE: Mapping[Any, Any] = MappingProxyType({
+    "font.size": 9, "axes.titlesize": 9, "axes.labelsize": 9, "legend.fontsize": 8,
+    "xtick.labelsize": 8, "ytick.labelsize": 8, "axes.spines.top": False,
+    "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True, "grid.color": "#DDDDDD",
+    "grid.linewidth": 0.6, "legend.frameon": False, "axes.titlelocation": "left",
+})  # fmt: skip
+_DPI = 150
+_MOST_ROOFLINES = 4
+_COLUMNS = 4
+_SQUEEZED = 4.0  # the fastest launch mode gets a row of its own if it fills less than 1 / this
+
+
+def save_sweep_figures(
+    folder: Path,
+    table: pd.DataFrame,
+    arch: Arch,
+    workloads: Sequence[Workload],
+    costs: Sequence[str],
+    axes: Sequence[str],
+    reference: pd.Series[Any],
+) -> list[Path]:
+    """Draw a sweep and save it as PNG files, each whole or not at all.
+
+    Parameters
+    ----------
+    folder : Path
+        Where to write; made if it is not there.
+    table : DataFrame
+        Designs as `npusim.space.sweep` returns them.
+    arch : Arch
+        The nominal machine.
+    workloads : sequence of Workload
+        What was swept.
+    costs : sequence of str
+        Axes to draw step time against; all axes if there are none.
+    axes : sequence of str
+        Axes of the sweep.
+    reference : Series
+        The nominal design: ``launch``, the value of every axis, ``wall_s``.
+
+    Returns
+    -------
+    list of Path
+        ``latency_cost.png``, ``axis_effects.png``, and where the traced machine is known
+        ``roofline.png`` and ``predicted_measured.png``.
+
+    Raises
+    ------
+    InputError
+        The folder cannot be written.
+    """
+    traced = [(w, machine) for w in workloads if (machine := traced_arch(w)) is not None]
+    figures: dict[str, Callable[[], Figure]] = {
+        "latency_cost": partial(_latency_cost, table, workloads, costs or axes, axes, reference),
+        "axis_effects": partial(_axis_effects, table, axes, reference),
+    }
+    if traced:
+        figures["roofline"] = partial(_rooflines, traced[:_MOST_ROOFLINES], arch)
+        figures["predicted_measured"] = partial(_errors, traced)
+    written = []
+    with rc_context(dict(STYLE)):
+        for name, draw in figures.items():
+            written.append(_save(draw(), folder / f"{name}.png"))
+    return written
+
+
+def _save(figure: Figure, target: Path) -> Path:
+    FigureCanvasAgg(figure)
+    with whole_file(target) as temporary:
+        figure.savefig(temporary, dpi=_DPI, format="png")
+    return target
+
+
+def _grid(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """Return a figure with `count` panels of a size [inch], at most `columns` a row."""
+    columns = min(count, columns)
+    rows = math.ceil(count / columns)
+    figure = Figure((width * columns, height * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).reshape(-1)
+    for unused in panels[count:]:
+        unused.remove()
+    return figure, list(panels[:count])
+
+
+def _rooflines(traced: Sequence[tuple[Workload, Arch]], arch: Arch) -> Figure:
+    figure, panels = _grid(len(traced), 2, 7.5, 6.2)
+    for panel, (workload, machine) in zip(panels, traced, strict=True):
+        plots.roofline(panel, workload, machine, [] if arch == machine else [arch])
+    return figure
+
+
+def _errors(traced: Sequence[tuple[Workload, Arch]]) -> Figure:
+    figure, panels = _grid(len(traced), 3, 5.2, 6.4)
+    for panel, (workload, machine) in zip(panels, traced, strict=True):
+        plots.predicted_measured(panel, kernel_errors(workload, machine))
+        panel.set_title(f"{workload.name} on {machine.title}\n{panel.get_title('left')}")
+    return figure
+
+
+def _axis_effects(table: pd.DataFrame, axes: Sequence[str], reference: pd.Series[Any]) -> Figure:
+    figure, (panel,) = _grid(1, 1, 9, 1.4 + 0.42 * (len(axes) + 1))
+    plots.axis_effects(panel, table, axes, reference)
+    nominal = f"{reference['wall_s'] * 1e3:.4g} ms, launch {reference['launch']}"
+    panel.set_title(f"one axis changed at a time; 0 is the nominal design: {nominal}")
+    return figure
+
+
+def _latency_cost(
+    table: pd.DataFrame,
+    workloads: Sequence[Workload],
+    costs: Sequence[str],
+    axes: Sequence[str],
+    reference: pd.Series[Any],
+) -> Figure:
+    """Draw all designs, and below them the fastest launch mode alone if the rest squeezes it."""
+    baselines = _baselines(workloads)
+    fastest = table[table["launch"] == table["launch"].iloc[int(table["wall_s"].argmin())]]
+    rows = [(table, baselines)]
+    low, high = _extremes(table, [], baselines)
+    if _SQUEEZED * math.log(fastest["wall_s"].max() / low) < math.log(high / low):
+        rows.append((fastest, []))
+    chunks = [costs[i : i + _COLUMNS] for i in range(0, len(costs), _COLUMNS)]
+    height, width = len(rows) * len(chunks), len(chunks[0])
+    figure = Figure((max(3.0 * width, 7), 2.9 * height + 0.9), layout="constrained")
+    grid = figure.subplots(height, width, squeeze=False)
+    ranked = _by_effect(table, axes, reference)
+    lines = [(chunk, *row) for chunk in chunks for row in rows]
+    for panels, (chunk, designs, marks) in zip(grid, lines, strict=True):
+        _draw_line(list(panels), chunk, designs, marks, ranked, reference)
+        for unused in panels[len(chunk) :]:
+            unused.remove()
+    title = f"one step of {' + one of '.join(w.name for w in workloads)}"
+    figure.suptitle(textwrap.fill(title, 80), fontsize=10)
+    handles = grid[0][0].get_legend_handles_labels()[0]  # the first row has everything
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(width + 1, 4))
+    return figure
+
+
+def _draw_line(
+    panels: Sequence[Axes],
+    costs: Sequence[str],
+    designs: pd.DataFrame,
+    baselines: Sequence[tuple[str, float]],
+    ranked: Sequence[str],
+    reference: pd.Series[Any],
+) -> None:
+    """Draw one row of panels that share their step times."""
+    fronts = [_front(designs, cost) for cost in costs]
+    low, high = _extremes(designs, fronts, baselines)
+    modes = designs["launch"].unique()
+    shown = reference if reference["launch"] in modes else None
+    for panel, cost, front in zip(panels, costs, fronts, strict=False):
+        panel.set_ylim(low * 1e3 * 0.95, high * 1e3 * 1.05)
+        colour = next((p for p in ranked if p != cost), None) if len(modes) == 1 else None
+        plots.latency_cost(panel, designs, cost, front, baselines, colour, shown)
+        if (legend := panel.get_legend()) is not None:
+            legend.remove()
+        if cost == costs[0]:
+            panel.set_ylabel(f"step time [ms] ({', '.join(modes)})")
+        else:
+            panel.set_ylabel("")
+            panel.tick_params(labelleft=False)
+
+
+def _front(table: pd.DataFrame, cost: str) -> pd.DataFrame:
+    """Return the designs that no other beats in step time and one cost, ties once."""
+    best = table.loc[table.groupby(cost)["wall_s"].idxmin()]
+    # To the picosecond: rounding errors of an axis without effect are no gain.
+    rounded = best.assign(wall_s=best["wall_s"].round(12))
+    return best.loc[pareto(rounded, [cost, "wall_s"]).index]
+
+
+def _by_effect(table: pd.DataFrame, axes: Sequence[str], reference: pd.Series[Any]) -> list[str]:
+    """Return the axes that move the step time by more than 0.1 %, the strongest first."""
+    spans = {name: float(np.ptp(change)) for name, change in
+             plots.effects(table, axes, reference).items() if name != "launch"}  # fmt: skip
+    return sorted((name for name in spans if spans[name] > 1e-3), key=lambda n: -spans[n])
+
+
+def _extremes(
+    designs: pd.DataFrame,
+    fronts: Sequence[pd.DataFrame],
+    baselines: Sequence[tuple[str, float]],
+) -> tuple[float, float]:
+    """Return the shortest and the longest time that is drawn [s]."""
+    bands = [front[["wall_low_s", "wall_high_s"]].to_numpy(float).ravel() for front in fronts]
+    lines = [seconds for _, seconds in baselines]
+    times = np.concatenate([designs["wall_s"].to_numpy(float), lines, *bands])
+    return float(np.nanmin(times)), float(np.nanmax(times))
+
+
+def _baselines(workloads: Sequence[Workload]) -> list[tuple[str, float]]:
+    """Return the measured step times that every workload has, summed over the workloads."""
+    each = [_measured_walls(w) for w in workloads]
+    common = [key for key in each[0] if all(key in walls for walls in each)]
+    sums = {key: sum(walls[key] for walls in each) for key in common}
+    return [(f"{key}: {1e3 * total:.3g} ms", total) for key, total in sums.items()]
+
+
+def _measured_walls(workload: Workload) -> dict[str, float]:
+    """Return measured step times by label; a published one stands for that of the trace [s]."""
+    walls = [m for m in measured(workload) if m.quantity == "wall"]
+    published = {(m.device, m.launch) for m in walls if not m.source.startswith("the trace")}
+    return {
+        _label(m): m.value_s
+        for m in walls
+        if not m.source.startswith("the trace") or (m.device, m.launch) not in published
+    }
+
+
+def _label(m: Measured) -> str:
+    """Return a short name, e.g. ``H200 eager (measured, unprofiled)``."""
+    device = m.device.removeprefix("NVIDIA ").removeprefix("GeForce ")
+    words = ["measured"]
+    if "unprofiled" in m.source:
+        words.append("unprofiled")
+    elif "profiler" in m.source + m.note:
+        words.append("profiled")
+    if not m.like_for_like:
+        words.append("other kernels")
+    return f"{device} {m.launch} ({', '.join(words)})"

@@ -1,0 +1,155 @@
+"""The main job: what is asked, what is refused, what is written."""
+
+import json
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+import npusim as ns
+from npusim import job, store
+from npusim.cli import main
+from npusim.errors import InputError
+from npusim.load import load_arch
+
+
+@pytest.fixture(scope="module")
+def outcome():
+    asked = job.read_job("decode_npu", ["paddleocr_vl_decode"], ["queue"], {})
+    return job.run_job(asked, "npusim sweep decode_npu")
+
+
+def test_the_report_machine_sweeps_a_few_thousand_designs_and_names_what_it_cannot():
+    asked = job.read_job("decode_npu", [], [], {})
+    assert len(asked.space) == 21 * 11 * 4 * 2 * 2
+    refused = {str(e).split(":")[0] for e in asked.refused}
+    assert refused == {"memories.l2.capacity", "memories.victim.capacity",
+                       "memories.kv_sram.capacity", "gemv.count", "fusion.chain"}  # fmt: skip
+    assert asked.baseline.name == "h200"
+    assert [w.name for w in asked.workloads] == ["deepseek_ocr_decode"]
+
+
+def test_a_study_is_a_sweep_over_a_machine_it_names():
+    asked = job.read_job("bandwidth", [], [], {})
+    assert asked.arch.name == "decode_npu"
+    assert asked.question
+    assert len(asked.workloads) == 3
+
+
+def test_the_summary_says_what_made_it(outcome):
+    s = outcome.summary
+    assert s["designs"] == len(outcome.table) == 1848
+    assert s["made_by"]["command"] == "npusim sweep decode_npu"
+    assert s["made_by"]["arch"]["id"] == store.arch_id(load_arch("decode_npu"))
+    w = ns.load_workload("paddleocr_vl_decode")
+    assert s["made_by"]["workloads"] == [{"name": w.name, "id": w.id, "given": w.name}]
+    assert s["made_by"]["model"] == store.model_version()
+    json.dumps(s, allow_nan=False)
+
+
+def test_best_nominal_and_baseline_are_what_single_replays_give(outcome):
+    s, w = outcome.summary, ns.load_workload("paddleocr_vl_decode")
+    assert s["best"]["wall_s"] == outcome.table["wall_s"].min()
+    assert s["nominal"]["wall_s"] == ns.replay(w, load_arch("decode_npu"), "queue").wall_s
+    assert s["baseline"]["wall_s"] == ns.replay(w, load_arch("h200"), "eager").wall_s
+    arch = load_arch("decode_npu")
+    for path in s["axes"]:
+        arch = ns.with_value(arch, path, s["best"][path])
+    assert ns.replay(w, arch, "queue").wall_s == pytest.approx(s["best"]["wall_s"], rel=1e-12)
+
+
+def test_the_front_holds_the_best_and_nothing_beaten(outcome):
+    front = outcome.summary["pareto"]
+    ids = {row["design_id"] for row in front["designs"]}
+    assert outcome.summary["best"]["design_id"] in ids
+    assert front["size"] == len(ids) < len(outcome.table)
+
+
+def test_every_design_has_an_id_of_its_own(outcome):
+    assert outcome.table["design_id"].is_unique
+
+
+def test_ids_change_with_everything_that_changes_the_answer(monkeypatch):
+    base, other = load_arch("h200"), ns.with_value(load_arch("h200"), "units.count", 131)
+    w, v = ns.load_workload("paddleocr_vl_decode"), ns.load_workload("paddleocr_vl_decode_b8")
+    table = pd.DataFrame({"launch": ["graph"], "units.clock": [1e9]})
+
+    def ids(table=table, arch=base, workloads=(w,), mode="model"):
+        return store.design_ids(table, arch, workloads, mode, ["units.clock"])[0]
+
+    different = [
+        ids(),
+        ids(arch=other),
+        ids(workloads=(v,)),
+        ids(mode="transfer"),
+        ids(table=table.assign(launch="queue")),
+        ids(table=table.assign(**{"units.clock": 2e9})),
+    ]
+    monkeypatch.setattr(store, "model_version", lambda: "another")
+    different.append(ids())
+    assert len(set(different)) == len(different)
+    monkeypatch.undo()
+    assert ids() == different[0]
+
+
+def test_what_is_written_reads_back(outcome, tmp_path):
+    job.save_outcome(outcome, tmp_path, figures=False)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "comparison.csv", "pareto.csv", "results.parquet", "summary.json"]  # fmt: skip
+    table, about = store.load_results(tmp_path)
+    pd.testing.assert_frame_equal(table, outcome.table)
+    assert about["made_by"] == outcome.summary["made_by"]
+    assert json.loads((tmp_path / "summary.json").read_text()) == outcome.summary
+    assert len(pd.read_csv(tmp_path / "pareto.csv")) == outcome.summary["pareto"]["size"]
+    assert len(pd.read_csv(tmp_path / "comparison.csv")) == len(outcome.table)
+    compared = job.compare_one(tmp_path)
+    figures = compared.summary["times_faster_than"]["paddleocr_vl_decode"]
+    name = "NVIDIA H200, graph, wall (published)"
+    assert figures[name]["fastest"] == pytest.approx(2.3608e-3 / outcome.table["wall_s"].min())
+
+
+def test_a_workload_is_compared_with_its_own_trace():
+    summary = job.compare_one(__import__("pathlib").Path("paddleocr_vl_decode")).summary
+    first = summary["steps"][0]
+    w = ns.load_workload("paddleocr_vl_decode")
+    assert first["value"] == pytest.approx(w.steps.wall_s.mean())
+    assert first["predicted"] == ns.replay(w, load_arch("h200"), "eager").wall_s
+    assert (
+        sum(k["operations"] for k in summary["kinds"].values()) == summary["kernels"]["operations"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"units.count": 70.0}, "--set units.count: is an axis of this sweep"),
+        ({"units.count": -1.0}, "--set units.count: is an axis"),
+        ({"host.sync": -1.0}, "host.sync: out of bounds"),
+    ],
+)
+def test_settings_that_would_do_nothing_are_refused(settings, message):
+    with pytest.raises(InputError, match=message):
+        job.read_job("decode_npu", [], [], settings)
+
+
+def test_a_setting_changes_the_machine_that_is_swept():
+    asked = job.read_job("decode_npu", [], [], {"host.sync": 5e-6})
+    assert asked.arch["host.sync"] == 5e-6
+
+
+def test_a_machine_without_a_sweep_block_says_which_have_one():
+    with pytest.raises(InputError, match="has no sweep block; try one that has: decode_npu"):
+        job.read_job("h200", [], [], {})
+
+
+def test_the_command_line_prints_and_writes_the_same(tmp_path):
+    runner = CliRunner()
+    arguments = ["sweep", "bandwidth", "-w", "paddleocr_vl_decode", "--launch", "graph", "--json",
+                 "-o", str(tmp_path / "out put")]  # fmt: skip
+    done = runner.invoke(main, arguments)
+    assert done.exit_code == 0, done.stderr
+    printed = json.loads(done.stdout)
+    assert printed == json.loads((tmp_path / "out put" / "summary.json").read_text())
+    assert printed["launch"] == ["graph"]
+    figures = {p.suffix for p in (tmp_path / "out put").iterdir()} - {".json", ".csv", ".parquet"}
+    assert figures == {".png"}

@@ -1,0 +1,157 @@
+"""Cost models: values worked out by hand, and laws that hold for every machine."""
+
+import inspect
+
+import numpy as np
+import pytest
+from builder import workload
+from hypothesis import given
+from hypothesis import strategies as st
+
+import npusim as ns
+from npusim import catalog, lanes
+from npusim.arch import PARAMETERS, Designs
+from npusim.models import floor, kernel, launch, modelled, models, roofline
+from npusim.workload import KINDS
+
+GEMM = {"kind": "gemm", "dtype": "bf16", "m": 4096, "n": 8192, "k": 8192,
+        "flop": 2 * 4096 * 8192 * 8192, "read_weight": 2 * 8192 * 8192,
+        "read_activation": 2 * 4096 * 8192, "write_activation": 2 * 4096 * 8192}  # fmt: skip
+GEMV = {"kind": "gemv", "dtype": "bf16", "m": 1, "n": 103424, "k": 1024,
+        "flop": 2 * 103424 * 1024, "read_weight": 2 * 103424 * 1024}  # fmt: skip
+
+
+def one(row, arch):
+    return workload(row).operations(), Designs(arch)
+
+
+class Recorder(Designs):
+    """Designs that remember which parameters were asked for."""
+
+    def __init__(self, base):
+        super().__init__(base)
+        object.__setattr__(self, "seen", set())
+
+    def __getitem__(self, path):
+        self.seen.add(path)
+        return super().__getitem__(path)
+
+    def __contains__(self, path):
+        self.seen.add(path)
+        return super().__contains__(path)
+
+
+@pytest.mark.parametrize("model", list(models()), ids=lambda m: m.__name__)
+def test_every_model_declares_what_it_reads(model):
+    assert set(model.PARAMETERS) <= set(PARAMETERS)
+    assert model is kernel or "Left out" in model.__doc__
+
+
+def test_models_read_exactly_what_they_declare():
+    full = ns.load_arch("decode_npu")
+    full = ns.with_value(ns.with_value(full, "matrix.tf32.rate", 1.0), "matrix.fp32.rate", 1.0)
+    designs = Recorder(full)
+    dtypes = ("fp32", "tf32", "fp16", "bf16", "fp8", "int8", "int4")
+    rows = [{"kind": k, "dtype": d, "flop": 1.0} for k in KINDS for d in dtypes]
+    kernel.kernel_time(workload(*rows).operations(), designs)
+    for mode in launch.LAUNCHES:
+        launch.launch_cost(mode, designs)
+    in_lanes = {"host.speed", "host.sync", "launch.eager.host"}
+    assert designs.seen | in_lanes == set(modelled())
+    source = inspect.getsource(lanes)
+    assert all(f'"{path}"' in source for path in in_lanes)
+
+
+def test_a_gemm_is_bound_by_the_matrix_unit():
+    # 132 units x 4096 FLOP/clock x 1.83 GHz x 0.753 = 745.0 TFLOP/s; 5.498e11 FLOP
+    ops, h200 = one(GEMM, ns.load_arch("h200"))
+    expected = 2 * 4096 * 8192 * 8192 / (132 * 4096 * 1.83e9 * 0.753)
+    assert roofline.compute_time(ops, h200)[0, 0] == pytest.approx(expected)
+    assert kernel.bound(ops, h200)[0, 0] == "compute"
+    # measured on the board, 132 units: 738.2 us
+    assert kernel.kernel_time(ops, h200)[0, 0] == pytest.approx(738.2e-6, rel=0.02)
+
+
+def test_a_vocabulary_gemv_is_bound_by_dram():
+    # 211.8 MB at 0.883 x 4.8 TB/s = 49.97 us, and a floor of 3.68 us
+    ops, h200 = one(GEMV, ns.load_arch("h200"))
+    expected = 2 * 103424 * 1024 / (0.883 * 4.8e12)
+    assert roofline.memory_time(ops, h200)[0, 0] == pytest.approx(expected)
+    assert kernel.bound(ops, h200)[0, 0] == "memory"
+    assert kernel.kernel_time(ops, h200)[0, 0] == pytest.approx(expected + 3.68e-6)
+    # measured in the decode trace of the same board: 54.5 us
+    assert kernel.kernel_time(ops, h200)[0, 0] == pytest.approx(54.5e-6, rel=0.03)
+
+
+def test_an_empty_kernel_takes_its_floor():
+    ops, h200 = one({"kind": "reduction"}, ns.load_arch("h200"))
+    assert kernel.kernel_time(ops, h200)[0, 0] == pytest.approx(1.93e-6)
+    assert kernel.bound(ops, h200)[0, 0] == "floor"
+
+
+def test_products_without_a_matrix_rate_run_on_the_vector_unit():
+    a100 = Designs(ns.load_arch("a100"))
+    assert roofline.unit_of("gemm", "fp8", a100) == "vector"
+    assert roofline.unit_of("gemm", "bf16", a100) == "matrix"
+    assert roofline.unit_of("softmax", "bf16", a100) == "vector"
+
+
+def test_the_ridge_point_is_where_both_limits_meet():
+    designs = Designs(ns.load_arch("h200"))
+    at_ridge = float(roofline.ridge_point(designs, "bf16")[0])
+    ops = workload({"kind": "gemm", "dtype": "bf16", "flop": at_ridge * 1e9,
+                    "read_weight": 1e9}).operations()  # fmt: skip
+    compute, memory = roofline.compute_time(ops, designs), roofline.memory_time(ops, designs)
+    assert compute[0, 0] == pytest.approx(memory[0, 0])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_has_a_floor_that_every_machine_gives(kind):
+    for name in catalog.names("archs"):
+        assert floor.floor_path(kind) in ns.load_arch(name).values
+
+
+RATES = [
+    p for p in roofline.PARAMETERS
+    if p.endswith((".rate", ".bandwidth", ".efficiency", ".count", ".clock"))
+]  # fmt: skip
+rows = st.fixed_dictionaries(
+    {
+        "kind": st.sampled_from(KINDS),
+        "dtype": st.sampled_from(["fp32", "bf16", "fp8", "int8", "int64"]),
+        "flop": st.floats(0, 1e15),
+        "read_weight": st.floats(0, 1e12),
+        "read_kv": st.floats(0, 1e12),
+        "write_activation": st.floats(0, 1e12),
+    }
+)
+
+
+@given(row=rows, path=st.sampled_from(RATES), factor=st.floats(0.1, 0.999))
+def test_a_slower_machine_is_never_faster(row, path, factor):
+    arch = ns.load_arch("decode_npu")
+    if path not in arch.values:
+        return
+    ops = workload(row).operations()
+    low = max(arch[path] * factor, PARAMETERS[path].low)
+    pair = kernel.kernel_time(ops, Designs(arch, {path: np.array([low, arch[path]])}))[0]
+    assert pair[0] >= pair[1] * (1 - 1e-12)
+
+
+@given(row=rows)
+def test_time_is_the_floor_plus_the_longer_of_both_limits(row):
+    ops, designs = one(row, ns.load_arch("h200"))
+    total = kernel.kernel_time(ops, designs)[0, 0]
+    parts = [f(ops, designs)[0, 0] for f in (roofline.compute_time, roofline.memory_time)]
+    assert total - floor.floor_time(ops, designs)[0, 0] == pytest.approx(max(parts), abs=1e-18)
+
+
+@given(row=rows, scale=st.floats(1.5, 100))
+def test_work_scales_the_time_above_the_floor(row, scale):
+    designs = Designs(ns.load_arch("h200"))
+    larger = {k: v * scale if isinstance(v, float) else v for k, v in row.items()}
+    small, large = (
+        kernel.kernel_time(o, designs)[0, 0] - floor.floor_time(o, designs)[0, 0]
+        for o in (workload(row).operations(), workload(larger).operations())
+    )
+    assert large == pytest.approx(scale * small, rel=1e-9, abs=1e-15)
