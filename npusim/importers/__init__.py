@@ -1,7 +1,8 @@
 """Trace formats: one file each, found by looking.
 
 An importer is a module here with ``FORMAT`` (what people call it), ``sniff(path) -> bool`` (cheap,
-never raises) and ``read(path, name) -> Workload``.
+never raises) and ``read(path, name) -> Workload``. One that takes whatever is left of a kind of
+file (any Chrome trace, say) sets ``GENERIC = True`` and is asked last.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ class Importer(Protocol):
 
 
 def importers() -> Iterator[Importer]:
-    """Yield every importer in this folder."""
-    for found in pkgutil.iter_modules(__path__):
-        module = import_module(f"{__name__}.{found.name}")
+    """Yield every importer in this folder, those for one format alone before generic ones."""
+    found = [import_module(f"{__name__}.{m.name}") for m in pkgutil.iter_modules(__path__)]
+    for module in sorted(found, key=lambda m: getattr(m, "GENERIC", False)):
         if hasattr(module, "sniff"):
             yield cast(Importer, module)
 

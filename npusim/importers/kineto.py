@@ -12,25 +12,24 @@ import math
 import re
 import zlib
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from npusim import __version__
 from npusim.errors import InputError
-from npusim.importers import kernel_names
+from npusim.importers.assembly import Operation, Step, assemble
 from npusim.importers.describe import describe
 from npusim.importers.host_lane import host_lane
-from npusim.importers.layers import layers
-from npusim.importers.products import with_router
+from npusim.importers.neighbours import with_neighbours
 from npusim.importers.tensors import Call, read_call
-from npusim.importers.work import Launch, Work
-from npusim.workload import COLUMNS, LABELS, Steps, Workload
+from npusim.importers.work import Launch
+from npusim.workload import Workload
 
 FORMAT = "PyTorch profiler (Kineto) JSON, .json or .json.gz"
+GENERIC = True
 
 _STEP = re.compile(r"(?:ProfilerStep|step)#\d+")
 _DEVICE = ("kernel", "gpu_memcpy", "gpu_memset")
@@ -94,10 +93,9 @@ def read(path: Path, name: str) -> Workload:
         raise InputError("no device operations", file=path, place="traceEvents",
                          value=f"{len(trace.traceEvents)} events",
                          hint="trace with ProfilerActivity.CUDA")  # fmt: skip
-    columns, labels, steps, notes = _assemble(capture)
-    meta = _meta(path, trace, capture, notes)
     try:
-        return Workload(name, columns, labels, steps, meta=meta)
+        steps, notes = _steps(capture)
+        return assemble(name, steps, _meta(path, trace, capture, notes))
     except InputError as error:
         raise InputError(str(error), file=path) from None
 
@@ -234,11 +232,11 @@ def _operators_of(operators: list[_Event], runtime: list[_Event]) -> dict[int, C
     return found
 
 
-def _assemble(c: _Capture) -> tuple[dict[str, Any], dict[str, list[str]], Steps, dict[str, Any]]:
-    """Return columns, labels and steps of a capture, and what was left out."""
+def _steps(c: _Capture) -> tuple[list[Step], dict[str, Any]]:
+    """Return the steps of a capture, and what lay outside them."""
     spans = c.steps or [_whole(c)]
     members: list[list[_Operation]] = [[] for _ in spans]
-    outside = [0, 0.0]
+    outside, outside_s = 0, 0.0
     starts = np.array([s for s, _ in spans])
     for o in c.device:
         at = _issued(o)
@@ -246,27 +244,15 @@ def _assemble(c: _Capture) -> tuple[dict[str, Any], dict[str, list[str]], Steps,
         if i >= 0 and at <= spans[i][1]:
             members[i].append(o)
         else:
-            outside[0] += 1
-            outside[1] += (o.event.dur or 0.0) * 1e-6
-    kept = [i for i, group in enumerate(members) if group]
-    if not kept:
+            outside += 1
+            outside_s += (o.event.dur or 0.0) * 1e-6
+    if not any(members):
         raise InputError("no device operation lies inside a step", place="user_annotation",
                          value=f"{len(spans)} steps")  # fmt: skip
-    rows: list[dict[str, Any]] = []
-    walls, tails = [], []
-    for number, i in enumerate(kept):
-        step_rows, tail = _step(members[i], number, spans[i], c.waits)
-        rows += step_rows
-        walls.append((spans[i][1] - spans[i][0]) * 1e-6)
-        tails.append(tail)
-    labels = {name: list(dict.fromkeys(row[name] for row in rows)) for name in LABELS}
-    codes = {name: {text: i for i, text in enumerate(labels[name])} for name in LABELS}
-    columns = {
-        name: np.array([codes[name][r[name]] if name in LABELS else r[name] for r in rows])
-        for name in COLUMNS
-    }
-    notes = {"outside_steps": outside[0], "outside_steps_s": outside[1]}
-    return columns, labels, Steps(np.array(walls), np.array(tails)), notes
+    steps = [
+        _step(group, span, c.waits) for group, span in zip(members, spans, strict=True) if group
+    ]
+    return steps, {"outside_steps": outside, "outside_steps_s": outside_s}
 
 
 def _whole(c: _Capture) -> tuple[float, float]:
@@ -275,81 +261,42 @@ def _whole(c: _Capture) -> tuple[float, float]:
     return first, last
 
 
-def _step(
-    group: list[_Operation], number: int, span: tuple[float, float], waits: list[_Event]
-) -> tuple[list[dict[str, Any]], float]:
-    """Return the rows of one step and the host's tail [s]."""
+def _step(group: list[_Operation], span: tuple[float, float], waits: list[_Event]) -> Step:
+    """Return one step: what each operation does, and the host's work around it."""
     start, stop = span
-    works = _works(group)
+    calls = [o.call for o in group]
+    launches = [_launch(o.event) for o in group]
+    works = with_neighbours([describe(c, k) for c, k in zip(calls, launches, strict=True)], calls)
     known = np.array([o.launch is not None for o in group])
-    has_host = bool(known.any())
-    calls = np.array([_span(o.launch or o.event) for o in group])
+    issued = np.array([_span(o.launch or o.event) for o in group])
     done = np.array([_span(o.event)[1] for o in group])
     inside = np.array([_span(e) for e in waits if start <= (e.ts or 0.0) <= stop]).reshape(-1, 2)
     copies = np.array([o.event.cat == "gpu_memcpy" for o in group])
-    phase, layer = _phase(works), layers(works)
-    lane = host_lane(start, stop, calls[known], done[known], inside, copies[known])
-    work_us, presync_us, sync = np.zeros(len(group)), np.zeros(len(group)), np.zeros(len(group))
+    lane = host_lane(start, stop, issued[known], done[known], inside, copies[known])
+    work_us, presync_us, sync = np.zeros((3, len(group)))
     work_us[known], presync_us[known], sync[known] = lane.work, lane.presync, lane.sync
-    rows = []
-    for i, (o, work) in enumerate(zip(group, works, strict=True)):
-        row = _row(o, work)
-        row |= {
-            "step": number, "phase": phase, "layer": layer[i],
-            "start_s": max((o.event.ts or 0.0) - start, 0.0) * 1e-6,
-            "duration_s": (o.event.dur or 0.0) * 1e-6,
-            "host_s": float(work_us[i]) * 1e-6,
-            "sync": bool(sync[i]),
-            "presync_s": float(presync_us[i]) * 1e-6,
-        }  # fmt: skip
-        rows.append(row)
-    return rows, lane.tail * 1e-6 if has_host else 0.0
+    operations = [
+        Operation(
+            launches[i],
+            works[i],
+            start_s=max((o.event.ts or 0.0) - start, 0.0) * 1e-6,
+            duration_s=(o.event.dur or 0.0) * 1e-6,
+            operator=o.call.name if o.call is not None else "unknown",
+            stream=_stream(o.event.args),
+            registers=int(_number(o.event.args, "registers per thread")),
+            shared_memory=_number(o.event.args, "shared memory"),
+            host_s=float(work_us[i]) * 1e-6,
+            sync=bool(sync[i]),
+            presync_s=float(presync_us[i]) * 1e-6,
+        )
+        for i, o in enumerate(group)
+    ]
+    return Step(operations, (stop - start) * 1e-6, lane.tail * 1e-6 if known.any() else 0.0)
 
 
 def _span(e: _Event) -> tuple[float, float]:
     start = e.ts or 0.0
     return start, start + (e.dur or 0.0)
-
-
-def _works(group: list[_Operation]) -> list[Work]:
-    """Describe the operations of a step, with what only their neighbours tell."""
-    works: list[Work] = []
-    router: dict[int, tuple[int, int]] = {}
-    for o in group:
-        work = describe(o.call, _launch(o.event))
-        if work.kind == "topk" and o.call is not None:
-            router[work.n] = (work.m, (o.call.numbers(1) or [0])[0])
-        if work.kind == "grouped_gemm" and work.groups in router:
-            work = with_router(work, *router[work.groups])
-        works.append(work)
-    caches = {(w.batch, w.kv_heads, w.k) for w in works if w.kind == "attention" and w.read_kv}
-    lengths = {w.n for w in works if w.kind == "attention" and w.read_kv}
-    return [_cache_append(w, o, caches, lengths) for w, o in zip(works, group, strict=True)]
-
-
-def _cache_append(
-    work: Work, o: _Operation, caches: set[tuple[int, int, int]], lengths: set[int]
-) -> Work:
-    """Mark a concatenation whose result is what attention then reads: the KV cache grows."""
-    tensors = o.call.tensors if o.call is not None and work.kind == "cat" else ()
-    if len(tensors) != 2 or any(len(t.shape) != 4 for t in tensors):
-        return work
-    batch, heads, _, size = tensors[0].shape
-    if (batch, heads, size) not in caches or sum(t.shape[2] for t in tensors) not in lengths:
-        return work
-    return replace(work, read_kv=work.read_activation, write_kv=work.write_activation,
-                   read_activation=0.0, write_activation=0.0)  # fmt: skip
-
-
-def _phase(works: list[Work]) -> str:
-    """Tell decode (one query), prefill (causal) and encode (all against all) apart."""
-    attention = [w for w in works if w.kind == "attention" and w.n > 1]
-    if not attention:
-        return "unknown"
-    if any(w.m == 1 for w in attention):
-        return "decode"
-    causal = any(w.flop < 3.5 * w.batch * w.heads * w.m * w.n * w.k for w in attention)
-    return "prefill" if causal else "encode"
 
 
 def _triple(value: Any) -> tuple[int, int, int]:
@@ -373,21 +320,10 @@ def _launch(e: _Event) -> Launch:
     return Launch(str(e.name), _triple(args.get("grid")), threads, _number(args, "bytes"))
 
 
-def _row(o: _Operation, work: Work) -> dict[str, Any]:
-    launch = _launch(o.event)
-    row: dict[str, Any] = {
-        name: getattr(work, name) for name in Work.__dataclass_fields__ if name in COLUMNS
-    }
-    stream = o.event.args.get("stream") if isinstance(o.event.args, dict) else None
-    return row | {
-        "kernel": launch.kernel,
-        "operator": o.call.name if o.call is not None else "unknown",
-        "library": kernel_names.library(launch.kernel),
-        "stream": stream if isinstance(stream, int) and 0 <= stream < 2**31 else 0,
-        "blocks": launch.blocks, "threads": launch.threads,
-        "registers": int(_number(o.event.args, "registers per thread")),
-        "shared_memory": _number(o.event.args, "shared memory"),
-    }  # fmt: skip
+def _stream(args: Any) -> int:
+    """Return a number that tells streams apart, also those of several devices in one trace."""
+    device, stream = _number(args, "device"), _number(args, "stream")
+    return int(device) * 1_000_000 + int(stream)
 
 
 def _meta(path: Path, trace: _Trace, c: _Capture, notes: dict[str, Any]) -> dict[str, Any]:
@@ -404,6 +340,5 @@ def _meta(path: Path, trace: _Trace, c: _Capture, notes: dict[str, Any]) -> dict
         "marked_steps": len(c.steps),
         "launch": "graph" if in_graphs > 0.5 * len(c.device) else "eager",
         "host": "measured" if with_host >= 0.9 * len(c.device) else "unknown",
-        "npusim": __version__,
         **notes,
     }
