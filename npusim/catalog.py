@@ -48,7 +48,10 @@ def find(collection: str, name: str | Path) -> Path:
     shipped = folder(collection) / (text + _SUFFIX[collection])
     if not looks_like_path and shipped.is_file():
         return shipped
-    problem = f"no such {'file' if looks_like_path else _ONE[collection]}"
+    if looks_like_path:
+        raise InputError("not a file" if path.exists() else "no such file", file=text[:200])
     raise InputError(
-        problem, value=text, allowed="a path, or one of " + ", ".join(names(collection))
+        f"no such {_ONE[collection]}",
+        value=text,
+        allowed="a path, or one of " + ", ".join(names(collection)),
     )

@@ -70,20 +70,17 @@ def import_(source: Sequence[str], output: Path | None, as_json: bool) -> None:
         raise InputError(
             "one file for several traces", place="--output", value=str(output), allowed="a folder"
         )
+    one = output if output is not None and output.suffix else None
     # Read everything before writing anything.
-    loaded = []
-    for trace in source:
-        name = output.stem if output is not None and output.suffix else None
-        loaded.append(import_trace(trace, name))
-    written = []
-    for w in loaded:
-        target = (
-            output
-            if output is not None and output.suffix
-            else ((output or Path()) / f"{w.name}.parquet")
-        )
+    loaded = [import_trace(trace, one.stem if one is not None else None) for trace in source]
+    targets = [one or (output or Path()) / f"{w.name}.parquet" for w in loaded]
+    twice = next((t for t in targets if targets.count(t) > 1), None)
+    if twice is not None:
+        raise InputError("two traces would be written to one file", value=str(twice),
+                         hint="import them one by one with --output")  # fmt: skip
+    for w, target in zip(loaded, targets, strict=True):
         save_workload(w, target)
-        written.append({"file": str(target), **_inspected(w)})
+    written = [{"file": str(t), **_inspected(w)} for w, t in zip(loaded, targets, strict=True)]
     if as_json:
         _print_json({"workloads": written})
         return

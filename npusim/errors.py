@@ -25,8 +25,12 @@ def shown(value: Any) -> str:
         text = repr(value) if isinstance(value, str) else str(value)
     except ValueError:  # an integer with more digits than Python will print
         text = "a number of thousands of digits"
-    text = "".join(c if c.isprintable() else " " for c in text)
+    text = _one_line(text)
     return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 3] + "..."
+
+
+def _one_line(text: str) -> str:
+    return "".join(c if c.isprintable() else " " for c in text)
 
 
 class NpusimError(Exception):
@@ -68,7 +72,7 @@ class InputError(NpusimError):
         allowed: str | None = None,
         hint: str | None = None,
     ) -> None:
-        head = [str(part) for part in (file, place) if part is not None]
+        head = [_one_line(str(part)) for part in (file, place) if part is not None]
         body = problem if value is _MISSING else f"{problem}: {shown(value)}"
         if allowed is not None:
             body += f" (allowed: {allowed})"

@@ -62,7 +62,7 @@ def from_networkx(graph: nx.DiGraph[int]) -> Workload:
     Raises
     ------
     InputError
-        A cycle, or a node without a column.
+        A cycle, a node without a column, or a graph without its steps.
     """
     name = str(graph.graph.get("name", "graph"))
     try:
@@ -87,6 +87,9 @@ def from_networkx(graph: nx.DiGraph[int]) -> Workload:
     before = [sorted(position[p] for p in graph.predecessors(n)) for n in order]
     indptr = np.cumsum([0, *map(len, before)], dtype=np.int64)
     indices = np.array([p for group in before for p in group], dtype=np.int64)
+    lacking = [key for key in ("wall_s", "tail_s") if key not in graph.graph]
+    if lacking:
+        raise InputError("graph lacks an attribute", file=name, value=lacking[0])
     steps = Steps(np.array(graph.graph["wall_s"], dtype=float),
                   np.array(graph.graph["tail_s"], dtype=float))  # fmt: skip
     return Workload(name, columns, labels, steps, (indptr, indices), graph.graph.get("meta"))

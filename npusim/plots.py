@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,9 @@ from npusim.arch import PARAMETERS, Arch, Designs
 from npusim.compare import error_of
 from npusim.models import roofline as roof_model
 from npusim.workload import Workload
+
+Design: TypeAlias = "pd.Series[Any]"  # a row of a sweep
+Changes: TypeAlias = "pd.Series[float]"  # by value of an axis
 
 # M. Okabe, K. Ito, "Color universal design", https://jfly.uni-koeln.de/color/
 _BLUE, _GREEN, _ORANGE, _RED = "#0072B2", "#009E73", "#E69F00", "#D55E00"
@@ -42,6 +45,7 @@ _GROUP_OF = {kind: group for group, (kinds, _, _) in _GROUPS.items() for kind in
 _LAUNCHES = {"eager": (_RED, "o"), "graph": (_BLUE, "s"), "queue": (_GREEN, "^")}
 _DASHES: tuple[Any, ...] = ("--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))
 _GRID = 1000  # points closer than this share of an axis cannot be told apart: one is drawn
+_MOST = 50  # points of a front that are ringed
 _NO_EFFECT = 1e-9  # relative; below it is rounding
 
 
@@ -163,7 +167,7 @@ def _draw_groups(ax: Axes, points: pd.DataFrame, xy: tuple[str, str], scale: flo
 def latency_cost(
     ax: Axes, table: pd.DataFrame, cost: str, front: pd.DataFrame | None = None,
     baselines: Sequence[tuple[str, float]] = (), colour: str | None = None,
-    reference: pd.Series[Any] | None = None,
+    reference: Design | None = None,
 ) -> Axes:  # fmt: skip
     """Draw the step time of every design against one axis that a designer pays for.
 
@@ -207,9 +211,8 @@ def latency_cost(
     if max(times) > 5 * min(times):
         ax.set_yscale("log")
         _plain_ticks(ax.yaxis)
-    values = np.unique(table[cost]) / scale
-    if len(values) <= 6:  # few enough to name each
-        ax.set_xticks(values)
+    if table[cost].nunique() <= 6:  # few enough to name each
+        ax.set_xticks(np.unique(table[cost]) / scale)
     ax.set(xlabel=f"{cost} [{unit}]", ylabel="step time [ms]")
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
     return ax
@@ -248,9 +251,8 @@ def _scatter(ax: Axes, table: pd.DataFrame, cost: str, scale: float, colour: str
         norm = Normalize(table[colour].min() / factor, table[colour].max() / factor)
         look |= {"norm": norm, "cmap": "viridis_r"}
         ticks = MaxNLocator(4, prune="both")  # ticks at the ends would run into the next panel's
-        bar = ax.figure.colorbar(ScalarMappable(norm, "viridis_r"), ax=ax, location="top",
-                                 aspect=30, pad=0.03, ticks=ticks)  # fmt: skip
-        bar.set_label(f"colour: {colour} [{unit}]", fontsize="small")
+        ax.figure.colorbar(ScalarMappable(norm, "viridis_r"), ax=ax, location="top", aspect=30,
+                           pad=0.03, ticks=ticks, label=f"{colour} [{unit}]")  # fmt: skip
     for launch, part in drawn.groupby("launch"):
         hue, marker = _LAUNCHES.get(str(launch), (_GREY, "D"))
         fill = hue if colour is None else part[colour] / factor
@@ -261,19 +263,18 @@ def _scatter(ax: Axes, table: pd.DataFrame, cost: str, scale: float, colour: str
 def _draw_front(ax: Axes, front: pd.DataFrame, cost: str, scale: float, highest: float) -> None:
     ordered = front.sort_values([cost, "wall_s"], kind="stable")
     x, y = ordered[cost].to_numpy(float) / scale, ordered["wall_s"].to_numpy(float) * 1e3
-    if "wall_low_s" in ordered and ordered["wall_low_s"].notna().all():
-        low, high = (ordered[f"wall_{end}_s"].to_numpy(float) * 1e3 for end in ("low", "high"))
-        ax.vlines(x, low, high, color=_INK, linewidth=0.8, alpha=0.6, label="error band of front")
-    ax.plot(x, y, "o", markersize=5, markerfacecolor="none", markeredgecolor=_INK, zorder=5)
+    at = np.unique(np.linspace(0, len(x) - 1, _MOST).astype(int))  # more would be a blot
     best = np.r_[True, y[1:] < np.minimum.accumulate(y)[:-1]]
     # What costs more can do whatever costs less: the last step goes on to the end of the axis.
     ax.plot([*x[best], max(highest / scale, x[best][-1])], [*y[best], y[best][-1]],
             color=_INK, drawstyle="steps-post", zorder=4, label="Pareto front")  # fmt: skip
+    ax.plot(x[at], y[at], "o", markersize=5, mfc="none", mec=_INK, zorder=5)
+    if "wall_low_s" in ordered and ordered["wall_low_s"].notna().all():
+        low, high = (1e3 * ordered[f"wall_{end}_s"].iloc[at] for end in ("low", "high"))
+        ax.vlines(x[at], low, high, color=_INK, linewidth=0.8, alpha=0.6, label="its error band")
 
 
-def axis_effects(
-    ax: Axes, table: pd.DataFrame, axes: Sequence[str], reference: pd.Series[Any]
-) -> Axes:
+def axis_effects(ax: Axes, table: pd.DataFrame, axes: Sequence[str], reference: Design) -> Axes:
     """Draw how far each axis alone moves the step time, the widest on top.
 
     Parameters
@@ -298,13 +299,14 @@ def axis_effects(
     ['launch', 'memories.dram.bandwidth']
     """
     found = effects(table, axes, reference)
-    names = sorted(found, key=lambda name: np.ptp(found[name].to_numpy()))
-    sizes = [0.0, *sorted(float(change.abs().max()) for change in found.values())]
+    reach = {name: np.array([0.0, *change]) for name, change in found.items()}
+    names = sorted(found, key=lambda name: np.ptp(reach[name]))
+    sizes = [0.0, *sorted(float(np.abs(changes).max()) for changes in reach.values())]
     # One huge bar would leave nothing of the others to see: it is cut, and says so.
     cut = 2 * sizes[-2] if 0 < 4 * sizes[-2] < sizes[-1] else sizes[-1]
     for row, name in enumerate(names):
         _draw_effect(ax, row, name, found[name], cut)
-    ends = 100 * np.clip([(c.min(), c.max()) for c in found.values()], -cut, cut)
+    ends = 100 * np.clip(np.concatenate(list(reach.values())), -cut, cut)
     pad = max(0.55 * float(np.ptp(ends)), 1.0)  # room for what is written beside the bars
     ax.axvline(0, color=_INK, linewidth=1)
     ax.set(xlim=(ends.min() - pad, ends.max() + pad), xlabel="change of the step time [%]",
@@ -313,16 +315,14 @@ def axis_effects(
     return ax
 
 
-def effects(
-    table: pd.DataFrame, axes: Sequence[str], reference: pd.Series[Any]
-) -> dict[str, pd.Series[float]]:
+def effects(table: pd.DataFrame, axes: Sequence[str], reference: Design) -> dict[str, Changes]:
     """Return the relative change of the step time by value, for each axis and for ``launch``.
 
     Parameters are those of `axis_effects`; each change is sorted, the fastest value first.
     """
-    launch, near = table["launch"], reference["launch"]
-    near = near if (launch == near).any() else launch.iloc[0]
-    match: dict[str, NDArray[np.bool_]] = {"launch": (launch == near).to_numpy()}
+    same = (table["launch"] == reference["launch"]).to_numpy()
+    same = same if same.any() else (table["launch"] == table["launch"].iloc[0]).to_numpy()
+    match: dict[str, NDArray[np.bool_]] = {"launch": same}
     for path in axes:
         distance = np.abs(table[path].to_numpy(float) - float(reference[path]))
         match[path] = distance <= distance.min() * (1 + 1e-9)
@@ -330,18 +330,18 @@ def effects(
     base = float(held.iloc[0]) if len(held) else float(reference["wall_s"])
     found = {}
     for name in match:
-        others = [mask for other, mask in match.items() if other != name]
-        along = table[np.logical_and.reduce(others)].drop_duplicates(name)
-        found[name] = along.set_index(name)["wall_s"].sort_values() / base - 1
+        rows = table[np.logical_and.reduce([match[other] for other in match if other != name])]
+        found[name] = rows.drop_duplicates(name).set_index(name)["wall_s"].sort_values() / base - 1
     return found
 
 
-def _draw_effect(ax: Axes, row: int, name: str, change: pd.Series[float], cut: float) -> None:
+def _draw_effect(ax: Axes, row: int, name: str, change: Changes, cut: float) -> None:
     """Draw one bar from the fastest to the slowest value, both written at its ends."""
     unit = PARAMETERS[name].unit if name in PARAMETERS else None
     texts = [units.show(float(v), unit) if unit else str(v) for v in change.index]
-    if np.ptp(change.to_numpy()) < _NO_EFFECT:
-        text = "no effect in this model" if len(change) > 1 else f"{texts[0]} only"
+    if len(change) < 2 or np.ptp(change.to_numpy()) < _NO_EFFECT:
+        few = "no two designs differ in it alone" if change.empty else f"{texts[0]} only"
+        text = "no effect in this model" if len(change) > 1 else few
         ax.annotate(text, (0, row), xytext=(6, 0), textcoords="offset points", va="center",
                     fontsize="small", color="#555555")  # fmt: skip
         return
@@ -385,7 +385,7 @@ def predicted_measured(ax: Axes, errors: pd.DataFrame) -> Axes:
     ax.plot(ends, ends, color=_INK, linewidth=1, label="predicted = measured")
     lines = ax.get_legend_handles_labels()[0]
     groups = _draw_groups(ax, points, ("x", "y"), 1500)
-    ax.set(xscale="log", yscale="log", xlim=ends, ylim=ends, aspect="equal",
+    ax.set(xscale="log", yscale="log", xlim=ends, ylim=ends,
            xlabel="measured device time [µs]", ylabel="predicted device time [µs]")  # fmt: skip
     _plain_ticks(ax.xaxis)
     _plain_ticks(ax.yaxis)
@@ -395,5 +395,5 @@ def predicted_measured(ax: Axes, errors: pd.DataFrame) -> Axes:
         text = (f"{e.operations} operations: absolute error {e.median_ape:.0%} median, "
                 f"{e.p90_ape:.0%} p90;\nsum of device times {e.busy_error:+.1%}")  # fmt: skip
     ax.set_title(text)
-    ax.legend(handles=[*lines, *groups], loc="upper left", bbox_to_anchor=(-0.1, -0.1), ncols=2)
+    ax.legend(handles=[*lines, *groups], loc="upper left", bbox_to_anchor=(-0.12, -0.1), ncols=2)
     return ax

@@ -336,7 +336,7 @@ def _check_steps(w: Workload) -> None:
     if (np.diff(step) < 0).any():
         raise InputError("operations are not in order of their steps", file=w.name)
     for part, values in (("wall_s", w.steps.wall_s), ("tail_s", w.steps.tail_s)):
-        if not (np.isfinite(values) & (values >= 0)).all():
+        if values.ndim != 1 or not (np.isfinite(values) & (values >= 0)).all():
             raise InputError("not a duration", file=w.name, place=f"steps, {part}")
     unknown = [kind for kind in w.labels["kind"] if kind not in KINDS]
     if unknown:

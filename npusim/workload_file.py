@@ -59,9 +59,14 @@ def load_workload(file: Path) -> Workload:
         Not such a file, a version that this npusim cannot read, or values that no workload has.
     """
     try:
-        table = pq.read_table(file)
-    except (pa.ArrowException, OSError, ValueError) as error:
+        return _read(file)
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError,
+            ArithmeticError, RecursionError) as error:  # fmt: skip
         raise InputError(f"not a workload: {_first_line(error)}", file=file) from None
+
+
+def _read(file: Path) -> Workload:
+    table = pq.read_table(file)
     about = _about(file, table)
     columns: dict[str, Any] = {}
     labels: dict[str, list[str]] = {}
@@ -75,21 +80,17 @@ def load_workload(file: Path) -> Workload:
             if not pa.types.is_dictionary(column.type):
                 column = column.cast(pa.string()).dictionary_encode()
             columns[c] = column.indices.to_numpy(zero_copy_only=False)
-            labels[c] = column.dictionary.to_pylist()
+            labels[c] = column.dictionary.cast(pa.string()).to_pylist()
         else:
             columns[c] = column.to_numpy(zero_copy_only=False)
+    steps = Steps(np.array(about["wall_s"], dtype=float), np.array(about["tail_s"], dtype=float))
+    waits = table["waits_for"].combine_chunks()
+    edges = (
+        waits.offsets.to_numpy().astype(np.int64),
+        waits.values.cast(pa.int64()).to_numpy().astype(np.int64),
+    )
     try:
-        steps = Steps(
-            np.array(about["wall_s"], dtype=float), np.array(about["tail_s"], dtype=float)
-        )
-        waits = table["waits_for"].combine_chunks()
-        edges = (
-            waits.offsets.to_numpy().astype(np.int64),
-            waits.values.to_numpy(zero_copy_only=False).astype(np.int64),
-        )
         return Workload(str(about["name"]), columns, labels, steps, edges, about["meta"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"not a workload: {_first_line(error)}", file=file) from None
     except InputError as error:
         raise InputError(str(error), file=file) from None
 
@@ -99,7 +100,7 @@ def _about(file: Path, table: Any) -> dict[str, Any]:
     if raw is None:
         raise InputError("Parquet, but not a workload", file=file,
                          hint="make one with `npusim import TRACE`")  # fmt: skip
-    about: dict[str, Any] = json.loads(raw)
+    about: dict[str, Any] = dict(json.loads(raw))
     if about.get("schema") != SCHEMA_VERSION:
         raise InputError("workload of another version", file=file, value=about.get("schema"),
                          allowed=str(SCHEMA_VERSION), hint="import the trace again")  # fmt: skip

@@ -7,7 +7,7 @@ import math
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from npusim import catalog
@@ -112,6 +112,23 @@ def test_a_linear_that_launches_its_own_kernel(one):
     assert (r["kind"], r["m"], r["n"], r["k"]) == ("gemm", 16, 4304, 1152)
     assert r["flop"] == 2 * 16 * 4304 * 1152
     assert r["read_weight"] == (4304 * 1152 + 4304) * 2
+
+
+def test_an_fp8_product_reads_half_the_weight_and_writes_bf16(one):
+    fp8 = "c10::Float8_e4m3fn"
+    inputs = (tensor(64, 1024, dtype=fp8), tensor(1024, 2048, dtype=fp8), tensor(dtype=FP32),
+              tensor(dtype=FP32), "", "", "15", "False")  # fmt: skip
+    r = one("aten::_scaled_mm", *inputs)
+    assert (r["dtype"], r["flop"]) == ("fp8", 2 * 64 * 1024 * 2048)
+    assert moved(r) == {"read_weight": 1024 * 2048, "read_activation": 64 * 1024,
+                        "write_activation": 2 * 64 * 2048}  # fmt: skip
+
+
+def test_a_bias_along_the_rows_makes_a_layer_of_any_addmm(one):
+    r = one("aten::addmm", tensor(512), tensor(64, 256), tensor(256, 512), "1", "1")
+    assert r["read_weight"] == (256 * 512 + 512) * 2
+    added = one("aten::addmm", tensor(64, 512), tensor(64, 256), tensor(256, 512), "1", "1")
+    assert added["read_weight"] == 0
 
 
 def test_product_of_activations_reads_no_weight(one):
@@ -466,6 +483,25 @@ def test_host_lane_by_hand(tmp_path):
     assert w.meta["host"] == "measured"
 
 
+@pytest.mark.parametrize(("way", "waits"), [("DtoH", True), ("HtoD", True), ("DtoD", False)])
+def test_only_copies_to_or_from_the_host_block(tmp_path, way, waits):
+    t = Trace()
+    t.add("user_annotation", "step#0", 0, 100)
+    t.add("cuda_runtime", "cudaMemcpyAsync", 10, 50, {"correlation": 1})
+    t.add("gpu_memcpy", f"Memcpy {way}", 15, 10, {"correlation": 1, "stream": 7, "bytes": 8})
+    assert import_trace(t.write(tmp_path))["sync"].tolist() == [waits]
+
+
+def test_ones_own_marks_come_before_the_profilers(tmp_path):
+    t = Trace()
+    with t.step(0, "ProfilerStep#{}"), t.step(0):
+        t.kernel()
+    w = import_trace(t.write(tmp_path))
+    assert len(w.steps) == 1 and len(w) == 1
+    inner = next(e for e in t.events if e["name"] == "step#0")
+    assert w.steps.wall_s[0] == pytest.approx(inner["dur"] * 1e-6)
+
+
 def test_a_wait_that_finds_the_device_done_costs_nothing():
     lane = host_lane(0, 100, np.array([[10.0, 12]]), np.array([20.0]), np.array([[50.0, 51]]),
                      np.array([False]))  # fmt: skip
@@ -703,7 +739,8 @@ def check_sound(w):
     json.dumps(inspection(w), allow_nan=False)
 
 
-@settings(max_examples=400)
+@settings(max_examples=250)
+@example([(1, "Input type", [], 0)])
 @given(
     st.lists(
         st.tuples(st.integers(0, len(BUSY.events) - 1), st.sampled_from(FIELDS + INSIDE), ANYTHING,

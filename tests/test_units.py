@@ -2,7 +2,7 @@ import math
 
 import pint
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from npusim.arch import PARAMETERS
@@ -44,6 +44,7 @@ SPELLINGS = {
 
 
 @pytest.mark.parametrize("ours", SPELLINGS)
+@settings(max_examples=20)
 @given(number=st.floats(1e-6, 1e6))
 def test_parse_agrees_with_pint(ours, number):
     theirs, base = SPELLINGS[ours]

@@ -165,8 +165,8 @@ class _Capture:
 
     def __init__(self, events: list[_Event]) -> None:
         self.device: list[_Operation] = []
-        self.steps: list[tuple[float, float]] = []
         self.waits: list[_Event] = []
+        marks: list[tuple[str, tuple[float, float]]] = []
         operators: list[_Event] = []
         runtime: list[_Event] = []
         device: list[_Event] = []
@@ -182,8 +182,9 @@ class _Capture:
                 if str(e.name).endswith(_WAITS):
                     self.waits.append(e)
             elif e.cat == "user_annotation" and _STEP.fullmatch(str(e.name)):
-                self.steps.append((e.ts, e.ts + (e.dur or 0.0)))
-        self.steps.sort()
+                marks.append((str(e.name), (e.ts, e.ts + (e.dur or 0.0))))
+        marked = [span for name, span in marks if not name.startswith("Profiler")]
+        self.steps = sorted(marked or [span for _, span in marks])  # one's own marks come first
         self.waits.sort(key=lambda e: e.ts or 0.0)
         calls = _operators_of(operators, runtime)
         launches = {c: e for e in runtime if (c := _correlation(e)) is not None}
@@ -271,7 +272,7 @@ def _step(group: list[_Operation], span: tuple[float, float], waits: list[_Event
     issued = np.array([_span(o.launch or o.event) for o in group])
     done = np.array([_span(o.event)[1] for o in group])
     inside = np.array([_span(e) for e in waits if start <= (e.ts or 0.0) <= stop]).reshape(-1, 2)
-    copies = np.array([o.event.cat == "gpu_memcpy" for o in group])
+    copies = np.array([_may_block(o.event) for o in group])
     lane = host_lane(start, stop, issued[known], done[known], inside, copies[known])
     work_us, presync_us, sync = np.zeros((3, len(group)))
     work_us[known], presync_us[known], sync[known] = lane.work, lane.presync, lane.sync
@@ -292,6 +293,11 @@ def _step(group: list[_Operation], span: tuple[float, float], waits: list[_Event
         for i, o in enumerate(group)
     ]
     return Step(operations, (stop - start) * 1e-6, lane.tail * 1e-6 if known.any() else 0.0)
+
+
+def _may_block(e: _Event) -> bool:
+    """Return whether the call of a copy may wait for it: to or from the host, not on the device."""
+    return e.cat == "gpu_memcpy" and "DtoD" not in str(e.name)
 
 
 def _span(e: _Event) -> tuple[float, float]:

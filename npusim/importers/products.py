@@ -16,14 +16,26 @@ GEMV_ROWS = 1
 
 
 def _product(
-    call: Call, a: Tensor, b: Tensor, bias: Tensor | None, *, transposed: bool = False
+    call: Call,
+    a: Tensor,
+    b: Tensor,
+    bias: Tensor | None,
+    *,
+    transposed: bool = False,
+    weight: bool = False,
+    result_bytes: int | None = None,
 ) -> Work | None:
-    """Return a x b (+ bias), b being weight inside a linear layer; b may be stored transposed."""
+    """Return a x b (+ bias); b may be stored transposed.
+
+    b is weight inside a linear layer, where the caller says so, and where a bias is added along
+    the rows, as only a layer does.
+    """
     if len(a.shape) < 2 or len(b.shape) < 2:
         return None
     *outer, m, k = a.shape
     n = b.shape[-2] if transposed else b.shape[-1]
-    is_weight = call.within("aten::linear") is not None or transposed
+    has_bias = bias is not None and len(bias.shape) == 1
+    is_weight = weight or transposed or has_bias or call.within("aten::linear") is not None
     batch = math.prod(outer)
     if is_weight:  # leading dimensions of the input are rows of one product
         batch, m = 1, m * batch
@@ -33,13 +45,24 @@ def _product(
         batch=batch, m=m, n=n, k=k, flop=2.0 * batch * m * n * k,
         read_weight=operand if is_weight else 0.0,
         read_activation=a.nbytes + (0.0 if is_weight else operand),
-        write_activation=float(batch * m * n * a.itemsize),
+        write_activation=float(batch * m * n * (result_bytes or a.itemsize)),
     )  # fmt: skip
 
 
 def _mm(call: Call, _: Launch) -> Work | None:
     t = call.tensors
     return _product(call, t[0], t[1], None) if len(t) >= 2 else None
+
+
+_OUT_DTYPE = 6  # position of `out_dtype` among the inputs of _scaled_mm
+_SCALAR_TYPE_BYTES = {5: 2, 6: 4, 15: 2}  # half, float, bfloat16 in PyTorch's numbering
+
+
+def _scaled_mm(call: Call, _: Launch) -> Work | None:
+    """Return a product of FP8 operands; its result is wider, bf16 unless the call says so."""
+    t = call.tensors
+    wide = _SCALAR_TYPE_BYTES.get((call.numbers(_OUT_DTYPE) or [15])[0], 2)
+    return _product(call, t[0], t[1], None, weight=True, result_bytes=wide) if len(t) > 1 else None
 
 
 def _addmm(call: Call, _: Launch) -> Work | None:
@@ -56,7 +79,7 @@ def _linear(call: Call, _: Launch) -> Work | None:
 def _grouped_mm(call: Call, _: Launch) -> Work | None:
     """Return a grouped product: rows of a spread over the matrices of b.
 
-    How many matrices are hit is not recorded. With the router's top-k in sight (see `experts`)
+    How many matrices are hit is not recorded. With the router's top-k in sight (`with_router`)
     it is the expectation for a uniform router; without, every row is taken to hit its own.
     """
     t = call.tensors
@@ -160,7 +183,7 @@ RULES: dict[str, Rule] = {
     "aten::mm": _mm,
     "aten::bmm": _mm,
     "aten::matmul": _mm,
-    "aten::_scaled_mm": _mm,
+    "aten::_scaled_mm": _scaled_mm,
     "aten::addmm": _addmm,
     "aten::baddbmm": _addmm,
     "aten::linear": _linear,
