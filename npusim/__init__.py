@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from npusim import plots
+    import npusim.plots as plots  # noqa: PLR0402
     from npusim.arch import Arch as Arch
     from npusim.arch import Designs as Designs
     from npusim.arch import with_value as with_value

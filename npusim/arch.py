@@ -115,6 +115,8 @@ PARAMETERS: Mapping[str, Parameter] = MappingProxyType({p.path: p for p in (
               "host time of one eager launch, framework included, where no trace gives it", True),
     Parameter("launch.eager.latency", "s", 0, 1e-2,
               "time from the host's launch call to the start on an idle device", True),
+    Parameter("launch.eager.copy_latency", "s", 0, 1e-2,
+              "time from the host's copy call to the start on an idle device", True),
     Parameter("launch.eager.interval", "s", 0, 1e-3,
               "idle time of the device between two operations launched one by one", True),
     Parameter("launch.graph.submit", "s", 0, 1e-1,
@@ -199,12 +201,16 @@ def parameter(path: str) -> Parameter:
     '1'
     """
     if path not in PARAMETERS:
-        raise InputError("unknown parameter", value=path, allowed=_nearest(path))
+        raise InputError("unknown parameter", value=path, allowed=siblings(path))
     return PARAMETERS[path]
 
 
-def _nearest(path: str) -> str:
-    """Return the paths that a misspelt one may have meant."""
+def siblings(path: str) -> str:
+    """Return the paths that a misspelt one may have meant, as text for a message.
+
+    >>> siblings("power.limti")
+    'power.limit, power.idle'
+    """
     group = path.split(".", 1)[0]
     near = [p for p in PARAMETERS if p.split(".", 1)[0] == group]
     return (
@@ -234,6 +240,8 @@ def check(path: str, value: float) -> float:
     if not (math.isfinite(value) and p.low <= value <= p.high):
         allowed = f"{_plain(p.low, p.unit)} to {_plain(p.high, p.unit)}"
         raise InputError("out of bounds", place=path, value=_Shown(value, p.unit), allowed=allowed)
+    if path.endswith(".count") and value != math.floor(value):
+        raise InputError("not a whole number", place=path, value=value)
     return value
 
 
@@ -317,8 +325,8 @@ class Designs:
             raise InputError("columns of designs differ in length", value=sorted(lengths))
         for path, column in self.columns.items():
             parameter(path)
-            for extreme in (np.min(column), np.max(column)) if len(column) else ():
-                check(path, float(extreme))
+            for value in np.unique(column):
+                check(path, float(value))
         object.__setattr__(self, "columns", MappingProxyType(dict(self.columns)))
 
     def __len__(self) -> int:

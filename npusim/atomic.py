@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -35,6 +35,52 @@ def whole_file(target: Path) -> Iterator[Path]:
         if temporary is not None:
             with suppress(FileNotFoundError):
                 temporary.unlink()
+
+
+@contextmanager
+def whole_folder(target: Path, names: Collection[str]) -> Iterator[Path]:
+    """Give a temporary folder and move its files to `target` when the block ends well.
+
+    Of `names`, those that the block did not make are removed from `target`; nothing else there is
+    touched.
+
+    Raises
+    ------
+    InputError
+        The folder cannot be made or written, or something else has one of the names.
+    """
+    blocked = next((target / n for n in names if (target / n).is_dir()), None)
+    if blocked is not None:
+        raise InputError("is a folder where a file would be written", file=blocked)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target, prefix=".") as made:
+            yield Path(made)
+            for name in names:
+                fresh = Path(made) / name
+                if fresh.is_file():
+                    fresh.replace(target / name)
+                else:
+                    (target / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot be written: {error.strerror or error}", file=target) from None
+
+
+def check_folder(folder: Path) -> None:
+    """Make sure that files can be written to a folder, before work is put into them.
+
+    Raises
+    ------
+    InputError
+        The folder cannot be made or written.
+    """
+    with suppress(_Enough), whole_file(folder / "summary.json") as temporary:
+        temporary.write_text("{}")
+        raise _Enough
+
+
+class _Enough(Exception):
+    """Ends a trial write before it replaces anything."""
 
 
 def _umask() -> int:

@@ -7,6 +7,7 @@ Exit status: 0 done, 1 bad input (one line an error on stderr), 2 bad usage.
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -19,7 +20,6 @@ from npusim import __version__
 from npusim.errors import InputError, NpusimError
 
 if TYPE_CHECKING:
-    from npusim.arch import Arch
     from npusim.workload import Workload
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object in SI units.")
@@ -31,11 +31,18 @@ class _Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            done = super().invoke(ctx)
+            sys.stdout.flush()
+            return done
         except NpusimError as error:
             for line in str(error).splitlines():
                 click.echo(f"error: {line}", err=True)
             ctx.exit(1)
+        except BrokenPipeError:
+            raise  # the reader has gone, as with `| head`: click ends quietly
+        except OSError as error:
+            click.echo(f"error: output: cannot be written: {error.strerror or error}", err=True)
+            os._exit(1)  # what is left in the buffer of stdout would only fail again
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -71,6 +78,9 @@ def import_(source: Sequence[str], output: Path | None, as_json: bool) -> None:
             "one file for several traces", place="--output", value=str(output), allowed="a folder"
         )
     one = output if output is not None and output.suffix else None
+    if one is not None and one.suffix != ".parquet":
+        raise InputError("not a name for a workload", place="--output", value=str(one),
+                         allowed="NAME.parquet, or a folder")  # fmt: skip
     # Read everything before writing anything.
     loaded = [import_trace(trace, one.stem if one is not None else None) for trace in source]
     targets = [one or (output or Path()) / f"{w.name}.parquet" for w in loaded]
@@ -130,7 +140,7 @@ def inspect(workload: str, as_json: bool) -> None:
     "settings",
     multiple=True,
     metavar="PATH=VALUE",
-    help="Change a parameter, e.g. --set 'memories.dram.bandwidth=2.5 TB/s'.",
+    help="Change a parameter, e.g. --set 'memories.dram.bandwidth=2.5 TB/s'; may be repeated.",
 )
 @_JSON
 def replay(
@@ -138,11 +148,19 @@ def replay(
 ) -> None:
     """Predict one step of WORKLOAD on a machine."""
     from npusim import predict
-    from npusim.load import load_workload
+    from npusim.arch import with_value
+    from npusim.load import load_arch, load_workload
 
-    arch = _with_settings(arch_name, settings)
-    result = predict.replay(load_workload(workload), arch, launch, mode)
-    content = {**result.as_dict(), "command": _command()}
+    base, changes = load_arch(arch_name), dict(_settings(settings))
+    arch = base
+    for path, value in changes.items():
+        arch = with_value(arch, path, value)
+    loaded = load_workload(workload)
+    result = predict.replay(loaded, arch, launch, mode)
+    idle = predict.without_effect(loaded, base, changes, launch, mode)
+    if idle:
+        click.echo(f"note: changes nothing here: --set {', '.join(idle)}", err=True)
+    content = {**result.as_dict(), "no_effect": list(idle), "command": _command()}
     if as_json:
         _print_json(content)
         return
@@ -192,22 +210,27 @@ def sweep(
 ) -> None:
     """Evaluate every design of the sweep block of ARCH_OR_STUDY.
 
+    ARCH_OR_STUDY is a file, or the name of a machine or study that ships (decode_npu, bandwidth).
+    Several workloads are summed, each as often as the file says, or once with --workload.
+
     Prints the best design beside the baseline, and writes results.parquet (one row a design),
     pareto.csv, comparison.csv (beside measured machines), summary.json and figures.
     """
-    from npusim import job, tables
+    from npusim import job, outcome, tables
+    from npusim.atomic import check_folder
 
     asked = job.read_job(arch_or_study, workloads, launch, dict(_settings(settings)))
-    for error in asked.refused:
-        click.echo(f"refused: {error}", err=True)
-    with tables.progress("designs", quiet=as_json) as tick:
-        outcome = job.run_job(asked, _command(), tick)
     folder = output or Path("results") / asked.name
-    job.save_outcome(outcome, folder, figures)
+    check_folder(folder)
+    for error in asked.refused:
+        click.echo(f"refused axis: {error}; swept without it", err=True)
+    with tables.progress("designs", quiet=as_json) as tick:
+        done = outcome.run_job(asked, _command(), tick)
+    outcome.save_outcome(done, folder, figures)
     if as_json:
-        _print_json(outcome.summary)
+        _print_json(done.summary)
     else:
-        tables.swept(outcome, folder)
+        tables.swept(done, folder)
 
 
 @main.command()
@@ -225,11 +248,11 @@ def compare(result: Sequence[Path], output: Path | None, as_json: bool) -> None:
     RESULT is the folder of a sweep, its results.parquet, or a workload or trace; for a workload,
     predictions on the machine it was traced on are compared with the trace itself.
     """
-    from npusim import job, tables
+    from npusim import beside, tables
 
-    compared = [job.compare_one(path) for path in result]
+    compared = [beside.compare_one(path) for path in result]
     if output is not None:
-        job.save_comparisons(output, compared)
+        beside.save_comparisons(output, compared)
     if as_json:
         _print_json({"results": [c.summary for c in compared]})
     else:
@@ -293,20 +316,14 @@ def _settings(settings: Sequence[str]) -> list[tuple[str, float]]:
     from npusim.space import unmodelled
 
     pairs = [read_setting(text) for text in settings]
+    paths = [path for path, _ in pairs]
+    twice = next((path for path in paths if paths.count(path) > 1), None)
+    if twice is not None:
+        raise InputError("given twice", place="--set", value=twice)
     refused = unmodelled([path for path, _ in pairs])
     if refused:
         raise InputError(str(refused[0]), place="--set")
     return pairs
-
-
-def _with_settings(name: str, settings: Sequence[str]) -> Arch:
-    from npusim.arch import with_value
-    from npusim.load import load_arch
-
-    arch = load_arch(name)
-    for path, value in _settings(settings):
-        arch = with_value(arch, path, value)
-    return arch
 
 
 def _command() -> str:

@@ -1,7 +1,7 @@
 """Predictions beside measurements: of kernels, of steps, and of every design of a sweep.
 
 Measured figures that are not in a trace ship in ``workloads/measured.csv``, each with its source
-and whether it is like for like.
+and whether the same kernels ran.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from npusim.workload import Workload
 Array = NDArray[np.float64]
 
 BAND = (0.1, 0.9)
-_MILLI = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
+_PER_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6}
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,13 @@ class Measured:
         Machine, launch mode, and ``wall`` or ``device_busy`` of one step.
     value_s, low_s, high_s : float
         Central value and range [s].
-    like_for_like : bool
+    same_kernels : bool
         Whether the same kernels ran.
     source, note : str
+    how : str
+        How it was measured, in a word or two.
+    traced : bool
+        Whether the figure is that of the trace itself.
     """
 
     device: str
@@ -47,9 +51,11 @@ class Measured:
     value_s: float
     low_s: float
     high_s: float
-    like_for_like: bool
+    same_kernels: bool
     source: str
     note: str
+    how: str
+    traced: bool = False
 
     @property
     def label(self) -> str:
@@ -73,17 +79,18 @@ def measured(workload: Workload) -> list[Measured]:
     busy = _busy_by_step(workload)
     source = f"the trace itself ({len(workload.steps)} steps)"
     launch = str(workload.meta.get("launch", "eager"))
-    note = "the profiler slows the host"
-    if not workload.meta.get("marked_steps"):
+    note, marked = "the profiler slows the host", bool(workload.meta.get("marked_steps"))
+    if not marked:
         note += "; no step is marked: the whole capture, idle time included"
     found = [
-        _spread(device, launch, "wall", workload.steps.wall_s, source, note),
-        _spread(device, launch, "device_busy", busy, source, ""),
+        _spread(device, launch, "wall", workload.steps.wall_s, source, note, marked),
+        _spread(device, launch, "device_busy", busy, source, "", comparable=True),
     ]
     table = _figures()
-    for row in table[table["workload"] == workload.name].to_dict("records"):
-        scale = _MILLI[row["unit"]]
-        value, low, high = (float(row[c]) * scale for c in ("value", "low", "high"))
+    of_this = (table["workload"] == workload.name) & (table["trace"] == workload.meta.get("file"))
+    for row in table[of_this].to_dict("records"):
+        scale = _PER_SECOND[row["unit"]]
+        value, low, high = (float(row[c]) / scale for c in ("value", "low", "high"))
         found.append(
             Measured(
                 row["device"],
@@ -92,9 +99,10 @@ def measured(workload: Workload) -> list[Measured]:
                 value,
                 low,
                 high,
-                row["like_for_like"] == "yes",
+                row["same_kernels"] == "yes",
                 row["source"],
                 row["note"],
+                row["how"],
             )
         )
     return found
@@ -105,7 +113,7 @@ def _busy_by_step(w: Workload) -> Array:
 
 
 def _spread(
-    device: str, launch: str, quantity: str, values: Array, source: str, note: str
+    device: str, launch: str, quantity: str, values: Array, source: str, note: str, comparable: bool
 ) -> Measured:
     return Measured(
         device,
@@ -114,9 +122,11 @@ def _spread(
         float(np.mean(values)),
         float(np.min(values)),
         float(np.max(values)),
-        True,
-        source,
-        note,
+        same_kernels=comparable,
+        source=source,
+        note=note,
+        how="profiled trace",
+        traced=True,
     )
 
 
@@ -203,8 +213,9 @@ def error_of(table: pd.DataFrame) -> Error:
 def band_factors(workload: Workload, traced: Arch | None) -> tuple[float, float] | None:
     """Return by which factors kernel times may be off: p10 and p90 of measured / predicted.
 
-    Quantiles are weighted by predicted time. The factors are applied to all kernels at once, as
-    if their errors went the same way: wide on purpose, until errors are calibrated by kind.
+    Quantiles are weighted by predicted time, over the operations of this very workload. The
+    factors are applied to all kernels at once, as if their errors went the same way: wide on
+    purpose, until errors are calibrated by kind on other data.
 
     Returns
     -------
@@ -267,8 +278,9 @@ def compare_designs(table: pd.DataFrame, workload: Workload, suffix: str = "") -
     """
     columns: dict[str, pd.Series[float]] = {}
     for m in measured(workload):
-        kind = "trace" if m.source.startswith("the trace") else "published"
-        name = f"{m.label} ({kind})"
+        name = f"{m.label} ({m.how})"
+        if name in columns:
+            raise InputError("two figures of one name", file="measured.csv", value=name)
         stem = m.quantity
         columns[name] = m.value_s / table[f"{stem}_s{suffix}"]
         columns[f"{name}, low"] = m.value_s / table[f"{stem}_high_s{suffix}"]

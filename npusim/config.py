@@ -17,11 +17,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from npusim import units
-from npusim.arch import PARAMETERS, Arch, Provenance, check
+from npusim.arch import PARAMETERS, Arch, Provenance, check, siblings
 from npusim.errors import InputError, InputErrors
 from npusim.yaml_tree import Place, Tree, read_tree
 
-LAUNCHES = ("eager", "graph", "queue")
 _MOST_STEPS = 1_000_000
 
 
@@ -48,7 +47,10 @@ class _Range(_Strict):
 
 
 class _Sweep(_Strict):
-    workloads: Annotated[list[str], Field(min_length=1)]
+    workloads: (
+        Annotated[list[str], Field(min_length=1)]
+        | Annotated[dict[str, Annotated[int, Field(ge=1, le=_MOST_STEPS)]], Field(min_length=1)]
+    )
     launch: Annotated[list[Literal["eager", "graph", "queue"]], Field(min_length=1)]
     axes: Annotated[dict[str, list[str | float] | _Range], Field(min_length=1)]
     costs: list[str] = []
@@ -61,8 +63,8 @@ class Sweep:
 
     Attributes
     ----------
-    workloads : tuple of str
-        Names or paths of workloads; a step of each counts once.
+    workloads : mapping of str to int
+        Names or paths of workloads, and how many steps of each make the whole.
     launch : tuple of str
         Launch modes to sweep.
     axes : mapping of str to tuple of float
@@ -73,7 +75,7 @@ class Sweep:
         Machine that every design is put beside; by default the one that was traced.
     """
 
-    workloads: tuple[str, ...]
+    workloads: Mapping[str, int]
     launch: tuple[str, ...]
     axes: Mapping[str, tuple[float, ...]]
     costs: tuple[str, ...] = ()
@@ -209,18 +211,12 @@ def read_setting(text: str) -> tuple[str, float]:
     if not equals:
         raise InputError("not path=value", place="--set", value=text)
     if path not in PARAMETERS:
-        raise InputError("unknown parameter", place="--set", value=path, allowed=_siblings(path))
+        raise InputError("unknown parameter", place="--set", value=path, allowed=siblings(path))
     try:
         return path, check(path, units.parse(value.strip(), PARAMETERS[path].unit))
     except InputError as error:
         text = str(error).removeprefix(f"{path}: ")
         raise InputError(text, place=f"--set {path}") from None
-
-
-def _siblings(path: str) -> str:
-    group = path.split(".", 1)[0]
-    near = [p for p in PARAMETERS if p.startswith(group + ".")]
-    return ", ".join(near or sorted({p.split(".", 1)[0] + ".*" for p in PARAMETERS}))
 
 
 def _at(values: Mapping[str, Any], path: str) -> Any:
@@ -266,7 +262,7 @@ def _sweep(tree: Tree, block: Mapping[str, Any], errors: list[InputError]) -> Sw
         place = ("sweep", "axes", path)
         if path not in PARAMETERS:
             errors.append(tree.error(place, "unknown parameter", value=path,
-                                     allowed=_siblings(path)))  # fmt: skip
+                                     allowed=siblings(path)))  # fmt: skip
             continue
         try:
             axes[path] = _axis(path, raw)
@@ -275,8 +271,14 @@ def _sweep(tree: Tree, block: Mapping[str, Any], errors: list[InputError]) -> Sw
     for path in block.get("costs", ()):
         if path not in block["axes"]:
             errors.append(tree.error(("sweep", "costs"), "not an axis of this sweep", value=path))
-    return Sweep(tuple(block["workloads"]), tuple(block["launch"]), axes,
-                 tuple(block.get("costs", ())), block.get("baseline"))  # fmt: skip
+    named = block["workloads"]
+    if isinstance(named, list):
+        if len(set(named)) < len(named):
+            twice = next(w for w in named if named.count(w) > 1)
+            errors.append(tree.error(("sweep", "workloads"), "named twice", value=twice))
+        named = dict.fromkeys(named, 1)
+    return Sweep(dict(named), tuple(block["launch"]), axes, tuple(block.get("costs", ())),
+                 block.get("baseline"))  # fmt: skip
 
 
 def _axis(path: str, raw: Any) -> tuple[float, ...]:

@@ -45,6 +45,7 @@ def save_sweep_figures(
     costs: Sequence[str],
     axes: Sequence[str],
     reference: pd.Series[Any],
+    counts: Sequence[int] | None = None,
 ) -> list[Path]:
     """Draw a sweep and save it as PNG files, each whole or not at all.
 
@@ -64,6 +65,8 @@ def save_sweep_figures(
         Axes of the sweep.
     reference : Series
         The nominal design: ``launch``, the value of every axis, ``wall_s``.
+    counts : sequence of int, optional
+        How many steps of each workload the table adds up; one by default.
 
     Returns
     -------
@@ -77,8 +80,9 @@ def save_sweep_figures(
         The folder cannot be written.
     """
     traced = [(w, machine) for w in workloads if (machine := traced_arch(w)) is not None]
+    steps = list(zip(workloads, counts or [1] * len(workloads), strict=True))
     figures: dict[str, Callable[[], Figure]] = {
-        "latency_cost": partial(_latency_cost, table, workloads, costs or axes, axes, reference),
+        "latency_cost": partial(_latency_cost, table, steps, costs or axes, axes, reference),
         "axis_effects": partial(_axis_effects, table, axes, reference),
     }
     if traced:
@@ -125,7 +129,8 @@ def _errors(traced: Sequence[tuple[Workload, Arch]]) -> Figure:
     figure, panels = _grid(len(traced), 3, 5.2, 6.4)
     for panel, (workload, machine) in zip(panels, traced, strict=True):
         plots.predicted_measured(panel, kernel_errors(workload, machine))
-        panel.set_title(f"{workload.name} on {machine.title}\n{panel.get_title('left')}")
+        title = f"{workload.name} on {machine.title}\n{panel.get_title('left')}"
+        panel.set_title(title, parse_math=False)  # a name may hold dollar signs
     return figure
 
 
@@ -139,13 +144,13 @@ def _axis_effects(table: pd.DataFrame, axes: Sequence[str], reference: pd.Series
 
 def _latency_cost(
     table: pd.DataFrame,
-    workloads: Sequence[Workload],
+    steps: Sequence[tuple[Workload, int]],
     costs: Sequence[str],
     axes: Sequence[str],
     reference: pd.Series[Any],
 ) -> Figure:
     """Draw all designs, and below them the fastest launch mode alone if the rest squeezes it."""
-    baselines = _baselines(workloads)
+    baselines = _baselines(steps)
     fastest = table[table["launch"] == table["launch"].iloc[int(table["wall_s"].argmin())]]
     rows = [(table, baselines)]
     low, high = _extremes(table, [], baselines)
@@ -162,8 +167,8 @@ def _latency_cost(
         _draw_line(list(panels), chunk, designs, marks, ranked, reference)
         for unused in panels[len(chunk) :]:
             unused.remove()
-    title = f"one step of {' + one of '.join(w.name for w in workloads)}"
-    figure.suptitle(textwrap.fill(title, 80), fontsize=10)
+    title = "time of " + " + ".join(f"{n} step{'s' * (n > 1)} of {w.name}" for w, n in steps)
+    figure.suptitle(textwrap.fill(title, 80), fontsize=10, parse_math=False)
     handles = grid[0][0].get_legend_handles_labels()[0]  # the first row has everything
     figure.legend(handles=handles, loc="outside lower center", ncols=max(width, 2))
     return figure
@@ -189,7 +194,7 @@ def _draw_line(
         if (legend := panel.get_legend()) is not None:
             legend.remove()
         if cost == costs[0]:
-            panel.set_ylabel(f"step time [ms] ({', '.join(modes)})")
+            panel.set_ylabel(f"time [ms] ({', '.join(modes)})")
         else:
             panel.set_ylabel("")
             panel.tick_params(labelleft=False)
@@ -227,22 +232,20 @@ def _extremes(
     return float(np.nanmin(times)), float(np.nanmax(times))
 
 
-def _baselines(workloads: Sequence[Workload]) -> list[tuple[str, float]]:
-    """Return the measured step times that every workload has, summed over the workloads."""
-    each = [_measured_walls(w) for w in workloads]
-    common = [key for key in each[0] if all(key in walls for walls in each)]
-    sums = {key: sum(walls[key] for walls in each) for key in common}
-    return [(f"{key}: {1e3 * total:.3g} ms", total) for key, total in sums.items()]
+def _baselines(steps: Sequence[tuple[Workload, int]]) -> list[tuple[str, float]]:
+    """Return the measured times that every workload has, summed over all steps."""
+    each = [(_measured_walls(w), count) for w, count in steps]
+    common = [key for key in each[0][0] if all(key in walls for walls, _ in each)]
+    sums = {key: sum(count * walls[key] for walls, count in each) for key in common}
+    return [(f"{key}: {1e3 * total:.4g} ms", total) for key, total in sums.items()]
 
 
 def _measured_walls(workload: Workload) -> dict[str, float]:
     """Return measured step times by label; a published one stands for that of the trace [s]."""
-    walls = [m for m in measured(workload) if m.quantity == "wall"]
-    published = {(m.device, m.launch) for m in walls if not m.source.startswith("the trace")}
+    walls = [m for m in measured(workload) if m.quantity == "wall" and m.value_s > 0]
+    published = {(m.device, m.launch) for m in walls if not m.traced}
     return {
-        _label(m): m.value_s
-        for m in walls
-        if not m.source.startswith("the trace") or (m.device, m.launch) not in published
+        _label(m): m.value_s for m in walls if not m.traced or (m.device, m.launch) not in published
     }
 
 
@@ -254,6 +257,6 @@ def _label(m: Measured) -> str:
         words.append("unprofiled")
     elif "profiler" in m.source + m.note:
         words.append("profiled")
-    if not m.like_for_like:
+    if not m.same_kernels:
         words.append("other kernels")
     return f"{device} {m.launch} ({', '.join(words)})"

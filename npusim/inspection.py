@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,8 @@ def inspection(w: Workload) -> dict[str, Any]:
     dict
         ``kernels``, ``steps``, ``layers`` (0 if not known), ``wall_s``, ``device_busy_s``,
         ``classified_busy_share``,
-        ``host_share`` (of wall), ``flop``, ``bytes`` by tensor class, ``kinds`` (count, seconds),
+        ``device_busy_s`` (sum over kernels), ``device_active_s`` (time in which at least one runs),
+        ``idle_share`` (of wall), ``flop``, ``bytes`` by tensor class, ``kinds`` (count, seconds),
         ``unclassified`` (count and seconds by kernel).
 
     Examples
@@ -29,6 +31,7 @@ def inspection(w: Workload) -> dict[str, Any]:
     """
     seconds = w["duration_s"]
     wall, busy = float(w.steps.wall_s.sum()), float(seconds.sum())
+    active = sum(_active(w, step) for step in range(len(w.steps)))
     return {
         "name": w.name,
         "device": w.meta.get("device", ""),
@@ -39,16 +42,44 @@ def inspection(w: Workload) -> dict[str, Any]:
         "layers": int(w["layer"].max()) + 1,
         "wall_s": wall,
         "device_busy_s": busy,
-        "host_share": max(0.0, 1 - busy / wall) if wall > 0 else 0.0,
+        "device_active_s": active,
+        "idle_share": max(0.0, 1 - active / wall) if wall > 0 else 0.0,
         "syncs": int(w["sync"].sum()),
         "classified_busy_share": w.classified_busy_share,
         "flop": float(w["flop"].sum()),
         "bytes": {c: float(w[c].sum()) for c in BYTES},
         "kinds": _by(w, "kind", np.ones(len(w), dtype=bool)),
         "unclassified": _by(w, "kernel", ~w.classified),
+        "notes": list(_notes(w)),
         "outside_steps": {"count": w.meta.get("outside_steps", 0),
                           "seconds": w.meta.get("outside_steps_s", 0.0)},
     }  # fmt: skip
+
+
+def _active(w: Workload, step: int) -> float:
+    """Return how long at least one operation of a step runs [s]."""
+    rows = w["step"] == step
+    order = np.argsort(w["start_s"][rows], kind="stable")
+    start, seconds = w["start_s"][rows][order], w["duration_s"][rows][order]
+    end = np.maximum.accumulate(start + seconds)
+    fresh = start - np.concatenate([[0.0], end[:-1]])
+    return float(end[-1] - np.maximum(fresh, 0.0).sum()) if len(end) else 0.0
+
+
+def _notes(w: Workload) -> Iterator[str]:
+    """Yield what makes the totals of a capture other than they seem."""
+    if len(set(w["stream"].tolist())) > 1:
+        yield "several streams: kernels that run at the same time are summed in the table below"
+    late = np.zeros(len(w.steps))
+    np.maximum.at(late, w["step"], w["start_s"] + w["duration_s"])
+    count = int((late > w.steps.wall_s * (1 + 1e-6)).sum())
+    if count:
+        yield (
+            f"in {count} of {len(w.steps)} steps the device works on after the step has ended: "
+            "their wall times are the host's; synchronise at the end of a step"
+        )
+    if w.meta.get("host") == "measured":
+        yield "wall and host times hold the profiler's own cost"
 
 
 def _by(w: Workload, column: str, chosen: np.ndarray[Any, np.dtype[np.bool_]]) -> dict[str, Any]:

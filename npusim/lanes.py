@@ -31,8 +31,8 @@ class Durations:
 
     Attributes
     ----------
-    table : array, shape (U, D)
-        One row a distinct operation.
+    table : array, shape (U + 1, D)
+        One row a distinct operation, and a last one of ones for times that are carried over.
     row : array of int, shape (K,)
         Which row each operation takes.
     scale : array, shape (K,)
@@ -44,18 +44,21 @@ class Durations:
     scale: Array
 
     def scaled(self, factor: float) -> Durations:
-        """Return all durations times a factor."""
-        return Durations(self.table, self.row, self.scale * factor)
+        """Return modelled durations times a factor; measured ones stay as they are."""
+        modelled = self.row < len(self.table) - 1
+        return Durations(self.table, self.row, np.where(modelled, self.scale * factor, self.scale))
 
     def of(self, operation: int) -> Array:
         """Return the time of one operation, shape (D,) [s]."""
         time: Array = self.table[self.row[operation]] * self.scale[operation]
         return time
 
-    def busy(self, weights: Array | None = None) -> Array:
+    def busy(self) -> Array:
         """Return the sum over operations, shape (D,) [s]."""
-        scale = self.scale if weights is None else self.scale * weights
-        total: Array = np.bincount(self.row, scale, len(self.table)) @ self.table
+        counts = np.bincount(self.row, self.scale, len(self.table))
+        # Not a matrix product: there the rounding of a column depends on where it stands, and
+        # designs that are equally fast would seem to differ.
+        total: Array = np.add.reduce(counts[:, None] * self.table, axis=0)
         return total
 
 
@@ -81,8 +84,8 @@ class Replayed:
     launches: float
 
     @property
-    def host_share(self) -> Array:
-        """Share of wall time in which the device idles for the host or a launch, shape (D,)."""
+    def idle_share(self) -> Array:
+        """Share of wall time in which the device idles, for host or launch, shape (D,)."""
         return 1.0 - np.minimum(self.device_busy_s / self.wall_s, 1.0)
 
 
@@ -149,14 +152,40 @@ def replay(workload: Workload, designs: Designs, time: Durations, launch: str) -
     -------
     Replayed
     """
-    parts, start = [], 0
-    for block in designs.blocks(_BLOCK) if designs.columns else [designs]:
-        stop = start + len(block)
-        parts.append(_lanes(workload, block, time, slice(start, stop), launch))
-        start = stop
-    wall, host = (np.concatenate([p[i] for p in parts]) for i in (0, 1))
-    steps = len(workload.steps)
+    cost, steps = launch_cost(launch, designs), len(workload.steps)
+    if not cost.per_operation and len(np.unique(workload["stream"])) == 1:
+        wall, host = _in_order(workload, designs, time, cost)
+    else:
+        parts, start = [], 0
+        for block in designs.blocks(_BLOCK) if designs.columns else [designs]:
+            stop = start + len(block)
+            parts.append(_lanes(workload, block, time, slice(start, stop), launch))
+            start = stop
+        wall, host = (np.concatenate([p[i] for p in parts]) for i in (0, 1))
     return Replayed(wall / steps, time.busy() / steps, host / steps, len(workload) / steps)
+
+
+def _in_order(
+    w: Workload, designs: Designs, time: Durations, cost: LaunchCost
+) -> tuple[Array, Array]:
+    """Return what `_lanes` does where it is a sum: one stream, submitted in pieces.
+
+    A piece ends where the host waits, and with the step. Within it operations follow each other
+    at the interval; between two pieces lie the return of the wait and the next submission.
+    """
+    ends = np.append(np.diff(w["step"]) != 0, True)
+    waits = w["sync"] if cost.waits else np.zeros(len(w), dtype=bool)
+    steps, pieces = len(np.unique(w["step"])), int(np.sum(waits | ends))
+    sync = designs["host.sync"]
+    between = np.maximum(sync + cost.submit, cost.interval)
+    wall = (
+        time.busy()
+        + steps * (cost.submit + sync)
+        + (pieces - steps) * between
+        + (len(w) - pieces) * cost.interval
+    )
+    host = pieces * (cost.submit + sync)
+    return np.broadcast_to(wall, len(designs)), np.broadcast_to(host, len(designs))
 
 
 def _lanes(
@@ -223,6 +252,7 @@ class _Host:
             self._work = np.ones(len(w))
             self._presync = np.zeros(len(w))
         self._each = np.ones(1) if self._measured else designs["launch.eager.host"]
+        self._copies = w.mask("kind", "memcpy")
         self._waits = w["sync"] if cost.waits else np.zeros(len(w), dtype=bool)
         self._fresh = True  # the next operation opens a piece that is submitted as one
         self._step: int | None = None
@@ -237,7 +267,7 @@ class _Host:
         """Advance to the issue of an operation; return when the device may start it."""
         if self._cost.per_operation:
             self._spend(self._work[i] * self._each / self._speed)
-            return self.now + self._cost.submit
+            return self.now + (self._cost.copy if self._copies[i] else self._cost.submit)
         if self._fresh:
             self._fresh = False
             self._spend(self._cost.submit)

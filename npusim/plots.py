@@ -44,8 +44,9 @@ _GROUPS: Mapping[str, tuple[str, str, str]] = MappingProxyType({
 _GROUP_OF = {kind: group for group, (kinds, _, _) in _GROUPS.items() for kind in kinds.split()}
 _LAUNCHES = {"eager": (_RED, "o"), "graph": (_BLUE, "s"), "queue": (_GREEN, "^")}
 _DASHES: tuple[Any, ...] = ("--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))
+_BELOW: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "borderaxespad": 4.5,
+                          "fontsize": 8}  # fmt: skip
 _GRID = 1000  # points closer than this share of an axis cannot be told apart: one is drawn
-_MOST = 50  # points of a front that are ringed
 _NO_EFFECT = 1e-9  # relative; below it is rounding
 
 
@@ -73,8 +74,8 @@ def roofline(ax: Axes, workload: Workload, arch: Arch, others: Sequence[Arch] = 
     'arithmetic intensity [FLOP/B]'
     """
     points = _kernels(workload)
-    ridges = [top / slope for slope, top, _ in map(_roof, (arch, *others))]
-    span = min([0.1, *points["intensity"]]) / 2, max([*ridges, *points["intensity"]]) * 5
+    x = [*points["intensity"], *(top / slope for slope, top, _ in map(_roof, (arch, *others)))]
+    span = min(0.1, *x) / 2, max(x) * 5
     _draw_roof(ax, arch, span, _INK, "-")
     _draw_roof(ax, arch, span, _INK, "--", sustained=False)
     for i, other in enumerate(others):
@@ -83,10 +84,10 @@ def roofline(ax: Axes, workload: Workload, arch: Arch, others: Sequence[Arch] = 
     groups = _draw_groups(ax, points, ("intensity", "rate"), 3000)
     ax.set(xscale="log", yscale="log", xlim=span, xlabel="arithmetic intensity [FLOP/B]",
            ylabel="throughput [TFLOP/s]")  # fmt: skip
-    ax.set_title(f"{workload.name}, measured on {arch.title}\n{_without_flop(workload, points)}")
-    first = ax.add_artist(ax.legend(handles=roofs, loc="upper left", bbox_to_anchor=(-0.1, -0.1)))
-    first.set_clip_on(False)  # what is clipped gets no room in the layout
-    ax.legend(handles=groups, loc="upper right", bbox_to_anchor=(1, -0.1), handlelength=1)
+    named = f"{workload.name}, measured on {arch.title}\n"  # names may hold dollar signs
+    ax.set_title(named + _without_flop(workload, points), parse_math=False)
+    blank = ax.plot([], [], " ", label=" ")  # fills the first column; groups have the second
+    ax.legend(handles=[*roofs, *blank * (len(groups) - len(roofs)), *groups], ncols=2, **_BELOW)
     return ax
 
 
@@ -136,9 +137,9 @@ def _draw_roof(
     dtype = _matrix_type(arch)
     label = (
         f"{arch.title.split(' (')[0]}, {'sustained' if sustained else 'datasheet'}: "
-        f"DRAM {slope:.3g} TB/s, ridge {top / slope:.3g} FLOP/B,\n"
-        + (f"{dtype} matrix {top:.3g} TFLOP/s, " if dtype else "")
-        + f"fp32 vector {vector:.3g} TFLOP/s (thin)"
+        f"DRAM {units.show(slope * 1e12, 'B/s', 3)}, ridge {top / slope:.3g} FLOP/B,\n"
+        + (f"{dtype} matrix {units.show(top * 1e12, 'FLOP/s', 3)}, " if dtype else "")
+        + f"fp32 vector {units.show(vector * 1e12, 'FLOP/s', 3)} (thin)"
     )
     look = {"color": colour, "linestyle": dash}
     x = np.array([span[0], top / slope, span[1]])
@@ -214,7 +215,7 @@ def latency_cost(
     if table[cost].nunique() <= 6:  # few enough to name each
         ax.set_xticks(np.unique(table[cost]) / scale)
     ax.set(xlabel=f"{cost} [{unit}]", ylabel="step time [ms]")
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
+    ax.legend(ncols=2, **_BELOW)
     return ax
 
 
@@ -225,11 +226,12 @@ def _unit_of(path: str, values: Any) -> tuple[float, str]:
     return (units.parse(f"1 {name}", unit), name) if name else (1.0, "1")
 
 
-def _plain_ticks(axis: Axis) -> None:
-    """Write the ticks of a logarithmic axis as plain numbers, at 1, 2 and 5 of each decade."""
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(NullFormatter())
+def _plain_ticks(*logarithmic: Axis) -> None:
+    """Write ticks as plain numbers, at 1, 2 and 5 of each decade."""
+    for axis in logarithmic:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(NullFormatter())
 
 
 def _thinned(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
@@ -263,7 +265,7 @@ def _scatter(ax: Axes, table: pd.DataFrame, cost: str, scale: float, colour: str
 def _draw_front(ax: Axes, front: pd.DataFrame, cost: str, scale: float, highest: float) -> None:
     ordered = front.sort_values([cost, "wall_s"], kind="stable")
     x, y = ordered[cost].to_numpy(float) / scale, ordered["wall_s"].to_numpy(float) * 1e3
-    at = np.unique(np.linspace(0, len(x) - 1, _MOST).astype(int))  # more would be a blot
+    at = np.unique(np.linspace(0, len(x) - 1, 50).astype(int))  # more would be a blot
     best = np.r_[True, y[1:] < np.minimum.accumulate(y)[:-1]]
     # What costs more can do whatever costs less: the last step goes on to the end of the axis.
     ax.plot([*x[best], max(highest / scale, x[best][-1])], [*y[best], y[best][-1]],
@@ -387,13 +389,11 @@ def predicted_measured(ax: Axes, errors: pd.DataFrame) -> Axes:
     groups = _draw_groups(ax, points, ("x", "y"), 1500)
     ax.set(xscale="log", yscale="log", xlim=ends, ylim=ends,
            xlabel="measured device time [µs]", ylabel="predicted device time [µs]")  # fmt: skip
-    _plain_ticks(ax.xaxis)
-    _plain_ticks(ax.yaxis)
-    text = "no operation whose shapes are known"
+    _plain_ticks(ax.xaxis, ax.yaxis)
+    ax.set_title("no operation whose shapes are known")
     if len(errors):
         e = error_of(errors)
-        text = (f"{e.operations} operations: absolute error {e.median_ape:.0%} median, "
-                f"{e.p90_ape:.0%} p90;\nsum of device times {e.busy_error:+.1%}")  # fmt: skip
-    ax.set_title(text)
-    ax.legend(handles=[*lines, *groups], loc="upper left", bbox_to_anchor=(-0.12, -0.1), ncols=2)
+        ax.set_title(f"{e.operations} operations: absolute error {e.median_ape:.0%} median, "
+                     f"{e.p90_ape:.0%} p90;\nsum of device times {e.busy_error:+.1%}")  # fmt: skip
+    ax.legend(handles=[*lines, *groups], ncols=2, **_BELOW)
     return ax

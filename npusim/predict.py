@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
-from npusim.arch import Arch, Designs
+from npusim.arch import Arch, Designs, with_value
+from npusim.caveats import not_modelled, notes
 from npusim.compare import BAND, band_factors, replay_with_band
-from npusim.lanes import durations
+from npusim.lanes import Durations, durations
+from npusim.lanes import replay as lane_replay
 from npusim.load import traced_arch
-from npusim.models import modelled
-from npusim.models.kernel import BOUNDS, bound
+from npusim.models.kernel import parts
 from npusim.store import arch_id, model_version
 from npusim.workload import Workload
 
@@ -37,15 +37,15 @@ class Result:
         What was asked.
     wall_s, device_busy_s, host_busy_s : float
         Wall time, sum of device times, host work [s].
-    host_share : float
+    idle_share : float
         Share of wall time in which the device idles for the host or a launch.
     launches : float
         Device operations a step.
     band : Band or None
         None where the traced machine is not known, and for ``transfer``.
-    bound_shares : dict of str to float
-        Share of device time by what limits it: ``floor``, ``memory``, ``compute`` or ``measured``
-        (carried over from the trace because shapes are not known).
+    limits : dict of str to float
+        Shares of device time by what it is spent on: ``floor``, ``memory``, ``compute`` or
+        ``measured`` (carried over from the trace because shapes are not known).
     not_modelled : tuple of str
         Parameters that the machine gives and no cost model reads: they change nothing.
     notes : tuple of str
@@ -61,10 +61,10 @@ class Result:
     wall_s: float
     device_busy_s: float
     host_busy_s: float
-    host_share: float
+    idle_share: float
     launches: float
     band: Band | None
-    bound_shares: dict[str, float]
+    limits: dict[str, float]
     not_modelled: tuple[str, ...]
     notes: tuple[str, ...]
     made_by: dict[str, str]
@@ -119,56 +119,48 @@ def replay(workload: Workload, arch: Arch, launch: str = "eager", mode: str = "m
     return Result(
         workload.name, arch.name, launch, mode,
         float(middle.wall_s[0]), float(middle.device_busy_s[0]), float(middle.host_busy_s[0]),
-        float(middle.host_share[0]), middle.launches, band,
-        _bound_shares(workload, designs, mode), not_modelled(arch),
-        tuple(_notes(workload, arch, launch, band)),
-        {"workload": workload.id, "arch": arch_id(arch), "model": model_version()},
+        float(middle.idle_share[0]), middle.launches, band,
+        _limits(workload, designs, time), not_modelled(arch),
+        tuple(notes(workload, arch, launch, mode, traced)),
+        {"workload": workload.id, "arch": arch_id(arch), "model": model_version(),
+         "traced": arch_id(traced) if traced is not None else ""},
     )  # fmt: skip
 
 
-def not_modelled(arch: Arch) -> tuple[str, ...]:
-    """Return the parameters of a machine that no cost model reads.
+def without_effect(
+    workload: Workload, base: Arch, settings: Mapping[str, float], launch: str, mode: str = "model"
+) -> tuple[str, ...]:
+    """Return the settings that, each alone, leave a prediction exactly as it was.
+
+    A parameter may have a model and still not count: the latency of eager launches does not
+    under graph launch, nor an FP8 rate for a workload in bf16.
 
     >>> import npusim as ns
-    >>> "gemv.count" in not_modelled(ns.load_arch("decode_npu"))
-    True
+    >>> w, h200 = ns.load_workload("paddleocr_vl_decode"), ns.load_arch("h200")
+    >>> settings = {"matrix.fp8.rate": 1.0, "memories.dram.bandwidth": 4e12}
+    >>> without_effect(w, h200, settings, "graph")
+    ('matrix.fp8.rate',)
     """
-    known = modelled()
-    return tuple(path for path in arch.values if path not in known)
+    if not settings:
+        return ()
+    before = _totals(workload, base, launch, mode)
+    changed = {p: with_value(base, p, v) for p, v in settings.items() if v != base.values.get(p)}
+    return tuple(p for p, a in changed.items() if _totals(workload, a, launch, mode) == before)
 
 
-def _bound_shares(workload: Workload, designs: Designs, mode: str) -> dict[str, float]:
-    rows, inverse = workload.unique()
-    limits = bound(workload.operations(rows), designs)[inverse, 0]
-    limits = np.where(workload.classified, limits, "measured")
+def _totals(workload: Workload, arch: Arch, launch: str, mode: str) -> tuple[float, ...]:
+    designs = Designs(arch)
     time = durations(workload, designs, mode, traced_arch(workload))
-    seconds = time.table[time.row, 0] * time.scale
-    total = float(seconds.sum()) or 1.0
-    shares = {b: float(seconds[limits == b].sum()) / total for b in (*BOUNDS, "measured")}
-    return {name: share for name, share in shares.items() if share > 0}
+    r = lane_replay(workload, designs, time, launch)
+    return tuple(float(x[0]) for x in (r.wall_s, r.device_busy_s, r.host_busy_s))
 
 
-def _notes(workload: Workload, arch: Arch, launch: str, band: Band | None) -> list[str]:
-    """Return what a reader should know before using a prediction."""
-    notes = []
-    if launch == "eager" and workload.meta.get("host") == "measured":
-        notes.append("host times are those of the trace, profiler included")
-    elif launch == "eager":
-        notes.append("the trace has no host: every launch costs launch.eager.host")
-    if not workload.meta.get("marked_steps"):
-        notes.append("no step is marked in the trace: the whole capture counts as one")
-    missing = 1 - workload.classified_busy_share
-    if missing > 5e-4:
-        notes.append(f"{missing:.1%} of device time has no shapes and is carried over as measured")
-    waits = int(workload["sync"].sum())
-    if launch == "graph" and waits > len(workload.steps):
-        pieces = waits / len(workload.steps)
-        notes.append(f"the program waits for the device {pieces:.0f} times a step: as many graphs")
-    if band is None:
-        notes.append("no error band: transfer mode, or no shipped machine lists the traced device")
-    used = [p for path, p in arch.provenance.items() if path in modelled()]
-    assumed = sum(p.kind == "assumed" for p in used)
-    if assumed:
-        notes.append(f"{assumed} of the {len(used)} values of {arch.name} that count here are "
-                     "assumed; their ranges are not in the band")  # fmt: skip
-    return notes
+def _limits(workload: Workload, designs: Designs, time: Durations) -> dict[str, float]:
+    """Return the shares of device time by what it is spent on."""
+    rows, inverse = workload.unique()
+    known = workload.classified
+    seconds = {"measured": float(time.scale[~known].sum())}
+    for name, part in parts(workload.operations(rows), designs).items():
+        seconds[name] = float((part[inverse, 0] * time.scale)[known].sum())
+    total = sum(seconds.values()) or 1.0
+    return {name: value / total for name, value in seconds.items() if value > 0}

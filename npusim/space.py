@@ -2,14 +2,16 @@
 
 A table holds one row a design and launch mode. Its columns are the dotted paths of the axes and
 the totals of a step: ``wall_s`` and ``device_busy_s`` with their bands (``wall_low_s``,
-``wall_high_s`` and so on), ``host_busy_s``, ``host_share``. With several workloads these are sums
-over one step of each, and each workload has columns of its own, ``wall_s[name]``.
+``wall_high_s`` and so on), ``host_busy_s``, ``idle_share``. With several workloads these are sums
+over as many steps of each as are counted, and each workload has columns of its own for one step,
+``wall_s[name]``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -28,6 +30,7 @@ Array = NDArray[np.float64]
 Progress = Callable[[int, int], None]
 
 _BLOCK = 4096
+_SAME = 1e-9
 _MOST = 2_000_000
 TOTALS = ("wall_s", "wall_low_s", "wall_high_s", "device_busy_s", "device_busy_low_s",
           "device_busy_high_s", "host_busy_s")  # fmt: skip
@@ -86,6 +89,11 @@ class Space:
             InputError("axis without values", place=p) for p, v in self.axes.items() if not len(v)
         ]
         errors += [
+            InputError("value given twice", place=p)
+            for p, v in self.axes.items()
+            if len(set(v)) < len(v)
+        ]
+        errors += [
             InputError("unknown launch mode", value=mode, allowed=", ".join(LAUNCHES))
             for mode in self.launch
             if mode not in LAUNCHES
@@ -112,6 +120,7 @@ def sweep(
     workloads: Workload | Sequence[Workload],
     mode: str = "model",
     progress: Progress | None = None,
+    counts: Sequence[int] | None = None,
 ) -> pd.DataFrame:
     """Evaluate every design of a space.
 
@@ -120,11 +129,12 @@ def sweep(
     space : Space
         D designs.
     workloads : Workload or sequence of Workload
-        One step of each is counted.
     mode : {"model", "transfer"}
         How kernel times are predicted, see `npusim.lanes.durations`.
     progress : callable, optional
         Called with (designs done, designs in all).
+    counts : sequence of int, optional
+        How many steps of each workload make the whole (64 decode steps, say); one by default.
 
     Returns
     -------
@@ -146,7 +156,7 @@ def sweep(
     parts, done = [], 0
     tasks = [(launch, block) for launch in space.launch for block in space.designs.blocks(_BLOCK)]
     for launch, block in tasks:
-        parts.append(evaluate(block, chosen, launch, mode))
+        parts.append(evaluate(block, chosen, launch, mode, counts))
         done += len(block)
         if progress is not None:
             progress(done, len(space))
@@ -154,27 +164,36 @@ def sweep(
 
 
 def evaluate(
-    designs: Designs, workloads: Sequence[Workload], launch: str, mode: str = "model"
+    designs: Designs,
+    workloads: Sequence[Workload],
+    launch: str,
+    mode: str = "model",
+    counts: Sequence[int] | None = None,
 ) -> pd.DataFrame:
     """Evaluate designs under one launch mode; see `sweep` for the columns."""
     table = pd.DataFrame({"launch": launch, **designs.columns}, index=range(len(designs)))
     sums: dict[str, Array] = {name: np.zeros(len(designs)) for name in TOTALS}
-    for w in workloads:
+    for w, count in zip(workloads, counts or [1] * len(workloads), strict=True):
         for name, values in _totals(designs, w, launch, mode):
-            sums[name] = sums[name] + values
+            sums[name] = sums[name] + count * values
             if len(workloads) > 1:
                 table[f"{name}[{w.name}]"] = values
     table = table.assign(**sums)
-    table["host_share"] = 1 - (table["device_busy_s"] / table["wall_s"]).clip(upper=1.0)
+    table["idle_share"] = 1 - (table["device_busy_s"] / table["wall_s"]).clip(upper=1.0)
     return table
 
 
-def _totals(designs: Designs, w: Workload, launch: str, mode: str) -> Iterator[tuple[str, Array]]:
+@lru_cache(maxsize=32)
+def _traced(w: Workload) -> tuple[Arch | None, tuple[float, float] | None]:
+    """Return the machine that a workload was traced on, and its band there."""
     traced = traced_arch(w)
-    time = durations(w, designs, mode, traced)
-    factors = band_factors(w, traced) if mode == "model" else None
-    banded = replay_with_band(w, designs, time, launch, factors)
+    return traced, band_factors(w, traced)
 
+
+def _totals(designs: Designs, w: Workload, launch: str, mode: str) -> Iterator[tuple[str, Array]]:
+    traced, factors = _traced(w)
+    time = durations(w, designs, mode, traced)
+    banded = replay_with_band(w, designs, time, launch, factors if mode == "model" else None)
     for quantity in ("wall", "device_busy"):
         for end, r in (("", banded.middle), ("_low", banded.low), ("_high", banded.high)):
             nothing = np.full(len(designs), np.nan)
@@ -223,6 +242,32 @@ def pareto(table: pd.DataFrame, objectives: Sequence[str]) -> pd.DataFrame:
             front.append(int(i))
             kept = np.vstack([kept, row])
     return table.iloc[front]
+
+
+def without_effect(space: Space, table: pd.DataFrame) -> tuple[str, ...]:
+    """Return the axes that never change step time, whatever the others are.
+
+    Parameters
+    ----------
+    space : Space
+    table : DataFrame
+        What `sweep` returned for it.
+
+    Examples
+    --------
+    >>> import npusim as ns
+    >>> space = Space(ns.load_arch("h200"), {"units.count": [66, 132], "host.sync": [1e-6, 2e-6]},
+    ...               ["graph"])
+    >>> without_effect(space, sweep(space, ns.load_workload("paddleocr_vl_decode")))
+    ('units.count',)
+    """
+    sizes = [len(values) for values in space.axes.values()]
+    wall = table["wall_s"].to_numpy().reshape(len(space.launch), *sizes)
+    return tuple(
+        path
+        for i, path in enumerate(space.axes)
+        if sizes[i] > 1 and np.all(np.ptp(wall, axis=i + 1) <= _SAME * wall.min(axis=i + 1))
+    )
 
 
 def best(table: pd.DataFrame, costs: Sequence[str]) -> pd.Series[float]:

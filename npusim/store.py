@@ -36,7 +36,8 @@ def model_version() -> str:
     True
     """
     here = Path(__file__).parent
-    sources = sorted([*(here / "models").glob("*.py"), here / "lanes.py", here / "compare.py"])
+    beside = ("arch.py", "compare.py", "lanes.py", "space.py", "workload.py")
+    sources = sorted([*(here / "models").glob("*.py"), *(here / name for name in beside)])
     digest = hashlib.blake2b(digest_size=6)
     for source in sources:
         digest.update(source.name.encode() + source.read_bytes())
@@ -59,11 +60,28 @@ def arch_id(arch: Arch) -> str:
 
 
 def design_ids(
-    table: pd.DataFrame, arch: Arch, workloads: Sequence[Workload], mode: str, axes: Sequence[str]
+    table: pd.DataFrame,
+    arch: Arch,
+    workloads: Sequence[tuple[Workload, int, Arch | None]],
+    mode: str,
+    axes: Sequence[str],
 ) -> list[str]:
-    """Return the strong id of each row of a sweep."""
-    shared = {"arch": arch_id(arch), "workloads": [w.id for w in workloads], "mode": mode,
-              "model": model_version()}  # fmt: skip
+    """Return the strong id of each row of a sweep.
+
+    Parameters
+    ----------
+    table : DataFrame
+        The designs.
+    arch : Arch
+        What they share.
+    workloads : sequence of (Workload, int, Arch or None)
+        Each with how often it counts and the machine it was traced on, which sets the band and
+        the transferred times.
+    mode : str
+    axes : sequence of str
+    """
+    swept = [(w.id, count, arch_id(t) if t is not None else "") for w, count, t in workloads]
+    shared = {"arch": arch_id(arch), "workloads": swept, "mode": mode, "model": model_version()}
     head = strong_id(shared)
     rows = table[["launch", *axes]].to_dict("records")
     return [strong_id({"shared": head, **{str(k): v for k, v in row.items()}}) for row in rows]

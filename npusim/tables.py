@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -16,18 +16,28 @@ from rich.text import Text
 
 from npusim import units
 from npusim.arch import PARAMETERS, Arch
-from npusim.job import Compared, Outcome
+from npusim.beside import Compared
 from npusim.models import modelled
+from npusim.outcome import Outcome
 from npusim.predict import Result
 from npusim.workload import Workload
 
+_WIDE = 500  # columns: wide enough that rich never cuts a cell
+
 
 def _console() -> Console:
-    return Console(highlight=False, soft_wrap=False)
+    """Return a console that wraps sentences at a terminal and nothing elsewhere."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=_WIDE)
 
 
-def _table(title: str, *columns: str, right: Sequence[str] = (), fold: bool = False) -> Table:
-    """Return an empty table; its first column is never cut, or folds if asked to."""
+def _show(table: Table) -> None:
+    """Print a table as wide as it is: a line that wraps is better than a number that is cut."""
+    Console(highlight=False, width=_WIDE, soft_wrap=True).print(table)
+
+
+def _table(title: str, *columns: str, right: Sequence[str] = ()) -> Table:
+    """Return an empty table."""
     table = Table(
         title=Text(title),
         title_justify="left",
@@ -36,10 +46,8 @@ def _table(title: str, *columns: str, right: Sequence[str] = (), fold: bool = Fa
         header_style="bold",
         title_style="bold",
     )
-    for i, column in enumerate(columns):  # names stay whole, so that they can be copied
-        whole = column in right or (i == 0 and not fold)
-        justify: Literal["right", "left"] = "right" if column in right else "left"
-        table.add_column(column, justify=justify, overflow="fold", no_wrap=whole)
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", no_wrap=True)
     return table
 
 
@@ -65,46 +73,44 @@ def progress(what: str, quiet: bool) -> Iterator[Callable[[int, int], None] | No
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 def inspection(w: Workload, content: dict[str, Any]) -> None:
     """Print what a workload holds."""
-    steps = max(content["steps"], 1)
+    steps, marked = max(content["steps"], 1), content["steps"]
     console = _console()
-    console.print(
-        Text(
-            f"{w.name}: {content['kernels']} operations, {content['steps']} marked steps, "
-            f"{content['distinct_operations']} distinct, {content['layers'] or 'unknown'} layers; "
-            f"{content['device'] or 'device unknown'}"
-        )
-    )
-    console.print(
-        Text(
-            f"wall {_time(content['wall_s'] / steps)} a step, device busy "
-            f"{_time(content['device_busy_s'] / steps)}; the device idles for the host "
-            f"{content['host_share']:.1%} of wall; {content['syncs']} waits"
-        )
-    )
-    table = _table(
-        "device time by kind", "kind", "count", "time", "share", right=("count", "time", "share")
-    )
+    about = [
+        _many(content["kernels"], "operation") + f" ({content['distinct_operations']} distinct)",
+        _many(marked, "marked step") if marked else "no marked steps: the capture counts as one",
+        _many(content["layers"], "layer") if content["layers"] else "layers unknown",
+        content["device"] or "device unknown",
+    ]
+    console.print(Text(f"{w.name}: {', '.join(about)}"))
+    active, wall = content["device_active_s"], content["wall_s"]
+    each = f", {_time(wall / steps)} a step" if steps > 1 else ""
+    idle, waits = f"{content['idle_share']:.1%}", _many(content["syncs"], "wait")
+    device = f"device active {_time(active)}, idle {idle} of wall"
+    console.print(Text(f"wall {_time(wall)}{each}; {device}; {waits}"))
+    for note in content["notes"]:
+        console.print(Text(f"note: {note}"))
+    title = f"device time by kind, {'all steps together' if steps > 1 else 'one step'}"
+    table = _table(title, "kind", "count", "time", "share", right=("count", "time", "share"))
     for kind, entry in content["kinds"].items():
         share = entry["seconds"] / content["device_busy_s"] if content["device_busy_s"] else 0.0
         _add(table, kind, str(entry["count"]), _time(entry["seconds"]), f"{share:.1%}")
-    console.print(table)
-    console.print(
-        Text(f"with kind, FLOP and bytes: {content['classified_busy_share']:.2%} of device time")
-    )
+    _add(table, "sum", str(content["kernels"]), _time(content["device_busy_s"]), "100.0%")
+    _show(table)
+    share = content["classified_busy_share"]
+    console.print(Text(f"with kind, FLOP and bytes: {share:.2%} of device time"))
     for kernel, entry in list(content["unclassified"].items())[:10]:
-        console.print(
-            Text(f"  not classified: {entry['count']} x {kernel[:80]} {_time(entry['seconds'])}")
-        )
+        count, seconds = entry["count"], _time(entry["seconds"])
+        console.print(Text(f"  without FLOP and bytes: {count} x {kernel[:80]}, {seconds}"))
     outside = content["outside_steps"]
     if outside["count"]:
-        console.print(
-            Text(
-                f"left out: {outside['count']} operations outside the marked steps, "
-                f"{_time(outside['seconds'])}"
-            )
-        )
+        left = f"{_many(outside['count'], 'operation')} outside the marked steps"
+        console.print(Text(f"left out: {left}, {_time(outside['seconds'])}"))
 
 
 def replayed(r: Result) -> None:
@@ -135,14 +141,14 @@ def replayed(r: Result) -> None:
     _add(
         table,
         "device waits for host and launch",
-        _time(r.wall_s * r.host_share),
+        _time(r.wall_s * r.idle_share),
         "",
-        f"{r.host_share:.1%}",
+        f"{r.idle_share:.1%}",
     )
     _add(table, "host work", _time(r.host_busy_s), "", f"{r.host_busy_s / r.wall_s:.1%}")
-    console.print(table)
-    limits = ", ".join(f"{name} {share:.1%}" for name, share in r.bound_shares.items())
-    console.print(Text(f"{r.launches:.0f} launches; device time is limited by: {limits}"))
+    _show(table)
+    limits = ", ".join(f"{name} {share:.1%}" for name, share in r.limits.items())
+    console.print(Text(f"{r.launches:.0f} launches; device time goes to: {limits}"))
     _footer(console, r.notes, r.not_modelled)
     console.print(
         Text(
@@ -165,42 +171,27 @@ def _footer(console: Console, notes: Sequence[str], unread: Sequence[str]) -> No
 def swept(outcome: Outcome, folder: Path) -> None:
     """Print the result of a sweep."""
     s, console = outcome.summary, _console()
-    console.print(Text(f"{s['title']}: {s['designs']} designs on {', '.join(s['workloads'])}"))
+    whole = " + ".join(f"{n} x {name}" if n > 1 else name for name, n in s["steps"].items())
+    console.print(Text(f"{s['title']}: {s['designs']} designs on {whole}"))
     if s["question"]:
         console.print(Text(f"question: {s['question']}"))
-    table = _table(
-        "one step",
-        "",
-        "launch",
-        "wall",
-        "band p10-p90",
-        "device busy",
-        "host share",
-        right=("wall", "device busy", "host share"),
-    )
-    rows: list[tuple[str, dict[str, Any]]] = [("best", s["best"]), ("nominal", s["nominal"])]
-    if s["baseline"] is not None:
-        for launch, row in s["baseline"]["predicted"].items():
-            rows.append((f"{s['baseline']['arch']} predicted", {**row, "launch": launch}))
-    for label, row in rows:
-        band = (
-            f"{_time(row['wall_low_s'])} - {_time(row['wall_high_s'])}"
-            if row["wall_low_s"] is not None
-            else ""
-        )
-        _add(
-            table,
-            label,
-            row["launch"],
-            _time(row["wall_s"]),
-            band,
-            _time(row["device_busy_s"]),
-            f"{row['host_share']:.1%}",
-        )
-    console.print(table)
-    for label, row in rows[:2]:
-        axes = ", ".join(f"{p} {units.show(row[p], a['unit'])}" for p, a in s["axes"].items())
+    steps = sum(s["steps"].values())
+    _times(console, s, "one step" if steps == 1 else f"{steps} steps together")
+    for label in ("best", "nominal"):
+        axes = ", ".join(f"{p} {units.show(s[label][p], a['unit'])}" for p, a in s["axes"].items())
         console.print(Text(f"{label}: {axes}"))
+    if s["as_fast"] > 1:
+        console.print(
+            Text(f"{s['as_fast']} designs are as fast as the best; it costs least of them")
+        )
+    if s["best_at_edge"]:
+        console.print(
+            Text(f"the best lies at the edge of {', '.join(s['best_at_edge'])}: look beyond")
+        )
+    if s["no_effect"]:
+        console.print(
+            Text("axes that change nothing for these workloads: " + ", ".join(s["no_effect"]))
+        )
     _beside(console, outcome)
     objectives = ", ".join(s["pareto"]["objectives"])
     console.print(Text(f"Pareto front: {s['pareto']['size']} designs (small {objectives})"))
@@ -208,19 +199,39 @@ def swept(outcome: Outcome, folder: Path) -> None:
     console.print(Text(f"{s['designs']} designs in {s['seconds']:.2f} s; written to {folder}"))
 
 
+def _times(console: Console, s: dict[str, Any], title: str) -> None:
+    """Print the best and the nominal design beside the baseline, predicted and measured."""
+    numbers = ("wall", "band p10-p90", "device busy", "idle")
+    table = _table(title, "", "launch", *numbers, right=numbers)
+    rows: list[tuple[str, dict[str, Any]]] = [("best", s["best"]), ("nominal", s["nominal"])]
+    base = s["baseline"] or {"arch": "", "predicted": {}, "measured_wall_s": {}}
+    for kind, seconds in base["measured_wall_s"].items():
+        if seconds is not None:
+            _add(table, f"{base['arch']} measured, {kind}", "eager", _time(seconds), "", "", "")
+    rows += [
+        (f"{base['arch']} predicted", {**r, "launch": m}) for m, r in base["predicted"].items()
+    ]
+    for label, row in rows:
+        low, high = row["wall_low_s"], row["wall_high_s"]
+        band = f"{_time(low)} - {_time(high)}" if low is not None else ""
+        busy, idle = _time(row["device_busy_s"]), f"{row['idle_share']:.1%}"
+        _add(table, label, row["launch"], _time(row["wall_s"]), band, busy, idle)
+    _show(table)
+
+
 def _beside(console: Console, outcome: Outcome) -> None:
     """Print how the best design stands beside each measured figure."""
     best_id = outcome.summary["best"]["design_id"]
     row = outcome.comparison[outcome.comparison["design_id"] == best_id].iloc[0]
     numbers = ("times faster", "band p10-p90")
-    table = _table("best design beside measurement", "figure", *numbers, right=numbers, fold=True)
+    table = _table("best design beside measurement", "figure", *numbers, right=numbers)
     for column in outcome.comparison.columns:
         if f"{column}, low" not in row:
             continue
         low, high = row[f"{column}, low"], row[f"{column}, high"]
         band = f"{low:.2f} - {high:.2f}" if np.isfinite(low) else ""
         _add(table, str(column), f"{row[column]:.2f}", band)
-    console.print(table)
+    _show(table)
 
 
 def compared(results: Sequence[Compared]) -> None:
@@ -238,12 +249,12 @@ def _compared_sweep(console: Console, c: Compared) -> None:
     for workload, figures in c.summary["times_faster_than"].items():
         numbers = ("slowest", "median", "fastest", "its band")
         title = f"{workload}: times faster than"
-        table = _table(title, "figure", *numbers, right=numbers, fold=True)
+        table = _table(title, "figure", *numbers, right=numbers)
         for name, entry in figures.items():
             low, high = entry["fastest_low"], entry["fastest_high"]
             band = f"{low:.2f} - {high:.2f}" if low is not None else ""
             _add(table, name, *(f"{entry[k]:.2f}" for k in ("slowest", "median", "fastest")), band)
-        console.print(table)
+        _show(table)
 
 
 def _compared_workload(console: Console, c: Compared) -> None:
@@ -253,7 +264,7 @@ def _compared_workload(console: Console, c: Compared) -> None:
         "quantity",
         "launch",
         *numbers,
-        "like for like",
+        "same kernels",
         "source",
         right=numbers,
     )
@@ -265,10 +276,10 @@ def _compared_workload(console: Console, c: Compared) -> None:
             _time(row["value"]),
             _time(row["predicted"]),
             f"{row['error']:+.1%}",
-            "yes" if row["like_for_like"] else "no",
+            "yes" if row["same_kernels"] else "no",
             row["source"],
         )
-    console.print(table)
+    _show(table)
     errors = {
         **({"all": c.summary["kernels"]} if c.summary["kernels"] else {}),
         **c.summary["kinds"],
@@ -286,7 +297,7 @@ def _compared_workload(console: Console, c: Compared) -> None:
             *(f"{v:.1%}" for v in shares),
             f"{e['busy_error']:+.1%}",
         )
-    console.print(table)
+    _show(table)
 
 
 def arch_content(a: Arch) -> dict[str, Any]:
@@ -346,7 +357,7 @@ def arch_list(known: Sequence[Arch]) -> None:
             str(len(a.values)),
             str(assumed),
         )
-    _console().print(table)
+    _show(table)
 
 
 def workload_list(known: Sequence[Workload]) -> None:
@@ -365,7 +376,7 @@ def workload_list(known: Sequence[Workload]) -> None:
             _time(float(w["duration_s"].sum()) / steps),
             f"{w.classified_busy_share:.1%}",
         )
-    _console().print(table)
+    _show(table)
 
 
 def workload(w: Workload, content: dict[str, Any]) -> None:

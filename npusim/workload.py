@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -239,6 +240,10 @@ class Workload:
         inverse : array, shape (K,)
             ``rows[inverse]`` cost the same as all operations.
         """
+        return self._unique
+
+    @cached_property
+    def _unique(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         table = np.column_stack([self.columns[c].astype(np.float64) for c in COST_COLUMNS])
         _, rows, inverse = np.unique(table, axis=0, return_index=True, return_inverse=True)
         return rows, inverse.reshape(-1)
@@ -249,7 +254,7 @@ class Workload:
         numeric = {c: self.columns[c][at] for c in COST_COLUMNS if c not in LABELS}
         return Operations(self.text("kind")[at], self.text("dtype")[at], numeric)
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Hash of everything that a replay can depend on."""
         digest = hashlib.blake2b(digest_size=16)

@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -9,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from npusim import catalog
+from npusim import catalog, units
 from npusim.cli import main
 from tests.kineto_builder import Trace, tensor
 
@@ -200,7 +201,7 @@ def test_an_axis_without_a_model_is_refused_by_name(cli, files):
     result = cli("sweep", files / "unmodelled.yaml", "--no-figures", "--json")
     assert result.exit_code == 0
     (line,) = result.stderr.splitlines()
-    assert line.startswith("refused: gemv.count: no cost model")
+    assert line.startswith("refused axis: gemv.count: no cost model")
     assert list(json.loads(result.stdout)["axes"]) == ["memories.dram.bandwidth"]
 
 
@@ -355,3 +356,37 @@ def test_no_traceback_from_a_process(files, root, command, status, start):
     assert done.stderr.startswith(start)
     assert "Traceback" not in done.stderr
     assert status == 2 or len(done.stderr.splitlines()) == 1
+
+
+def test_settings_that_change_nothing_are_named(cli):
+    arguments = ("replay", "paddleocr_vl_decode", "--arch", "h200", "--launch", "graph", "--json",
+                 "--set", "launch.eager.host=60 us", "--set", "host.sync=9 us")  # fmt: skip
+    result = cli(*arguments)
+    assert result.stderr == "note: changes nothing here: --set launch.eager.host\n"
+    assert json.loads(result.stdout)["no_effect"] == ["launch.eager.host"]
+
+
+def test_a_setting_given_twice_is_refused(cli):
+    twice = ("--set", "host.sync=1 us", "--set", "host.sync=2 us")
+    complaint(cli("replay", "paddleocr_vl_decode", "--arch", "h200", *twice), ["given twice"])
+
+
+def test_output_that_cannot_be_printed_is_one_line(root):
+    command = [sys.executable, "-m", "npusim", "archs"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=root, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr == "error: output: cannot be written: No space left on device\n"
+
+
+@pytest.mark.parametrize("columns", ["40", "60", "300"])
+def test_numbers_are_never_cut_to_fit_a_terminal(cli, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    shown = cli("replay", "paddleocr_vl_decode", "--arch", "h200", "--launch", "graph").stdout
+    told = json.loads(cli("replay", "paddleocr_vl_decode", "--arch", "h200", "--launch", "graph",
+                          "--json").stdout)  # fmt: skip
+    for seconds in (told["wall_s"], told["device_busy_s"], *told["band"]["wall_s"]):
+        assert units.show(seconds, "s") in shown
+    assert "deepseek_ocr_decode_grouped_b16" in cli("workloads").stdout

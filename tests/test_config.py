@@ -352,7 +352,7 @@ def test_axes_are_read_in_si(write):
     assert sweep.axes["units.count"] == (66, 132)
     assert sweep.axes["memories.dram.bandwidth"] == (2e12, 2.25e12, 2.5e12, 2.75e12, 3e12)
     assert sweep.axes["memories.l2.capacity"] == pytest.approx([2.0**20 * 2**i for i in range(9)])
-    assert sweep.workloads == ("paddleocr_vl_decode",)
+    assert sweep.workloads == {"paddleocr_vl_decode": 1}
     assert (sweep.launch, sweep.costs, sweep.baseline) == (("graph",), ("units.count",), "h200")
 
 

@@ -1,22 +1,27 @@
 """The main job: what is asked, what is refused, what is written."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
 from click.testing import CliRunner
 
 import npusim as ns
-from npusim import job, store
+from npusim import catalog, job, store
+from npusim.beside import compare_one
 from npusim.cli import main
 from npusim.errors import InputError
 from npusim.load import load_arch
+from npusim.outcome import run_job, save_outcome
+from npusim.space import Space
 
 
 @pytest.fixture(scope="module")
 def outcome():
     asked = job.read_job("decode_npu", ["paddleocr_vl_decode"], ["queue"], {})
-    return job.run_job(asked, "npusim sweep decode_npu")
+    return run_job(asked, "npusim sweep decode_npu")
 
 
 def test_the_report_machine_sweeps_a_few_thousand_designs_and_names_what_it_cannot():
@@ -26,7 +31,8 @@ def test_the_report_machine_sweeps_a_few_thousand_designs_and_names_what_it_cann
     assert refused == {"memories.l2.capacity", "memories.victim.capacity",
                        "memories.kv_sram.capacity", "gemv.count", "fusion.chain"}  # fmt: skip
     assert asked.baseline.name == "h200"
-    assert [w.name for w in asked.workloads] == ["deepseek_ocr_decode"]
+    page = dict(zip((w.name for w in asked.workloads), asked.counts, strict=True))
+    assert page == {"deepseek_ocr_vision": 1, "deepseek_ocr_prefill": 1, "deepseek_ocr_decode": 64}
 
 
 def test_a_study_is_a_sweep_over_a_machine_it_names():
@@ -58,6 +64,35 @@ def test_best_nominal_and_baseline_are_what_single_replays_give(outcome):
     assert ns.replay(w, arch, "queue").wall_s == pytest.approx(s["best"]["wall_s"], rel=1e-12)
 
 
+def test_axes_that_change_nothing_are_named(outcome):
+    # one decode step in bf16 on this machine is never bound by arithmetic
+    assert outcome.summary["no_effect"] == ["units.count", "matrix.bf16.rate", "vector.fp32.rate"]
+    table = outcome.table
+    assert table["wall_s"].round(15).nunique() == table["memories.dram.bandwidth"].nunique()
+
+
+def test_a_page_is_the_sum_of_its_steps(tmp_path):
+    asked = job.read_job("decode_npu", [], ["queue"], {})
+    few = Space(asked.arch, {"units.count": [60.0, 80.0]}, ["queue"])
+    few = replace(asked, space=few, costs=())
+    row = run_job(few, "").table.iloc[1]
+    names = ("deepseek_ocr_vision", "deepseek_ocr_prefill", "deepseek_ocr_decode")
+    parts = [row[f"wall_s[{name}]"] for name in names]
+    assert row["wall_s"] == pytest.approx(parts[0] + parts[1] + 64 * parts[2])
+    arch = ns.with_value(asked.arch, "units.count", 80.0)
+    for name, part in zip(names, parts, strict=True):
+        assert ns.replay(ns.load_workload(name), arch, "queue").wall_s == pytest.approx(part)
+
+
+def test_measured_pages_are_sums_of_measured_steps(outcome):
+    walls = outcome.summary["baseline"]["measured_wall_s"]
+    w = ns.load_workload("paddleocr_vl_decode")
+    assert walls == {
+        "traced": pytest.approx(w.steps.wall_s.mean()),
+        "unprofiled": pytest.approx(44.548e-3),
+    }
+
+
 def test_the_front_holds_the_best_and_nothing_beaten(outcome):
     front = outcome.summary["pareto"]
     ids = {row["design_id"] for row in front["designs"]}
@@ -74,13 +109,17 @@ def test_ids_change_with_everything_that_changes_the_answer(monkeypatch):
     w, v = ns.load_workload("paddleocr_vl_decode"), ns.load_workload("paddleocr_vl_decode_b8")
     table = pd.DataFrame({"launch": ["graph"], "units.clock": [1e9]})
 
-    def ids(table=table, arch=base, workloads=(w,), mode="model"):
-        return store.design_ids(table, arch, workloads, mode, ["units.clock"])[0]
+    def ids(table=table, arch=base, workload=w, count=1, traced=base, mode="model"):
+        swept = [(workload, count, traced)]
+        return store.design_ids(table, arch, swept, mode, ["units.clock"])[0]
 
     different = [
         ids(),
         ids(arch=other),
-        ids(workloads=(v,)),
+        ids(workload=v),
+        ids(count=64),
+        ids(traced=other),
+        ids(traced=None),
         ids(mode="transfer"),
         ids(table=table.assign(launch="queue")),
         ids(table=table.assign(**{"units.clock": 2e9})),
@@ -93,7 +132,7 @@ def test_ids_change_with_everything_that_changes_the_answer(monkeypatch):
 
 
 def test_what_is_written_reads_back(outcome, tmp_path):
-    job.save_outcome(outcome, tmp_path, figures=False)
+    save_outcome(outcome, tmp_path, figures=False)
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "comparison.csv", "pareto.csv", "results.parquet", "summary.json"]  # fmt: skip
     table, about = store.load_results(tmp_path)
@@ -102,14 +141,44 @@ def test_what_is_written_reads_back(outcome, tmp_path):
     assert json.loads((tmp_path / "summary.json").read_text()) == outcome.summary
     assert len(pd.read_csv(tmp_path / "pareto.csv")) == outcome.summary["pareto"]["size"]
     assert len(pd.read_csv(tmp_path / "comparison.csv")) == len(outcome.table)
-    compared = job.compare_one(tmp_path)
+    compared = compare_one(tmp_path)
     figures = compared.summary["times_faster_than"]["paddleocr_vl_decode"]
-    name = "NVIDIA H200, graph, wall (published)"
+    name = "NVIDIA H200, graph, wall (unprofiled)"
     assert figures[name]["fastest"] == pytest.approx(2.3608e-3 / outcome.table["wall_s"].min())
 
 
+def test_a_folder_holds_one_sweep(outcome, tmp_path):
+    (tmp_path / "roofline.png").write_text("of an earlier sweep")
+    (tmp_path / "notes.txt").write_text("mine")
+    save_outcome(outcome, tmp_path, figures=False)
+    assert not (tmp_path / "roofline.png").exists()
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_a_sweep_that_cannot_be_written_leaves_nothing(outcome, tmp_path):
+    (tmp_path / "pareto.csv").mkdir()
+    with pytest.raises(InputError, match="is a folder where a file would be written"):
+        save_outcome(outcome, tmp_path, figures=False)
+    assert [p.name for p in tmp_path.iterdir()] == ["pareto.csv"]
+
+
+def test_paths_are_looked_for_beside_the_file_that_names_them(tmp_path, monkeypatch):
+    text = catalog.find("studies", "bandwidth").read_text()
+    (tmp_path / "mine.yaml").write_bytes(catalog.find("archs", "decode_npu").read_bytes())
+    (tmp_path / "w.parquet").write_bytes(
+        catalog.find("workloads", "paddleocr_vl_decode").read_bytes()
+    )
+    named = text.replace("arch: decode_npu", "arch: mine.yaml")
+    named = named.replace("deepseek_ocr_decode_grouped, ", "").replace(
+        "paddleocr_vl_decode, paddleocr_vl_decode_b32", "w.parquet")  # fmt: skip
+    (tmp_path / "study.yaml").write_text(named)
+    asked = job.read_job(str(tmp_path / "study.yaml"), [], [], {})
+    assert asked.arch.name == "mine"
+    assert [w.name for w in asked.workloads] == ["paddleocr_vl_decode"]
+
+
 def test_a_workload_is_compared_with_its_own_trace():
-    summary = job.compare_one(__import__("pathlib").Path("paddleocr_vl_decode")).summary
+    summary = compare_one(Path("paddleocr_vl_decode")).summary
     first = summary["steps"][0]
     w = ns.load_workload("paddleocr_vl_decode")
     assert first["value"] == pytest.approx(w.steps.wall_s.mean())

@@ -2,14 +2,15 @@
 
 import numpy as np
 import pytest
-from builder import timed, workload
 from hypothesis import given
 from hypothesis import strategies as st
 
 import npusim as ns
+from npusim import lanes
 from npusim.arch import Designs
 from npusim.errors import InputError
 from npusim.lanes import durations, replay
+from tests.builder import timed, workload
 
 US = 1e-6
 
@@ -54,7 +55,7 @@ def test_a_chain_by_hand(machine, launch, wall, host):
     assert result.wall_s[0] == pytest.approx(wall * US)
     assert result.host_busy_s[0] == pytest.approx(host * US)
     assert result.device_busy_s[0] == pytest.approx(60 * US)
-    assert result.host_share[0] == pytest.approx(1 - 60 / wall)
+    assert result.idle_share[0] == pytest.approx(1 - 60 / wall)
 
 
 # eager: the host waits from 6 until 17, issues at 22 and 27: 24-44, 45-75.
@@ -136,6 +137,29 @@ def test_slower_kernels_never_shorten_a_step(machine, rows, launch):
     time = durations(w, designs)
     quick, slow = (replay(w, designs, time.scaled(f), launch).wall_s[0] for f in (1.0, 1.3))
     assert slow >= quick - 1e-15
+
+
+@given(rows=rows, launch=st.sampled_from(["graph", "queue"]), steps=st.integers(1, 3))
+def test_the_sum_for_one_stream_is_what_the_walk_gives(machine, rows, launch, steps):
+    order = sorted(i % steps for i in range(len(rows)))
+    if len(set(order)) < steps:
+        return
+    one = [{**row, "stream": 7, "step": step} for row, step in zip(rows, order, strict=True)]
+    w = workload(*one, wall=(1.0,) * steps)
+    designs = Designs(machine, {"host.sync": np.array([1e-9, 3e-6]),
+                                "launch.graph.interval": np.array([5e-4, 5e-7])})  # fmt: skip
+    time = durations(w, designs)
+    walked = lanes._lanes(w, designs, time, slice(0, 2), launch)
+    summed = replay(w, designs, time, launch)
+    assert summed.wall_s * steps == pytest.approx(walked[0])
+    assert summed.host_busy_s * steps == pytest.approx(walked[1])
+
+
+def test_copies_start_after_their_own_latency(machine):
+    slow = ns.with_value(machine, "launch.eager.copy_latency", 9e-6)
+    w = workload({**timed(10 * US, host_s=5 * US), "kind": "memcpy"})
+    assert run(w, slow, "eager").wall_s[0] == pytest.approx(24 * US)
+    assert run(w, slow, "graph").wall_s[0] == pytest.approx(43 * US)
 
 
 @pytest.mark.parametrize("launch", ["eager", "graph", "queue"])

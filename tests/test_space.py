@@ -3,13 +3,13 @@
 import numpy as np
 import pandas as pd
 import pytest
-from builder import timed, workload
 from hypothesis import given
 from hypothesis import strategies as st
 
 import npusim as ns
 from npusim.errors import InputError, InputErrors
 from npusim.space import Space, best, pareto, sweep, unmodelled
+from tests.builder import timed, workload
 
 
 def test_a_space_holds_every_combination_once():
@@ -33,7 +33,7 @@ def test_a_row_of_a_sweep_equals_the_same_design_alone(mode):
         for path in axes:
             arch = ns.with_value(arch, path, row[path])
         alone = ns.replay(w, arch, row["launch"], mode)
-        for name in ("wall_s", "device_busy_s", "host_busy_s", "host_share"):
+        for name in ("wall_s", "device_busy_s", "host_busy_s", "idle_share"):
             assert row[name] == pytest.approx(getattr(alone, name), rel=1e-12)
         if alone.band is not None:
             assert (row["wall_low_s"], row["wall_high_s"]) == pytest.approx(alone.band.wall_s)

@@ -9,7 +9,7 @@ from npusim.importers.work import Launch, Work
 RULES = {**products.RULES, **streams.RULES}
 
 # Kernels that help the main one of an operator; they do not carry its FLOP a second time.
-_HELPERS = {"splitk_reduce", "attention_combine", "setup"}
+HELPERS = {"splitk_reduce", "attention_combine", "setup"}
 
 
 def describe(call: Call | None, launch: Launch) -> Work:
@@ -20,7 +20,7 @@ def describe(call: Call | None, launch: Launch) -> Work:
     rule = RULES.get(call.name) if call is not None else None
     if call is None or rule is None:
         return Work(named, basis="name" if named != "unknown" else "none")
-    work = _helper(named, call, launch) if named in _HELPERS else rule(call, launch)
+    work = _helper(named, call, launch) if named in HELPERS else rule(call, launch)
     return work if work is not None else Work(named, basis="name" if named != "unknown" else "none")
 
 

@@ -10,8 +10,9 @@ import re
 from functools import lru_cache
 
 _LIBRARIES = (
-    (r"Memcpy|Memset|hipMemcpy|CopyDeviceTo|fillBuffer", "runtime"),
+    (r"Memcpy|Memset|hipMemcpy|CopyDeviceTo|fillBuffer|^\[CUDA mem|^mem(cpy|set)\b", "runtime"),
     (r"flash::|flash_fwd|flash_bwd|FlashAttn|fmha_v\d", "FlashAttention"),
+    (r"mcdnn", "mcDNN"),
     (r"cudnn", "cuDNN"),
     (r"nvjet|cublas|gemvx|gemv2[NT]|gemmk1|gemmSN|splitKreduce|dot_kernel|reduce_1Block|_xmma_",
      "cuBLAS"),
@@ -23,22 +24,24 @@ _LIBRARIES = (
     (r"at::native|at::cuda|softmax_warp|elementwise_kernel|convolve_sgemm|compute_cuda_kernel",
      "ATen"),
     (r"cutlass", "CUTLASS"),
+    (r"^(void )?phi::", "PaddlePaddle"),
 )  # fmt: skip
 
 _KINDS = (
-    (r"^Memcpy|CopyDeviceTo|hipMemcpy", "memcpy"),
-    (r"^Memset|fillBuffer", "memset"),
-    (r"^triton_", "fused"),
+    (r"^Memcpy|CopyDeviceTo|hipMemcpy|^\[CUDA memcpy|^memcpy\b", "memcpy"),
+    (r"^Memset|fillBuffer|^\[CUDA memset|^memset\b", "memset"),
+    (r"^triton_|^fused_\w*_\d{10,}$", "fused"),
     (r"splitkv_combine|lean_reduction|splitkv_reduce", "attention_combine"),
-    (r"splitKreduce|splitk_reduce|reduce_1Block", "splitk_reduce"),
+    (r"splitKreduce|splitk_reduce|splitk_combine|reduce_1Block", "splitk_reduce"),
     (r"flash_fwd|flash_fprop|fmha|attention|mha_fwd|sdpa", "attention"),
     (r"nccl|rccl", "collective"),
     (r"prepare_grouped_gemm|[Cc]omputeOffsets|nchwToNhwc|nhwcToNchw|precompute_indices", "setup"),
     (r"implicit_gemm|implicit_convolve|precomputed_convolve|convolve_|conv2d|winograd", "conv"),
+    (r"tensorop_\w+fprop", "conv"),
     (r"gemvx|gemv|dot_kernel", "gemv"),
     (r"nvjet|gemm|Cijk_|_mm_|matmul|cutlass.*Kernel|device_kernel.*grouped", "gemm"),
     (r"layer_norm|LayerNorm|RmsNorm|rms_norm|RMSNorm", "norm"),
-    (r"softmax|SoftMax", "softmax"),
+    (r"softmax|SoftMax|Softmax", "softmax"),
     (r"topk|TopK", "topk"),
     (r"bitonicSort|radixSort|RadixSort|sort", "sort"),
     (r"DeviceScan|DeviceSelect|DeviceCompact|scan_|write_indices|cumsum", "scan"),

@@ -11,7 +11,7 @@ import gzip
 import math
 import re
 import zlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -186,12 +186,9 @@ class _Capture:
         marked = [span for name, span in marks if not name.startswith("Profiler")]
         self.steps = sorted(marked or [span for _, span in marks])  # one's own marks come first
         self.waits.sort(key=lambda e: e.ts or 0.0)
-        calls = _operators_of(operators, runtime)
-        launches = {c: e for e in runtime if (c := _correlation(e)) is not None}
-        shared: dict[int, int] = defaultdict(int)
-        for e in device:
-            if (c := _correlation(e)) is not None:
-                shared[c] += 1
+        shared = Counter(c for e in device if (c := _correlation(e)) is not None)
+        launches = {c: e for e in runtime if (c := _correlation(e)) in shared}
+        calls = _operators_of(operators, list(launches.values()))
         for e in device:
             c = _correlation(e)
             launch = launches.get(c) if c is not None else None
@@ -212,25 +209,39 @@ def _correlation(e: _Event) -> int | None:
     return value if isinstance(value, int) else None
 
 
-def _operators_of(operators: list[_Event], runtime: list[_Event]) -> dict[int, Call]:
-    """Return the innermost operator around each runtime call, by the identity of the call."""
+def _operators_of(operators: list[_Event], launches: list[_Event]) -> dict[int, Call]:
+    """Return the innermost operator around each launch, by the identity of the launch.
+
+    Most operators launch nothing (views, allocations): arguments are read only of those that do.
+    """
     threads: dict[tuple[str, str], list[tuple[float, int, _Event]]] = defaultdict(list)
-    for order, events in enumerate((operators, runtime)):
+    for order, events in enumerate((operators, launches)):
         for e in events:
             threads[str(e.pid), str(e.tid)].append((e.ts or 0.0, order, e))
     found: dict[int, Call] = {}
+    read: dict[int, Call] = {}
     for timeline in threads.values():
         timeline.sort(key=lambda t: (t[0], t[1], -(t[2].dur or 0.0)))
-        stack: list[tuple[float, Call]] = []
+        stack: list[tuple[float, _Event]] = []
         for at, order, e in timeline:
             while stack and stack[-1][0] < at:
                 stack.pop()
             if order == 0:
-                parents = tuple(call for _, call in stack)
-                stack.append((at + (e.dur or 0.0), read_call(str(e.name), e.args, parents)))
+                stack.append((at + (e.dur or 0.0), e))
             elif stack:
-                found[id(e)] = stack[-1][1]
+                found[id(e)] = _call([operator for _, operator in stack], read)
     return found
+
+
+def _call(stack: list[_Event], read: dict[int, Call]) -> Call:
+    """Return the innermost of nested operators, reading each only once."""
+    parents: tuple[Call, ...] = ()
+    for e in stack:
+        call = read.get(id(e))
+        if call is None:
+            call = read[id(e)] = read_call(str(e.name), e.args, parents)
+        parents = (*parents, call)
+    return parents[-1]
 
 
 def _steps(c: _Capture) -> tuple[list[Step], dict[str, Any]]:
@@ -267,7 +278,8 @@ def _step(group: list[_Operation], span: tuple[float, float], waits: list[_Event
     start, stop = span
     calls = [o.call for o in group]
     launches = [_launch(o.event) for o in group]
-    works = with_neighbours([describe(c, k) for c, k in zip(calls, launches, strict=True)], calls)
+    alone = [describe(c, k) for c, k in zip(calls, launches, strict=True)]
+    works = with_neighbours(alone, calls, [k.blocks for k in launches])
     known = np.array([o.launch is not None for o in group])
     issued = np.array([_span(o.launch or o.event) for o in group])
     done = np.array([_span(o.event)[1] for o in group])

@@ -5,13 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from npusim.importers.describe import HELPERS
 from npusim.importers.products import with_router
 from npusim.importers.tensors import Call
 from npusim.importers.work import Work
 
+_AMOUNTS = ("flop", "read_weight", "read_kv", "read_activation", "write_kv", "write_activation")
 
-def with_neighbours(works: Sequence[Work], calls: Sequence[Call | None]) -> list[Work]:
-    """Return the works of a step: experts as its router chose them, the KV cache as it grows.
+
+def with_neighbours(
+    works: Sequence[Work], calls: Sequence[Call | None], blocks: Sequence[int]
+) -> list[Work]:
+    """Return the works of a step as its operations together do them.
+
+    An operator that launches several kernels shares its work among them; experts are those that
+    the router chose; a concatenation may make the KV cache grow.
 
     Parameters
     ----------
@@ -19,7 +27,10 @@ def with_neighbours(works: Sequence[Work], calls: Sequence[Call | None]) -> list
         What each operation of a step does, taken alone.
     calls : sequence of Call or None
         The operator that launched each.
+    blocks : sequence of int
+        Thread blocks of each, 0 if unknown.
     """
+    works = _shared(works, calls, blocks)
     routed: list[Work] = []
     router: dict[int, tuple[int, int]] = {}  # experts -> (tokens, experts a token)
     for work, call in zip(works, calls, strict=True):
@@ -34,6 +45,24 @@ def with_neighbours(works: Sequence[Work], calls: Sequence[Call | None]) -> list
         _as_cache(w) if _grows(w, call, caches, lengths) else w
         for w, call in zip(routed, calls, strict=True)
     ]
+
+
+def _shared(
+    works: Sequence[Work], calls: Sequence[Call | None], blocks: Sequence[int]
+) -> list[Work]:
+    """Share the work of a call among the kernels that do the same for it, by thread blocks."""
+    groups: dict[tuple[int, str], list[int]] = {}
+    for i, (work, call) in enumerate(zip(works, calls, strict=True)):
+        if call is not None and work.basis == "shape" and work.kind not in HELPERS:
+            groups.setdefault((id(call), work.kind), []).append(i)
+    found = list(works)
+    for members in groups.values():
+        total = sum(blocks[i] for i in members)
+        for i in members if len(members) > 1 else ():
+            share = blocks[i] / total if total else 1 / len(members)
+            amounts = {name: getattr(works[i], name) * share for name in _AMOUNTS}
+            found[i] = replace(works[i], **amounts)
+    return found
 
 
 def _grows(

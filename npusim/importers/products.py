@@ -110,6 +110,9 @@ def with_router(work: Work, tokens: int, chosen: int) -> Work:
     return replace(work, read_weight=work.read_weight * hit / hit_before)
 
 
+_MAY_BE_TRANSPOSED = ("aten::convolution", "aten::_convolution")
+
+
 def _conv(padding: int, stride: int, dilation: int) -> Rule:
     """Return the rule of a convolution whose settings stand at these positions."""
 
@@ -125,7 +128,8 @@ def _conv(padding: int, stride: int, dilation: int) -> Rule:
             return given * len(size) if len(given) == 1 else given
 
         p, s, d = setting(padding, 0), setting(stride, 1), setting(dilation, 1)
-        if min(len(p), len(s), len(d)) < len(size) or 0 in s:
+        transposed = "True" in call.values[6:7] and call.name in _MAY_BE_TRANSPOSED
+        if min(len(p), len(s), len(d)) < len(size) or 0 in s or transposed:
             return None
         out = [(size[i] + 2 * p[i] - d[i] * (kernel[i] - 1) - 1) // s[i] + 1
                for i in range(len(size))]  # fmt: skip
@@ -143,7 +147,15 @@ def _conv(padding: int, stride: int, dilation: int) -> Rule:
 
 _SDPA = "aten::scaled_dot_product_attention"
 _HEADS_SECOND_TO_LAST = ("flash_attn::", "aten::_flash_attention", "aten::_efficient_attention")
-_CAUSAL_POSITION = 5
+# Position of the flag that makes attention causal among the inputs of each operator.
+_CAUSAL = {
+    _SDPA: 5,
+    "aten::_scaled_dot_product_flash_attention": 4,
+    "aten::_scaled_dot_product_cudnn_attention": 6,
+    "aten::_scaled_dot_product_efficient_attention": 6,
+    "aten::_flash_attention_forward": 8,
+    "aten::_cudnn_attention_forward": 10,
+}
 
 
 def _attention(call: Call, _: Launch) -> Work | None:
@@ -157,15 +169,14 @@ def _attention(call: Call, _: Launch) -> Work | None:
     swap = outer is None and call.name.startswith(_HEADS_SECOND_TO_LAST)
     batch, heads, queries, size = _heads_first(q.shape, swap)
     kv_heads, length = _heads_first(key.shape, swap)[1:3]
-    causal = outer is not None and outer.values[_CAUSAL_POSITION : _CAUSAL_POSITION + 1] == (
-        "True",
-    )
+    flag = _CAUSAL.get(source.name, len(source.values))
     pairs = queries * length
-    if causal and queries == length:
-        pairs = queries * (queries + 1) // 2
+    if source.values[flag : flag + 1] == ("True",):  # query i sees the first i + 1 keys
+        seen = min(queries, length)
+        pairs = seen * (seen + 1) // 2 + (queries - seen) * length
     stored = key.nbytes + value.nbytes
     is_cache = queries == 1 and length > 1
-    mask = sum(x.nbytes for x in t[3:4])
+    mask = sum(x.nbytes for x in t[3:4]) if outer is not None else 0.0
     return Work("attention", q.dtype, batch=batch, m=queries, n=length, k=size, heads=heads,
                 kv_heads=kv_heads, flop=4.0 * batch * heads * pairs * size,
                 read_kv=stored if is_cache else 0.0,

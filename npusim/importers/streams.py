@@ -77,29 +77,31 @@ _OPAQUE = re.compile(r"OpaqueType<(\d{1,2})u?>")
 def _cat(call: Call, launch: Launch) -> Work | None:
     """Return a concatenation; the profiler gives no type for lists, the kernel's name a size."""
     t = call.tensors
-    if not t:
-        return None
     size = _OPAQUE.search(launch.kernel)
-    scale = int(size[1]) / t[0].itemsize if size else 1.0
-    moved = scale * sum(x.elements * x.itemsize for x in t)
-    name = {1: "int8", 2: "bf16", 4: "fp32", 8: "int64"}.get(int(size[1]) if size else 2, "bf16")
+    if not t or size is None:
+        return None
+    moved = float(int(size[1]) * sum(x.elements for x in t))
+    name = {1: "int8", 2: "bf16", 4: "fp32", 8: "int64"}.get(int(size[1]), "unknown")
     largest = max(t, key=lambda x: x.elements)
     return _stream("cat", name, largest.shape, 0.0, read=moved, write=moved)
 
 
-def _reduction(flop_each: float, kind: str = "reduction", out_bytes: int | None = None) -> Rule:
-    """Return the rule of a reduction over the dimensions its second input lists (or all)."""
+def _reduction(flop_each: float, out_bytes: int | None = None, dims: int = 1) -> Rule:
+    """Return the rule of a reduction over the dimensions that an input lists (or all).
+
+    `dims` is the position of that input: norms have their order before it.
+    """
 
     def rule(call: Call, _: Launch) -> Work | None:
         t = call.tensors
         if not t:
             return None
         x = t[0]
-        axes = [a for a in call.numbers(1) if -len(x.shape) <= a < len(x.shape)]
+        axes = [a for a in call.numbers(dims) if -len(x.shape) <= a < len(x.shape)]
         length = math.prod(x.shape[a] for a in axes) if axes else x.elements
         results = x.elements / length if length else 0.0
         item = out_bytes if out_bytes is not None else x.itemsize
-        return _stream(kind, x.dtype, x.shape, flop_each * x.elements, read=x.nbytes,
+        return _stream("reduction", x.dtype, x.shape, flop_each * x.elements, read=x.nbytes,
                        write=results * item)  # fmt: skip
 
     return rule
@@ -151,8 +153,6 @@ def _gather_rows(call: Call, _: Launch) -> Work | None:
         return None
     table, index = t[0], t[1]
     width = 1 if call.name == "aten::gather" else table.shape[-1] if table.shape else 1
-    if call.name == "aten::gather" and len(t) > 2:
-        width = 1
     elements = index.elements * width
     moved = float(elements * table.itemsize)
     is_weight = call.within("aten::embedding") is not None
@@ -187,12 +187,21 @@ def _index_add(call: Call, _: Launch) -> Work | None:
                    read=index.nbytes + 2 * source.nbytes, write=source.nbytes)  # fmt: skip
 
 
-def _scatter(call: Call, _: Launch) -> Work | None:
-    """Return scatter and index_put: the values written, and what says where."""
+def _scatter(call: Call, launch: Launch) -> Work | None:
+    """Return scatter and index_put: the values written, and what says where.
+
+    The index of index_put is not recorded. Where one value is written to many places, the grid
+    tells how many at most.
+    """
     t = call.tensors
     if len(t) < 2:
         return None
     smallest = min(t[1:], key=lambda x: x.elements)
+    if not smallest.shape:
+        elements = min(t[0].elements, max(launch.blocks * launch.threads * 4, 1))
+        moved = float(elements * t[0].itemsize)
+        return _stream("scatter", t[0].dtype, (elements,), 0.0, read=8.0 * elements, write=moved,
+                       basis="launch")  # fmt: skip
     written = float(smallest.elements * t[0].itemsize)
     return _stream("scatter", t[0].dtype, smallest.shape, 0.0,
                    read=sum(x.nbytes for x in t[1:]), write=written)  # fmt: skip
@@ -236,8 +245,10 @@ def _table() -> dict[str, Rule]:
     for name in ("eq", "ne", "gt", "ge", "lt", "le", "logical_and", "logical_or", "logical_not",
                  "isnan", "isinf"):  # fmt: skip
         rules[name] = _pointwise(1, out_bytes=1)
-    for name in ("mean", "sum", "amax", "amin", "max", "min", "prod", "norm", "linalg_vector_norm"):
+    for name in ("mean", "sum", "amax", "amin", "max", "min", "prod"):
         rules[name] = _reduction(1)
+    for name in ("norm", "linalg_vector_norm"):
+        rules[name] = _reduction(2, dims=2)
     for name, size in (("argmax", 8), ("argmin", 8), ("all", 1), ("any", 1)):
         rules[name] = _reduction(1, out_bytes=size)
     return {"aten::" + name: rule for name, rule in rules.items()}

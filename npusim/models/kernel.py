@@ -32,9 +32,22 @@ def kernel_time(operations: Operations, designs: Designs) -> NDArray[np.float64]
     return floor_time(operations, designs) + busy
 
 
+def parts(operations: Operations, designs: Designs) -> dict[str, NDArray[np.float64]]:
+    """Return what each operation's time is made of, each (U, D) [s]; the sum is `kernel_time`.
+
+    Memory counts where it takes longer than the arithmetic beside it, and the other way round.
+    """
+    compute, memory = compute_time(operations, designs), memory_time(operations, designs)
+    longer = memory >= compute
+    return {
+        "floor": floor_time(operations, designs),
+        "memory": np.where(longer, memory, 0.0),
+        "compute": np.where(longer, 0.0, compute),
+    }
+
+
 def bound(operations: Operations, designs: Designs) -> NDArray[np.object_]:
-    """Return which of `BOUNDS` takes most of each operation's time, shape (U, D)."""
-    parts = np.stack([floor_time(operations, designs), memory_time(operations, designs),
-                      compute_time(operations, designs)])  # fmt: skip
-    names: NDArray[np.object_] = np.array(BOUNDS, dtype=object)[np.argmax(parts, axis=0)]
+    """Return which of `BOUNDS` is the largest part of each operation's time, shape (U, D)."""
+    stacked = np.stack([parts(operations, designs)[name] for name in BOUNDS])
+    names: NDArray[np.object_] = np.array(BOUNDS, dtype=object)[np.argmax(stacked, axis=0)]
     return names

@@ -28,6 +28,7 @@ LAUNCHES = ("eager", "graph", "queue")
 PARAMETERS = (
     "launch.eager.host",
     "launch.eager.latency",
+    "launch.eager.copy_latency",
     "launch.eager.interval",
     "launch.graph.submit",
     "launch.graph.interval",
@@ -48,8 +49,9 @@ class LaunchCost:
         Whether the host issues every operation (else one submission a piece).
     waits : bool
         Whether the host has to wait for results in the middle of a step.
-    submit : array
-        From the host's call to the first operation.
+    submit, copy : array
+        From the host's call to the first operation; to the start of a copy, where each operation
+        is issued by itself.
     interval : array
         Device idle between two operations.
     """
@@ -57,6 +59,7 @@ class LaunchCost:
     per_operation: bool
     waits: bool
     submit: Array
+    copy: Array
     interval: Array
 
 
@@ -75,9 +78,9 @@ def launch_cost(launch: str, designs: Designs) -> LaunchCost:
     [3e-05]
     """
     if launch == "eager":
-        return LaunchCost(True, True, designs["launch.eager.latency"],
-                          designs["launch.eager.interval"])  # fmt: skip
+        names = ("latency", "copy_latency", "interval")
+        return LaunchCost(True, True, *(designs[f"launch.eager.{name}"] for name in names))
     if launch not in LAUNCHES:
         raise InputError("unknown launch mode", value=launch, allowed=", ".join(LAUNCHES))
-    return LaunchCost(False, launch == "graph", designs[f"launch.{launch}.submit"],
-                      designs[f"launch.{launch}.interval"])  # fmt: skip
+    submit, interval = (designs[f"launch.{launch}.{name}"] for name in ("submit", "interval"))
+    return LaunchCost(False, launch == "graph", submit, submit, interval)

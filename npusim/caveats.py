@@ -1,0 +1,91 @@
+"""What a reader should know before using a prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from npusim.arch import Arch, Designs
+from npusim.models import modelled
+from npusim.models.roofline import MATRIX_KINDS, unit_of
+from npusim.units import show
+from npusim.workload import Workload
+
+_SLIGHT = 5e-4
+_PASSED_ON = 0.5
+
+
+def not_modelled(arch: Arch) -> tuple[str, ...]:
+    """Return the parameters of a machine that no cost model reads.
+
+    >>> import npusim as ns
+    >>> "gemv.count" in not_modelled(ns.load_arch("decode_npu"))
+    True
+    """
+    known = modelled()
+    return tuple(path for path in arch.values if path not in known)
+
+
+def notes(
+    workload: Workload, arch: Arch, launch: str, mode: str, traced: Arch | None
+) -> Iterator[str]:
+    """Yield what limits a prediction, the gravest first, one sentence each."""
+    missing = 1 - workload.classified_busy_share
+    if missing > _PASSED_ON:
+        yield (
+            f"NOT A PREDICTION: {missing:.1%} of device time has no shapes (a graph or compiled "
+            "replay?) and is carried over from the traced machine as measured"
+        )
+    elif missing > _SLIGHT:
+        yield f"{missing:.1%} of device time has no shapes and is carried over as measured"
+    yield from _about_host(workload, arch, launch)
+    if mode == "transfer":
+        yield "no error band: measured times are carried over, scaled by the ratio of the models"
+    elif traced is None:
+        device = workload.meta.get("device") or "not named in the trace"
+        yield f"no error band: no shipped machine lists the traced device ({device})"
+    elif missing > 1 - _SLIGHT:
+        yield "no error band: no operation has shapes to compare"
+    yield from _about_machine(workload, arch)
+
+
+def _about_host(workload: Workload, arch: Arch, launch: str) -> Iterator[str]:
+    if launch == "eager" and workload.meta.get("host") == "measured":
+        yield "host times are those of the trace, profiler included"
+    elif launch == "eager":
+        path = "launch.eager.host"
+        low, high = (show(x, "s") for x in (arch.provenance[path].low, arch.provenance[path].high))
+        yield (
+            f"the trace has no host: every launch costs {path} = {show(arch[path], 's')}, "
+            f"believed between {low} and {high}; the band does not hold that"
+        )
+    if not workload.meta.get("marked_steps"):
+        yield "no step is marked in the trace: the whole capture counts as one"
+    waits = int(workload["sync"].sum())
+    if launch == "graph" and waits > len(workload.steps):
+        pieces = waits / len(workload.steps)
+        yield f"the program waits for the device {pieces:.0f} times a step: as many graphs"
+    if launch == "queue" and waits > len(workload.steps):
+        pieces = waits / len(workload.steps)
+        yield (
+            f"the program waits for the device {pieces:.0f} times a step: a queue is taken to "
+            "decide what comes next on the device, without the host"
+        )
+
+
+def _about_machine(workload: Workload, arch: Arch) -> Iterator[str]:
+    used = [p for path, p in arch.provenance.items() if path in modelled()]
+    assumed = sum(p.kind == "assumed" for p in used)
+    if assumed:
+        yield (
+            f"{assumed} of the {len(used)} values of {arch.name} that count here are assumed; "
+            "their ranges are not in the band"
+        )
+    designs, total = Designs(arch), float(workload["flop"].sum())
+    for dtype in workload.labels["dtype"]:
+        rows = workload.mask("kind", *MATRIX_KINDS) & workload.mask("dtype", dtype)
+        share = float(workload["flop"][rows].sum()) / total if total else 0.0
+        if share > _SLIGHT and unit_of("gemm", dtype, designs) == "vector":
+            yield (
+                f"{share:.1%} of the FLOP are matrix products in {dtype}, for which {arch.name} "
+                "gives no matrix rate: computed at the fp32 vector rate"
+            )

@@ -1,0 +1,118 @@
+"""Steps from timed device operations, for formats that say little of what launched them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+
+import numpy as np
+
+from npusim.importers.assembly import Operation, Step
+from npusim.importers.describe import describe
+from npusim.importers.host_lane import host_lane
+from npusim.importers.work import Launch, Work
+
+Time = int | Decimal
+Span = tuple[Time, Time]
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """One device operation, its times in the unit of the file so that none of them is rounded.
+
+    Attributes
+    ----------
+    call : tuple of two times, optional
+        Start and end of the runtime call that launched it.
+    """
+
+    launch: Launch
+    start: Time
+    duration: Time
+    work: Work
+    stream: int = 0
+    registers: int = 0
+    shared_memory: float = 0.0
+    call: Span | None = None
+    group: str = ""
+
+
+def named_work(launch: Launch) -> Work:
+    """Return what a kernel's name tells; a fill of unknown size has no bytes to claim.
+
+    >>> named_work(Launch("__amd_rocclr_fillBufferAligned")).basis
+    'name'
+    """
+    work = describe(None, launch)
+    return replace(work, basis="name") if work.basis == "launch" and not launch.nbytes else work
+
+
+def span_of(operations: Sequence[Timed]) -> Span:
+    """Return the first launch, or start where none is known, and the last end."""
+    first = min(o.call[0] if o.call is not None else o.start for o in operations)
+    return first, max(o.start + o.duration for o in operations)
+
+
+def step_of(
+    operations: Sequence[Timed],
+    per_second: int,
+    span: Span | None = None,
+    waits: Sequence[Span] = (),
+) -> Step:
+    """Return one step.
+
+    Parameters
+    ----------
+    operations : sequence of Timed
+        In issue order, at least one.
+    per_second : int
+        Ticks of the file's clock in a second.
+    span : tuple of two times, optional
+        The step on that clock; by default from the first launch to the last end.
+    waits : sequence of tuples of two times
+        Synchronisation calls of the host.
+    """
+    start, stop = span or span_of(operations)
+
+    def seconds(time: Time) -> float:
+        return float(time - start) / per_second
+
+    lane = _host(operations, seconds, (start, stop), waits)
+    steps = [
+        Operation(o.launch, o.work, max(seconds(o.start), 0.0), float(o.duration) / per_second,
+                  stream=o.stream, registers=o.registers, shared_memory=o.shared_memory,
+                  host_s=lane.host[i], sync=lane.sync[i], presync_s=lane.presync[i])
+        for i, o in enumerate(operations)
+    ]  # fmt: skip
+    return Step(steps, seconds(stop), lane.tail)
+
+
+@dataclass(frozen=True)
+class _Host:
+    host: list[float]
+    sync: list[bool]
+    presync: list[float]
+    tail: float
+
+
+def _host(
+    operations: Sequence[Timed],
+    seconds: Callable[[Time], float],
+    span: Span,
+    waits: Sequence[Span],
+) -> _Host:
+    """Return the host's work around each operation, nothing where no launch is known."""
+    count = len(operations)
+    known = np.array([o.call is not None for o in operations])
+    work, presync, sync = np.zeros((3, count))
+    if not known.any():
+        return _Host(work.tolist(), [False] * count, presync.tolist(), 0.0)
+    calls = [(o, o.call) for o in operations if o.call is not None]
+    issued = np.array([[seconds(c[0]), seconds(c[1])] for _, c in calls])
+    done = np.array([seconds(o.start + o.duration) for o, _ in calls])
+    inside = [[seconds(a), seconds(b)] for a, b in waits if span[0] <= a <= span[1]]
+    lane = host_lane(0.0, seconds(span[1]), issued, done, np.array(inside).reshape(-1, 2),
+                     np.array([o.work.kind == "memcpy" for o, _ in calls]))  # fmt: skip
+    work[known], presync[known], sync[known] = lane.work, lane.presync, lane.sync
+    return _Host(work.tolist(), (sync > 0).tolist(), presync.tolist(), lane.tail)

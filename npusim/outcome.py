@@ -1,0 +1,219 @@
+"""A sweep that has run: its summary, and what of it is written."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from npusim import store
+from npusim.arch import PARAMETERS, Designs
+from npusim.atomic import whole_folder
+from npusim.beside import measured_content, suffix
+from npusim.caveats import not_modelled, notes
+from npusim.compare import compare_designs, measured
+from npusim.job import Job
+from npusim.load import traced_arch
+from npusim.space import Progress, best, evaluate, pareto, sweep, without_effect
+
+_FIGURES = ("latency_cost.png", "axis_effects.png", "roofline.png", "predicted_measured.png")
+_OUTPUTS = (store.RESULTS, store.PARETO, store.COMPARISON, store.SUMMARY, *_FIGURES)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A sweep that has run."""
+
+    job: Job
+    table: pd.DataFrame
+    front: pd.DataFrame
+    nominal: pd.Series[float]
+    comparison: pd.DataFrame
+    summary: dict[str, Any]
+
+
+def run_job(job: Job, command: str, progress: Progress | None = None) -> Outcome:
+    """Run a sweep and put it beside what was measured."""
+    start = time.perf_counter()
+    table = sweep(job.space, job.workloads, progress=progress, counts=job.counts)
+    seconds = time.perf_counter() - start
+    axes = list(job.space.axes)
+    swept = [(w, n, traced_arch(w)) for w, n in zip(job.workloads, job.counts, strict=True)]
+    table.insert(0, "design_id", store.design_ids(table, job.arch, swept, "model", axes))
+    objectives = ["wall_s", *job.costs]
+    front = pareto(table, objectives)
+    nominal, fastest = _nominal(job), best(table, job.costs)
+    comparison = _comparison(job, table)
+    summary = {
+        "name": job.name,
+        "title": job.title,
+        "question": job.question,
+        "designs": len(table),
+        "seconds": seconds,
+        "workloads": [w.name for w in job.workloads],
+        "steps": dict(zip((w.name for w in job.workloads), job.counts, strict=True)),
+        "launch": list(job.space.launch),
+        "axes": {
+            p: {"unit": PARAMETERS[p].unit, "values": list(v)} for p, v in job.space.axes.items()
+        },
+        "refused": [str(e) for e in job.refused],
+        "no_effect": list(without_effect(job.space, table)),
+        "baseline": _baseline(job),
+        "nominal": _row(nominal),
+        "best": _row(fastest),
+        "as_fast": int((table["wall_s"] <= fastest["wall_s"] * (1 + 1e-9)).sum()),
+        "best_at_edge": _at_edge(job, fastest),
+        "pareto": {
+            "objectives": objectives,
+            "size": len(front),
+            "designs": [_row(row) for _, row in front.iterrows()],
+        },
+        "not_modelled": list(not_modelled(job.arch)),
+        "notes": _notes(job),
+        "made_by": {
+            "command": command,
+            "model": store.model_version(),
+            "arch": {"name": job.arch.name, "id": store.arch_id(job.arch)},
+            "workloads": [
+                {"name": w.name, "id": w.id, "given": given}
+                for w, given in zip(job.workloads, job.given, strict=True)
+            ],
+        },
+    }
+    return Outcome(job, table, front, nominal, comparison, summary)
+
+
+def _nominal(job: Job) -> pd.Series[float]:
+    """Return the machine as its file gives it, under the last launch mode of the sweep."""
+    row = evaluate(Designs(job.arch), job.workloads, job.space.launch[-1], counts=job.counts).iloc[
+        0
+    ]
+    values: pd.Series[float] = pd.concat(
+        [pd.Series({path: job.arch[path] for path in job.space.axes}), row]
+    )
+    return values
+
+
+def _comparison(job: Job, table: pd.DataFrame) -> pd.DataFrame:
+    """Return how many times faster each design is than each measured figure."""
+    parts = [table[["design_id", "launch", *job.space.axes, "wall_s", "device_busy_s"]]]
+    for w in job.workloads:
+        found = compare_designs(table, w, suffix(w.name, len(job.workloads)))
+        parts.append(found.rename(columns={c: f"{w.name}: {c}" for c in found.columns}))
+    return pd.concat(parts, axis=1)
+
+
+def _at_edge(job: Job, row: pd.Series[float]) -> list[str]:
+    """Return the axes on whose edge a design lies, those with an effect: look beyond them."""
+    axes = {p: v for p, v in job.space.axes.items() if len(v) > 2}
+    return [p for p, v in axes.items() if row[p] in (min(v), max(v))]
+
+
+def _baseline(job: Job) -> dict[str, Any] | None:
+    """Return the baseline machine: predicted under each launch mode, and measured."""
+    if job.baseline is None:
+        return None
+    predicted = {}
+    for launch in dict.fromkeys(("eager", *job.space.launch)):
+        table = evaluate(Designs(job.baseline), job.workloads, launch, counts=job.counts)
+        predicted[launch] = _row(table.iloc[0])
+    figures = {w.name: [measured_content(m) for m in measured(w)] for w in job.workloads}
+    return {
+        "arch": job.baseline.name,
+        "launch": "eager",
+        "wall_s": predicted["eager"]["wall_s"],
+        "device_busy_s": predicted["eager"]["device_busy_s"],
+        "predicted": predicted,
+        "measured_wall_s": {
+            "traced": _whole(job, traced=True),
+            "unprofiled": _whole(job, traced=False),
+        },
+        "measured": figures,
+    }
+
+
+def _whole(job: Job, *, traced: bool) -> float | None:
+    """Return the measured eager wall time of all steps on the baseline, or None if one lacks it."""
+    devices = job.baseline.devices if job.baseline is not None else ()
+    total = 0.0
+    for w, count in zip(job.workloads, job.counts, strict=True):
+        found = [
+            m.value_s
+            for m in measured(w)
+            if m.device in devices and (m.launch, m.quantity, m.traced) == ("eager", "wall", traced)
+        ]
+        if not found:
+            return None
+        total += count * found[0]
+    return total
+
+
+def _row(row: pd.Series[float]) -> dict[str, Any]:
+    """Return a row as plain values; what is undefined becomes None."""
+    content: dict[str, Any] = {}
+    for key, value in row.items():
+        undefined = isinstance(value, (float, np.floating)) and not np.isfinite(value)
+        plain = value.item() if isinstance(value, np.generic) else value
+        content[str(key)] = None if undefined else plain
+    return content
+
+
+def _notes(job: Job) -> list[str]:
+    """Return what limits the predictions of a sweep; of which workload, where they differ."""
+    told: dict[str, list[str]] = {}
+    for w in job.workloads:
+        for launch in job.space.launch:
+            for note in notes(w, job.arch, launch, "model", traced_arch(w)):
+                told.setdefault(note, []).append(w.name)
+    if job.baseline is not None:
+        for w in job.workloads:
+            for note in notes(w, job.baseline, "eager", "model", traced_arch(w)):
+                if "host" in note:
+                    told.setdefault(f"{job.baseline.name}, eager: {note}", []).append(w.name)
+    everywhere = len(job.workloads)
+    return [
+        note if len(set(names)) == everywhere else f"{', '.join(dict.fromkeys(names))}: {note}"
+        for note, names in told.items()
+    ]
+
+
+def save_outcome(outcome: Outcome, folder: Path, figures: bool) -> list[Path]:
+    """Write results, front, comparison, summary and figures of a sweep; return the files.
+
+    Everything is made beside the folder first and moved there at the end, and what an earlier
+    sweep left there under the same names goes, so that a folder holds one sweep.
+
+    Raises
+    ------
+    InputError
+        The folder cannot be written.
+    """
+    about = {key: outcome.summary[key] for key in ("name", "workloads", "axes", "made_by")}
+    with whole_folder(folder, _OUTPUTS) as temporary:
+        store.save_results(temporary, outcome.table, about)
+        store.save_csv(temporary / store.PARETO, outcome.front)
+        store.save_csv(temporary / store.COMPARISON, outcome.comparison)
+        store.save_json(temporary / store.SUMMARY, outcome.summary)
+        if figures:
+            _draw(outcome, temporary)
+    return sorted(folder / name for name in _OUTPUTS if (folder / name).is_file())
+
+
+def _draw(outcome: Outcome, folder: Path) -> None:
+    from npusim.figures import save_sweep_figures
+
+    job = outcome.job
+    save_sweep_figures(
+        folder,
+        outcome.table,
+        job.arch,
+        job.workloads,
+        job.costs,
+        list(job.space.axes),
+        outcome.nominal,
+        job.counts,
+    )
