@@ -110,7 +110,7 @@ def _without_flop(w: Workload, points: pd.DataFrame) -> str:
     unknown = 1 - w.classified_busy_share
     rest = max(1 - float(points["share"].sum()) - unknown, 0.0)
     also = f", and {unknown:.1%} of unknown shape" if unknown > 5e-4 else ""
-    return f"not drawn: {rest:.1%} of device-busy time without FLOP (copies, casts, gathers){also}"
+    return f"size: share of device time; not drawn: {rest:.1%} without FLOP (copies, casts){also}"
 
 
 def _matrix_type(arch: Arch) -> str | None:
@@ -269,7 +269,7 @@ def _draw_front(ax: Axes, front: pd.DataFrame, cost: str, scale: float, highest:
     best = np.r_[True, y[1:] < np.minimum.accumulate(y)[:-1]]
     # What costs more can do whatever costs less: the last step goes on to the end of the axis.
     ax.plot([*x[best], max(highest / scale, x[best][-1])], [*y[best], y[best][-1]],
-            color=_INK, drawstyle="steps-post", zorder=4, label="Pareto front")  # fmt: skip
+            color=_INK, drawstyle="steps-post", zorder=4, label="fastest at its cost")  # fmt: skip
     ax.plot(x[at], y[at], "o", markersize=5, mfc="none", mec=_INK, zorder=5)
     if "wall_low_s" in ordered and ordered["wall_low_s"].notna().all():
         low, high = (1e3 * ordered[f"wall_{end}_s"].iloc[at] for end in ("low", "high"))
@@ -311,8 +311,9 @@ def axis_effects(ax: Axes, table: pd.DataFrame, axes: Sequence[str], reference: 
     ends = 100 * np.clip(np.concatenate(list(reach.values())), -cut, cut)
     pad = max(0.55 * float(np.ptp(ends)), 1.0)  # room for what is written beside the bars
     ax.axvline(0, color=_INK, linewidth=1)
-    ax.set(xlim=(ends.min() - pad, ends.max() + pad), xlabel="change of the step time [%]",
-           ylim=(-0.6, len(names) - 0.4), yticks=range(len(names)), yticklabels=names)  # fmt: skip
+    ax.set_xlabel("change of the time [%], slower hatched")
+    ax.set_xlim(ends.min() - pad, ends.max() + pad)
+    ax.set(ylim=(-0.6, len(names) - 0.4), yticks=range(len(names)), yticklabels=names)
     ax.grid(axis="y", visible=False)
     return ax
 
@@ -343,7 +344,7 @@ def _draw_effect(ax: Axes, row: int, name: str, change: Changes, cut: float) -> 
     texts = [units.show(float(v), unit) if unit else str(v) for v in change.index]
     if len(change) < 2 or np.ptp(change.to_numpy()) < _NO_EFFECT:
         few = "no two designs differ in it alone" if change.empty else f"{texts[0]} only"
-        text = "no effect in this model" if len(change) > 1 else few
+        text = "no effect here" if len(change) > 1 else few
         ax.annotate(text, (0, row), xytext=(6, 0), textcoords="offset points", va="center",
                     fontsize="small", color="#555555")  # fmt: skip
         return
@@ -351,6 +352,8 @@ def _draw_effect(ax: Axes, row: int, name: str, change: Changes, cut: float) -> 
         end = float(change.iloc[at])
         shown = min(max(end, -cut), cut)
         ax.barh(row, 100 * shown, height=0.55, color=colour, hatch=hatch, edgecolor="white")
+        if shown != end:  # where the bar is cut
+            ax.text(85 * shown, row, "//", ha="center", va="center", backgroundcolor="white")
         percent = f"{100 * end:+.2g}%" if abs(end) < 0.0995 else f"{100 * end:+.0f}%"
         label = f"{texts[at]}  {percent}" + (" (bar cut)" if shown != end else "")
         ax.annotate(label, (100 * shown, row), xytext=(5 * side, 0), textcoords="offset points",
