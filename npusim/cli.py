@@ -61,14 +61,16 @@ def main() -> None:
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    help="File to write, or a folder for several. Default: beside you, NAME.parquet.",
+    help="NAME.parquet, or a folder for several. Default: NAME.parquet in this folder.",
 )
 @_JSON
 def import_(source: Sequence[str], output: Path | None, as_json: bool) -> None:
     """Turn traces into workload files.
 
-    Reads PyTorch profiler (Kineto) traces, .json or .json.gz. Record them with record_shapes=True
-    and mark steps with record_function("step#0") or the profiler's schedule.
+    Reads PyTorch profiler (Kineto) traces, .json or .json.gz: record them with record_shapes=True
+    and mark steps with record_function("step#0") or the profiler's schedule. Reads kernel times
+    from Nsight Systems (SQLite export, cuda_gpu_trace and cuda_gpu_kern_sum CSV), rocprofv3, MetaX
+    mcTracer, Ascend and plain kernel tables.
     """
     from npusim.importers import import_trace
     from npusim.workload_file import save_workload
@@ -105,7 +107,7 @@ def import_(source: Sequence[str], output: Path | None, as_json: bool) -> None:
 @click.argument("workload")
 @_JSON
 def inspect(workload: str, as_json: bool) -> None:
-    """Show what a workload or trace holds: time by kind, host share, what is not classified."""
+    """Show what a workload or trace holds: time by kind, idle share, what has no FLOP and bytes."""
     from npusim.load import load_workload
 
     w = load_workload(workload)

@@ -1,0 +1,51 @@
+"""The documentation tells what the commands print."""
+
+import re
+
+import pytest
+
+import npusim as ns
+from npusim.store import model_version
+
+
+def test_the_accuracy_page_was_made_with_these_models(root):
+    text = (root / "docs" / "accuracy.md").read_text()
+    assert f"with the models of npusim {model_version()}." in text, (
+        "run: python benchmarks/accuracy.py > docs/accuracy.md"
+    )
+
+
+@pytest.mark.parametrize(
+    ("row", "arch", "bandwidth"),
+    [("H200 with a hardware queue, predicted", "h200", None),
+     ("nominal NPU, predicted", "decode_npu", None),
+     ("nominal NPU at 3 TB/s, predicted", "decode_npu", "3 TB/s")],
+)  # fmt: skip
+def test_the_figures_of_the_readme_are_what_replay_answers(root, row, arch, bandwidth):
+    machine = ns.load_arch(arch)
+    if bandwidth is not None:
+        machine = ns.with_value(machine, "memories.dram.bandwidth", bandwidth)
+    r = ns.replay(ns.load_workload("deepseek_ocr_decode"), machine, "queue")
+    low, high = (1e3 * t for t in r.band.wall_s)
+    cells = [f"{1e3 * r.wall_s:.1f} ms ({low:.1f}–{high:.1f})", f"{1e3 * r.device_busy_s:.1f} ms",
+             f"{100 * r.idle_share:.0f} %"]  # fmt: skip
+    assert f"| {row} | {' | '.join(cells)} |" in (root / "README.md").read_text()
+
+
+def test_what_the_readme_concludes_is_so(root):
+    w, npu = ns.load_workload("deepseek_ocr_decode"), ns.load_arch("decode_npu")
+    at = {b: ns.replay(w, ns.with_value(npu, "memories.dram.bandwidth", b), "queue").wall_s
+          for b in ("2 TB/s", "3 TB/s")}  # fmt: skip
+    assert at["3 TB/s"] / at["2 TB/s"] == pytest.approx(0.9, abs=0.01)  # "worth a tenth"
+    assert ns.replay(w, npu, "queue").limits["floor"] == pytest.approx(0.70, abs=0.01)
+    for path in ("units.count", "matrix.bf16.rate"):
+        more = ns.with_value(npu, path, 2 * npu[path])
+        assert ns.replay(w, more, "queue").wall_s == ns.replay(w, npu, "queue").wall_s
+    waits = w["sync"].sum() / len(w.steps)
+    assert f"{waits:.0f} decisions a step" in re.sub(r"\s+", " ", (root / "README.md").read_text())
+
+
+def test_every_page_is_in_the_navigation(root):
+    listed = (root / "mkdocs.yml").read_text()
+    for page in (root / "docs").rglob("*.md"):
+        assert str(page.relative_to(root / "docs")) in listed
