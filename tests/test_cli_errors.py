@@ -338,7 +338,7 @@ def test_import_json(cli, files):
 @pytest.mark.parametrize(
     ("command", "status", "start"),
     [
-        (["inspect", "cut.json"], 1, "error: cut.json: of "),
+        (["inspect", "cut.json"], 1, "error: cut.json: JSON is cut short after "),
         (["replay", "nan.parquet", "--arch", "h200"], 1, "error: nan.parquet: "),
         (["archs", "negative.yaml", "--json"], 1, "error: negative.yaml: line 29, "),
         (["replay", "good.json"], 2, "Usage: "),

@@ -531,7 +531,7 @@ DAMAGED = [
     (SUM.replace("gemv", '"a"b'), "line 3: not CSV"),
     (SUM.replace("(ns)", "(weeks)"), "Total Time (weeks): unknown unit of time: 'weeks'"),
     (SUM.splitlines()[0], "no kernels"),
-    (SUM + "1,1,1,1,1,1,1,1," + "k" * (1 << 20), "line 4: line too long"),
+    (SUM + "1,1,1,1,1,1,1,1," + "k" * (1 << 20), "line 4: line is too long"),
     (SUM.replace("200,1", "9e14,1").replace("100,3", "9e14,3"), "times add up to too much"),
     (TRACE.replace("60000,450", "60000,-1"), "line 2, Duration (ns): out of range: '-1'"),
     (TRACE.replace("60000,450", "1e30,450"), "line 2, Start (ns): out of range"),

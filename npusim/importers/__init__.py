@@ -77,8 +77,10 @@ def _stem(file: Path) -> str:
 
     >>> _stem(Path("Qwen1.5-0.5B.pt.trace.json.gz"))
     'Qwen1.5-0.5B'
+    >>> _stem(Path("decode.sqlite")), _stem(Path("kernel_details.csv.gz"))
+    ('decode', 'kernel_details')
     """
     stem = file.name
-    for ending in (".gz", ".json", ".trace", ".pt"):
+    for ending in (".gz", ".json", ".csv", ".sqlite", ".trace", ".pt"):
         stem = stem.removesuffix(ending)
     return stem or file.name

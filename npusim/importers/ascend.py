@@ -109,7 +109,7 @@ class _Capture:
         duration = row.number(self.duration, 0, _LONGEST_US)
         kernel = row.text(self.name) or "unknown"
         device = row.text("Device_id", "Device ID")
-        launch = Launch(kernel, (row.whole(0, 2**31, *_BLOCKS), 1, 1))
+        launch = Launch(kernel, (row.whole(*_BLOCKS), 1, 1))
         self.cores[core or "unknown"] += 1
         self.devices[device] += 1
         stream = self.streams[device, row.text("Stream ID", "Stream Id")]

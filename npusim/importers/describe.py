@@ -25,6 +25,13 @@ def describe(call: Call | None, launch: Launch) -> Work:
 
 
 def _copy_engine(named: str, launch: Launch) -> Work:
+    """Return the work of a copy or fill; one of unknown size has no bytes to claim.
+
+    >>> [_copy_engine("memset", Launch("x", nbytes=n)).basis for n in (0.0, 8.0)]
+    ['name', 'launch']
+    """
+    if not launch.nbytes:
+        return Work(named, basis="name")
     read = launch.nbytes if named == "memcpy" else 0.0
     return Work(named, basis="launch", n=int(launch.nbytes), m=1, read_activation=read,
                 write_activation=launch.nbytes)  # fmt: skip

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
+from typing import TypeVar
 
 import numpy as np
 
 from npusim.importers.assembly import Operation, Step
-from npusim.importers.describe import describe
 from npusim.importers.host_lane import host_lane
 from npusim.importers.work import Launch, Work
 
 Time = int | Decimal
 Span = tuple[Time, Time]
+T = TypeVar("T")
+At = TypeVar("At", int, float, Time)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,21 +40,33 @@ class Timed:
     call: Span | None = None
     group: str = ""
 
-
-def named_work(launch: Launch) -> Work:
-    """Return what a kernel's name tells; a fill of unknown size has no bytes to claim.
-
-    >>> named_work(Launch("__amd_rocclr_fillBufferAligned")).basis
-    'name'
-    """
-    work = describe(None, launch)
-    return replace(work, basis="name") if work.basis == "launch" and not launch.nbytes else work
+    @property
+    def issued(self) -> Time:
+        """When the host launched it, or when it started if that is unknown."""
+        return self.call[0] if self.call is not None else self.start
 
 
 def span_of(operations: Sequence[Timed]) -> Span:
     """Return the first launch, or start where none is known, and the last end."""
-    first = min(o.call[0] if o.call is not None else o.start for o in operations)
-    return first, max(o.start + o.duration for o in operations)
+    return min(o.issued for o in operations), max(o.start + o.duration for o in operations)
+
+
+def inside(
+    operations: Sequence[T], issued: Callable[[T], At], spans: Sequence[tuple[At, At]]
+) -> tuple[list[list[T]], list[T]]:
+    """Return the operations issued in each span, and those in none; spans are in order.
+
+    >>> inside([1, 4, 6, 9], int, [(0, 5), (8, 9)])
+    ([[1, 4], [9]], [6])
+    """
+    members: list[list[T]] = [[] for _ in spans]
+    rest: list[T] = []
+    starts = [start for start, _ in spans]
+    for o in operations:
+        at = issued(o)
+        i = bisect_right(starts, at) - 1
+        (members[i] if i >= 0 and at <= spans[i][1] else rest).append(o)
+    return members, rest
 
 
 def step_of(
@@ -111,8 +126,8 @@ def _host(
     calls = [(o, o.call) for o in operations if o.call is not None]
     issued = np.array([[seconds(c[0]), seconds(c[1])] for _, c in calls])
     done = np.array([seconds(o.start + o.duration) for o, _ in calls])
-    inside = [[seconds(a), seconds(b)] for a, b in waits if span[0] <= a <= span[1]]
-    lane = host_lane(0.0, seconds(span[1]), issued, done, np.array(inside).reshape(-1, 2),
+    idle = [[seconds(a), seconds(b)] for a, b in waits if span[0] <= a <= span[1]]
+    lane = host_lane(0.0, seconds(span[1]), issued, done, np.array(idle).reshape(-1, 2),
                      np.array([o.work.kind == "memcpy" for o, _ in calls]))  # fmt: skip
     work[known], presync[known], sync[known] = lane.work, lane.presync, lane.sync
     return _Host(work.tolist(), (sync > 0).tolist(), presync.tolist(), lane.tail)

@@ -16,7 +16,7 @@ import msgspec
 
 from npusim.errors import InputError
 
-LARGEST = 2 * 2**30
+LARGEST = 4 * 2**30
 MOST_OPERATIONS = 4_000_000
 _UNREADABLE = (OSError, EOFError, zlib.error)
 
@@ -59,6 +59,11 @@ def chunks(path: Path, size: int = 1 << 20) -> Iterator[bytes]:
         raise unreadable(path, error) from None
 
 
+def whole(path: Path) -> bytes:
+    """Return a file at once, unpacked; it raises what `chunks` raises."""
+    return b"".join(chunks(path))
+
+
 def too_large(path: Path) -> InputError:
     """Return the error for a file that holds more than we take."""
     return InputError("trace too large", file=path, allowed=f"up to {LARGEST} bytes unpacked")
@@ -77,15 +82,14 @@ def unreadable(path: Path, error: Exception) -> InputError:
     return InputError(f"cannot be read: {getattr(error, 'strerror', None) or error}", file=path)
 
 
-def decode_json(path: Path, kind: type[T]) -> T:
-    """Return a JSON file as typed records.
+def decode_json(path: Path, raw: bytes, kind: type[T]) -> T:
+    """Return what `whole` gave of a JSON file as typed records.
 
     Raises
     ------
     InputError
         Cut short, not JSON, or a value that the records do not allow, with its place.
     """
-    raw = b"".join(chunks(path))
     try:
         return msgspec.json.decode(raw, type=kind)
     except msgspec.ValidationError as error:
@@ -94,8 +98,9 @@ def decode_json(path: Path, kind: type[T]) -> T:
                          place=place.strip("`$.") or None) from None  # fmt: skip
     except msgspec.DecodeError as error:
         text = str(error).removeprefix("JSON is malformed: ")
-        problem = "JSON is cut short" if "truncated" in text else "not JSON"
-        raise InputError(problem, file=path, place=f"of {len(raw)} bytes", value=text) from None
+        if "truncated" in text:
+            raise InputError(f"JSON is cut short after {len(raw)} bytes", file=path) from None
+        raise InputError(f"not JSON: {text}", file=path) from None
     except (RecursionError, UnicodeDecodeError):
         raise InputError("not JSON that can be read: too deep or not UTF-8", file=path) from None
 

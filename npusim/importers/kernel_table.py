@@ -12,7 +12,9 @@ from decimal import Decimal
 from pathlib import Path
 
 from npusim.errors import InputError
-from npusim.importers.sums import LONGEST_NS, Header, Record, Sum, has_header, lay_out, records
+from npusim.importers.csv_rows import Header
+from npusim.importers.sums import Sum, lay_out
+from npusim.importers.unit_rows import LONGEST_NS, Record, Report, has_header
 from npusim.workload import Workload
 
 FORMAT = "kernel table CSV"
@@ -48,7 +50,7 @@ def read(path: Path, name: str) -> Workload:
     InputError
         No such table, a damaged row, a number that is none, or too many calls.
     """
-    rows = list(records(path, _wanted))
+    rows = list(Report(path, _wanted))
     meta = {"format": "kernel_table", **_listed(rows)}
     return lay_out(path, name, [_sum(r) for r in rows], meta)
 
@@ -70,24 +72,24 @@ def _timed(header: Header, names: tuple[str, ...]) -> str | None:
 
 def _listed(rows: list[Record]) -> dict[str, float]:
     """Return how much of the whole the table lists, if it has a share and all are numbers."""
-    header = rows[0].header if rows else {}
+    header = rows[0].columns if rows else {}
     share = next((n for n, f in header.items() if f.unit == "%" or n.startswith("pct")), None)
     if share is None:
         return {}
     try:
-        return {"listed_percent": float(sum(r.number(share, 0, 100) or 0 for r in rows))}
+        return {"listed_percent": float(sum(r.number(share, 0, 100, Decimal(0)) for r in rows))}
     except InputError:  # not a column that anything depends on
         return {}
 
 
 def _sum(r: Record) -> Sum:
-    calls = r.calls(_first(r.header, _CALLS) or "")
-    return Sum(r.place, r.name(_first(r.header, _NAMES) or ""), calls, _total_ns(r, calls))
+    calls = r.calls(_first(r.columns, _CALLS) or "")
+    return Sum(r.place, r.name(_first(r.columns, _NAMES) or ""), calls, _total_ns(r, calls))
 
 
 def _total_ns(r: Record, calls: int) -> Decimal:
     """Return the time of all calls: as given, or the average times their number."""
-    total, average = _timed(r.header, _TOTALS), _timed(r.header, _AVERAGES)
-    if total is not None and (average is None or r.text(total) not in ("", "-")):
+    total, average = _timed(r.columns, _TOTALS), _timed(r.columns, _AVERAGES)
+    if total is not None and (average is None or not r.is_missing(total)):
         return r.time_ns(total)
     return r.time_ns(str(average), high=LONGEST_NS / calls) * calls

@@ -7,10 +7,8 @@ the annotations ``step#N`` or ``ProfilerStep#N``; without any, the capture is on
 
 from __future__ import annotations
 
-import gzip
 import math
 import re
-import zlib
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +18,10 @@ import msgspec
 import numpy as np
 
 from npusim.errors import InputError
+from npusim.importers import files
 from npusim.importers.assembly import Operation, Step, assemble
 from npusim.importers.describe import describe
+from npusim.importers.device_lane import inside
 from npusim.importers.host_lane import host_lane
 from npusim.importers.neighbours import with_neighbours
 from npusim.importers.tensors import Call, read_call
@@ -35,7 +35,6 @@ _STEP = re.compile(r"(?:ProfilerStep|step)#\d+")
 _DEVICE = ("kernel", "gpu_memcpy", "gpu_memset")
 _RUNTIME = ("cuda_runtime", "cuda_driver", "hip_runtime", "hip_driver", "runtime", "driver")
 _WAITS = ("Synchronize",)
-_LARGEST = 4 * 2**30
 _LONGEST_US = 1e12
 _LATEST_US = 1e20
 
@@ -52,7 +51,7 @@ class _Event(msgspec.Struct):
 
 
 class _Trace(msgspec.Struct):
-    traceEvents: list[_Event]  # noqa: N815  (the name in the file)
+    traceEvents: list[_Event] | msgspec.UnsetType = msgspec.UNSET  # noqa: N815  (as in the file)
     deviceProperties: Any = None  # noqa: N815
     cuda_driver_version: Any = None
     cuda_runtime_version: Any = None
@@ -60,12 +59,7 @@ class _Trace(msgspec.Struct):
 
 def sniff(path: Path) -> bool:
     """Return whether the file starts like a Chrome trace with an object around its events."""
-    try:
-        with _open(path) as stream:
-            head = stream.read(1 << 16).lstrip()
-    except (OSError, EOFError, zlib.error):
-        return ".json" in path.suffixes
-    return head[:1] in (b"{", b"[") or ".json" in path.suffixes
+    return files.head(path).lstrip()[:1] in (b"{", b"[") or ".json" in path.suffixes
 
 
 def read(path: Path, name: str) -> Workload:
@@ -86,12 +80,12 @@ def read(path: Path, name: str) -> Workload:
     InputError
         Not JSON, cut short, too large, without device operations, or with times that are none.
     """
-    trace = _decode(path)
-    _check_times(path, trace.traceEvents)
-    capture = _Capture(trace.traceEvents)
+    trace, events = _decode(path)
+    _check_times(path, events)
+    capture = _Capture(events)
     if not capture.device:
         raise InputError("no device operations", file=path, place="traceEvents",
-                         value=f"{len(trace.traceEvents)} events",
+                         value=f"{len(events)} events",
                          hint="trace with ProfilerActivity.CUDA")  # fmt: skip
     try:
         steps, notes = _steps(capture)
@@ -100,38 +94,14 @@ def read(path: Path, name: str) -> Workload:
         raise InputError(str(error), file=path) from None
 
 
-def _open(path: Path) -> Any:
-    with path.open("rb") as stream:
-        packed = stream.read(2) == b"\x1f\x8b"
-    return gzip.open(path, "rb") if packed else path.open("rb")
-
-
-def _decode(path: Path) -> _Trace:
-    try:
-        with _open(path) as stream:
-            raw = stream.read(_LARGEST + 1)
-    except (EOFError, zlib.error, gzip.BadGzipFile):
-        raise InputError("gzip data is damaged or cut short", file=path) from None
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror or error}", file=path) from None
-    if len(raw) > _LARGEST:
-        raise InputError("trace too large", file=path, allowed=f"up to {_LARGEST} bytes of JSON")
+def _decode(path: Path) -> tuple[_Trace, list[_Event]]:
+    raw = files.whole(path)
     if raw[:1] == b"[" or not raw.strip():
         raise InputError("no traceEvents", file=path, allowed="an object with traceEvents")
-    try:
-        return msgspec.json.decode(raw, type=_Trace)
-    except msgspec.ValidationError as error:
-        if "`traceEvents`" in str(error) and "$" not in str(error):
-            raise InputError("not a profiler trace: no traceEvents", file=path) from None
-        problem, _, place = str(error).partition(" - at ")
-        raise InputError(problem[0].lower() + problem[1:], file=path,
-                         place=place.strip("`$.") or None) from None  # fmt: skip
-    except msgspec.DecodeError as error:
-        text = str(error).removeprefix("JSON is malformed: ")
-        problem = "JSON is cut short" if "truncated" in text else "not JSON"
-        raise InputError(problem, file=path, place=f"of {len(raw)} bytes", value=text) from None
-    except (RecursionError, UnicodeDecodeError):
-        raise InputError("not JSON that can be read: too deep or not UTF-8", file=path) from None
+    trace = files.decode_json(path, raw, _Trace)
+    if isinstance(trace.traceEvents, msgspec.UnsetType):
+        raise InputError("not a profiler trace: no traceEvents", file=path)
+    return trace, trace.traceEvents
 
 
 def _check_times(path: Path, events: list[_Event]) -> None:
@@ -247,24 +217,15 @@ def _call(stack: list[_Event], read: dict[int, Call]) -> Call:
 def _steps(c: _Capture) -> tuple[list[Step], dict[str, Any]]:
     """Return the steps of a capture, and what lay outside them."""
     spans = c.steps or [_whole(c)]
-    members: list[list[_Operation]] = [[] for _ in spans]
-    outside, outside_s = 0, 0.0
-    starts = np.array([s for s, _ in spans])
-    for o in c.device:
-        at = _issued(o)
-        i = int(np.searchsorted(starts, at, side="right")) - 1
-        if i >= 0 and at <= spans[i][1]:
-            members[i].append(o)
-        else:
-            outside += 1
-            outside_s += (o.event.dur or 0.0) * 1e-6
+    members, outside = inside(c.device, _issued, spans)
     if not any(members):
         raise InputError("no device operation lies inside a step", place="user_annotation",
                          value=f"{len(spans)} steps")  # fmt: skip
     steps = [
         _step(group, span, c.waits) for group, span in zip(members, spans, strict=True) if group
     ]
-    return steps, {"outside_steps": outside, "outside_steps_s": outside_s}
+    seconds = sum((o.event.dur or 0.0) * 1e-6 for o in outside)
+    return steps, {"outside_steps": len(outside), "outside_steps_s": seconds}
 
 
 def _whole(c: _Capture) -> tuple[float, float]:
@@ -283,9 +244,9 @@ def _step(group: list[_Operation], span: tuple[float, float], waits: list[_Event
     known = np.array([o.launch is not None for o in group])
     issued = np.array([_span(o.launch or o.event) for o in group])
     done = np.array([_span(o.event)[1] for o in group])
-    inside = np.array([_span(e) for e in waits if start <= (e.ts or 0.0) <= stop]).reshape(-1, 2)
+    idle = np.array([_span(e) for e in waits if start <= (e.ts or 0.0) <= stop]).reshape(-1, 2)
     copies = np.array([_may_block(o.event) for o in group])
-    lane = host_lane(start, stop, issued[known], done[known], inside, copies[known])
+    lane = host_lane(start, stop, issued[known], done[known], idle, copies[known])
     work_us, presync_us, sync = np.zeros((3, len(group)))
     work_us[known], presync_us[known], sync[known] = lane.work, lane.presync, lane.sync
     operations = [

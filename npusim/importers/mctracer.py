@@ -20,7 +20,8 @@ from npusim.errors import InputError
 from npusim.importers import files
 from npusim.importers.assembly import assemble
 from npusim.importers.chrome_events import Events
-from npusim.importers.device_lane import Time, Timed, named_work, step_of
+from npusim.importers.describe import describe
+from npusim.importers.device_lane import Time, Timed, step_of
 from npusim.importers.work import Launch
 from npusim.workload import Workload
 
@@ -114,7 +115,7 @@ def decide_unit(found: Sequence[Timed]) -> tuple[str, str]:
     traces for over an hour. Where both units pass, nanoseconds are what mcTracer documents.
 
     >>> launch = Launch("k")
-    >>> kernels = [Timed(launch, i * 20_000, 9_300, named_work(launch)) for i in range(5)]
+    >>> kernels = [Timed(launch, i * 20_000, 9_300, describe(None, launch)) for i in range(5)]
     >>> decide_unit(kernels)
     ('ns', 'median operation 9.3 us as ns, 9.3 ms as us; capture 89.3 us as ns, 89.3 ms as us')
     """
@@ -173,7 +174,7 @@ def _timed(path: Path, number: int, event: dict[str, Any], streams: files.Number
     launch = Launch(_name(event, args), _triple(args.get("grid")),
                     math.prod(_triple(args.get("block"))))  # fmt: skip
     shared = _count(memory.get("static_shared")) + _count(memory.get("dynamic_shared"))
-    return Timed(launch, start, duration, named_work(launch), streams[device, queue],
+    return Timed(launch, start, duration, describe(None, launch), streams[device, queue],
                  min(_count(memory.get("registers_per_thread")), 2**16), float(shared))  # fmt: skip
 
 

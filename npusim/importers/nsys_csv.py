@@ -11,24 +11,19 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from npusim.errors import InputError
-from npusim.importers.assembly import Operation, Step, assemble
-from npusim.importers.sums import (
-    LATEST_NS,
-    Header,
-    Record,
-    Sum,
-    described,
-    has_header,
-    lay_out,
-    records,
-)
+from npusim.importers.assembly import assemble
+from npusim.importers.csv_rows import Header
+from npusim.importers.describe import describe
+from npusim.importers.device_lane import Timed, step_of
+from npusim.importers.sums import Sum, lay_out
+from npusim.importers.unit_rows import LATEST_NS, Record, Report, has_header
 from npusim.importers.work import Launch
 from npusim.workload import Workload
 
@@ -63,12 +58,12 @@ def read(path: Path, name: str) -> Workload:
     InputError
         No such report, a damaged row, a number that is none, or too many operations.
     """
-    rows = records(path, _wanted, _BANNER)
+    rows = iter(Report(path, _wanted, _BANNER))
     first = next(rows, None)
     if first is None:
         raise InputError("no kernels", file=path, allowed="at least one row under the header")
     rows = chain([first], rows)
-    return _sum(path, name, rows) if _is_sum(first.header) else _trace(path, name, rows)
+    return _sum(path, name, rows) if _is_sum(first.columns) else _trace(path, name, rows)
 
 
 def _wanted(header: Header) -> bool:
@@ -93,8 +88,8 @@ def _sum(path: Path, name: str, rows: Iterator[Record]) -> Workload:
     percent = Decimal(0)
     sums = []
     for r in rows:
-        percent += r.number("time", 0, 100) or 0
-        kernel = r.name("name" if "name" in r.header else "operation")
+        percent += r.number("time", 0, 100, Decimal(0))
+        kernel = r.name("name" if "name" in r.columns else "operation")
         sums.append(Sum(r.place, kernel, r.calls("instances"), r.time_ns("totaltime"),
                         _triple(r, "gridxyz"), math.prod(_triple(r, "blockxyz"))))  # fmt: skip
     meta = {"format": "nsys_csv", "report": "kernel sum", "listed_percent": float(percent)}
@@ -107,25 +102,20 @@ def _triple(r: Record, column: str) -> tuple[int, int, int]:
         return 0, 0, 0
     parts = text.split()
     if len(parts) != 3 or not all(re.fullmatch("[0-9]{1,10}", p) for p in parts):
-        raise r.wrong(column, "not a size", "three whole numbers")
+        raise r.error("not a size", column, "three whole numbers")
     return int(parts[0]), int(parts[1]), int(parts[2])
 
 
 # ---------------------------------------------------------------- the trace
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Row:
     """One row of a GPU trace; times in ns as the report counts them."""
 
-    start: Decimal
-    duration: Decimal
+    timed: Timed
     correlation: int
     device: str
-    stream: int
-    registers: int
-    shared_memory: float
-    launch: Launch
 
 
 def _trace(path: Path, name: str, rows: Iterator[Record]) -> Workload:
@@ -135,25 +125,12 @@ def _trace(path: Path, name: str, rows: Iterator[Record]) -> Workload:
             raise InputError("too many operations", file=path, place=r.place,
                              allowed=f"up to {_MOST_ROWS}")  # fmt: skip
         found.append(_row(r))
-    found.sort(key=lambda row: row.start)
-    origin = found[0].start
-    end = max(row.start + row.duration for row in found)
+    found.sort(key=lambda row: row.timed.start)
     numbers = _device_numbers(found)
-    works = {launch: described(launch) for launch in {row.launch for row in found}}
-    operations = [
-        Operation(
-            row.launch,
-            works[row.launch],
-            start_s=float(row.start - origin) / 1e9,
-            duration_s=float(row.duration) / 1e9,
-            stream=numbers[row.device] * 1_000_000 + row.stream,
-            registers=row.registers,
-            shared_memory=row.shared_memory,
-        )
-        for row in found
-    ]
+    timed = [replace(row.timed, stream=numbers[row.device] * 1_000_000 + row.timed.stream)
+             for row in found]  # fmt: skip
     try:
-        return assemble(name, [Step(operations, float(end - origin) / 1e9)], _meta(path, found))
+        return assemble(name, [step_of(timed, 10**9)], _meta(path, found))
     except InputError as error:
         raise InputError(str(error), file=path) from None
 
@@ -161,16 +138,13 @@ def _trace(path: Path, name: str, rows: Iterator[Record]) -> Workload:
 def _row(r: Record) -> _Row:
     grid = r.whole("grdx"), r.whole("grdy"), r.whole("grdz")
     threads = math.prod((r.whole("blkx"), r.whole("blky"), r.whole("blkz")))
-    return _Row(
-        start=r.time_ns("start", -LATEST_NS, LATEST_NS),
-        duration=r.time_ns("duration"),
-        correlation=r.whole("corrid", high=2**53),
-        device=r.text("device"),
-        stream=r.whole("strm"),
-        registers=r.whole("regtrd", high=2**16),
-        shared_memory=r.size("stcsmem") + r.size("dymsmem"),
-        launch=Launch(r.name("name"), grid, threads, r.size("bytes")),
-    )
+    launch = Launch(r.name("name"), grid, threads, r.size("bytes"))
+    timed = Timed(
+        launch, r.time_ns("start", -LATEST_NS, LATEST_NS), r.time_ns("duration"),
+        describe(None, launch), r.whole("strm"), r.whole("regtrd", high=2**16),
+        r.size("stcsmem") + r.size("dymsmem"),
+    )  # fmt: skip
+    return _Row(timed, r.whole("corrid", high=2**53), r.text("device"))
 
 
 def _device_numbers(rows: list[_Row]) -> dict[str, int]:

@@ -16,13 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from npusim.errors import InputError
-from npusim.importers.assembly import Operation, Step, assemble
-from npusim.importers.host_lane import host_lane
+from npusim.importers.assembly import Step, assemble
+from npusim.importers.describe import describe
+from npusim.importers.device_lane import Timed, inside, step_of
 from npusim.importers.sqlite_tables import Tables, is_sqlite
-from npusim.importers.sums import described
 from npusim.importers.work import Launch
 from npusim.workload import Workload
 
@@ -105,7 +103,6 @@ class _Device:
     stream: int
     registers: int = 0
     shared_memory: int = 0
-    is_copy: bool = False
     in_graph: bool = False
     call: tuple[int, int] | None = None
 
@@ -195,7 +192,7 @@ class _Capture:
                 name = f"Memcpy {way}".strip() if table == _MEMCPY else "Memset"
                 launch = Launch(name, nbytes=float(_whole(size, 2**50)))
                 o = self._operation(table, number, times, launch)
-                o.is_copy, o.in_graph = table == _MEMCPY, bool(node)
+                o.in_graph = bool(node)
                 self.device.append(o)
 
     def _operation(self, table: str, number: int, times: list[Any], launch: Launch) -> _Device:
@@ -272,14 +269,15 @@ def _steps(c: _Capture) -> tuple[list[Step], dict[str, Any]]:
     outside: list[_Device] = []
     for process, group in processes.items():
         spans = sorted(c.steps[process]) if c.steps else [_whole_span(group)]
-        members, rest = _members(group, spans)
+        members, rest = inside(group, lambda o: o.issued, spans)
         outside += rest
         found += [(s, process, m) for s, m in zip(spans, members, strict=True) if m]
     if not found:
         raise InputError("no device operation lies inside a step", place="NVTX_EVENTS",
                          value=f"{sum(map(len, c.steps.values()))} steps")  # fmt: skip
     found.sort(key=lambda step: step[:2])
-    steps = [_step(members, span, c.waits[process]) for span, process, members in found]
+    steps = [step_of([_timed(o) for o in members], 10**9, span, sorted(c.waits[process]))
+             for span, process, members in found]  # fmt: skip
     seconds = sum(o.end - o.start for o in outside) / 1e9
     return steps, {"outside_steps": len(outside), "outside_steps_s": seconds}
 
@@ -288,49 +286,10 @@ def _whole_span(group: list[_Device]) -> tuple[int, int]:
     return min(o.issued for o in group), max(o.end for o in group)
 
 
-def _members(
-    group: list[_Device], spans: list[tuple[int, int]]
-) -> tuple[list[list[_Device]], list[_Device]]:
-    """Return the operations issued in each span, and those in none."""
-    members: list[list[_Device]] = [[] for _ in spans]
-    rest: list[_Device] = []
-    starts = np.array([start for start, _ in spans], dtype=np.int64)
-    for o in group:
-        i = int(np.searchsorted(starts, o.issued, side="right")) - 1
-        (members[i] if i >= 0 and o.issued <= spans[i][1] else rest).append(o)
-    return members, rest
-
-
-def _step(group: list[_Device], span: tuple[int, int], waits: list[tuple[int, int]]) -> Step:
-    """Return one step of one process: its operations, and the host's work around them."""
-    start, stop = span
-    # ns from the start of the step: exact as floats, which ns of the day might not be
-    called = [o for o in group if o.call is not None]
-    issued = np.array([o.call for o in called], dtype=np.int64).reshape(-1, 2) - start
-    done = np.array([o.end - start for o in called], dtype=np.float64)
-    inside = [(s - start, e - start) for s, e in sorted(waits) if start <= s <= stop]
-    lane = host_lane(0.0, float(stop - start), issued.astype(np.float64), done,
-                     np.array(inside, dtype=np.float64).reshape(-1, 2),
-                     np.array([o.is_copy for o in called], dtype=bool))  # fmt: skip
-    lanes = iter(zip(lane.work.tolist(), lane.presync.tolist(), lane.sync.tolist(), strict=True))
-    operations = []
-    for o in group:
-        work, presync, sync = next(lanes) if o.call is not None else (0.0, 0.0, False)
-        operations.append(
-            Operation(
-                o.launch,
-                described(o.launch),
-                start_s=max(o.start - start, 0) / 1e9,
-                duration_s=(o.end - o.start) / 1e9,
-                stream=o.device * 1_000_000 + o.stream,
-                registers=o.registers,
-                shared_memory=float(o.shared_memory),
-                host_s=work / 1e9,
-                sync=sync,
-                presync_s=presync / 1e9,
-            )
-        )
-    return Step(operations, (stop - start) / 1e9, lane.tail / 1e9 if called else 0.0)
+def _timed(o: _Device) -> Timed:
+    stream = o.device * 1_000_000 + o.stream
+    return Timed(o.launch, o.start, o.end - o.start, describe(None, o.launch), stream,
+                 o.registers, float(o.shared_memory), o.call)  # fmt: skip
 
 
 # ---------------------------------------------------------------- where it comes from

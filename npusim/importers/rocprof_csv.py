@@ -11,7 +11,8 @@ from pathlib import Path
 from npusim.errors import InputError
 from npusim.importers import csv_rows, files
 from npusim.importers.assembly import assemble
-from npusim.importers.device_lane import Timed, named_work, step_of
+from npusim.importers.describe import describe
+from npusim.importers.device_lane import Timed, step_of
 from npusim.importers.rocprof_json import LATEST_NS, LONGEST_NS, MOST_THREADS, blocks, lane_of
 from npusim.importers.work import Launch
 from npusim.workload import Workload
@@ -58,7 +59,7 @@ def read(path: Path, name: str) -> Workload:
             untimed += 1
             continue
         _ = agents[_agent(row)]
-        found.append((row.whole(0, LATEST_NS, "Dispatch_Id", "Correlation_Id"), timed))
+        found.append((row.whole("Dispatch_Id", "Correlation_Id", high=LATEST_NS), timed))
         if len(found) > files.MOST_OPERATIONS:
             raise files.too_many(path)
     if not found:
@@ -84,17 +85,19 @@ def _agent(row: csv_rows.Row) -> str:
 
 def _dispatch(row: csv_rows.Row, streams: files.Numbering) -> Timed | None:
     """Return one dispatch, or None where the tool has no times for it (both are zero)."""
-    start = row.whole(0, LATEST_NS, "Start_Timestamp", default=-1)
-    end = row.whole(0, LATEST_NS, "End_Timestamp", default=-1)
+    start = row.whole("Start_Timestamp", high=LATEST_NS, default=-1)
+    end = row.whole("End_Timestamp", high=LATEST_NS, default=-1)
     if start <= 0 and end <= 0 and start == end:
         return None
     if not 0 <= end - start <= LONGEST_NS or start < 0:
-        raise row.error("not a duration", "End_Timestamp", end - start,
-                        f"0 to {LONGEST_NS} ns after Start_Timestamp")  # fmt: skip
-    group = [row.whole(0, MOST_THREADS, f"Workgroup_Size_{a}") for a in _AXES]
-    grid = [row.whole(0, MOST_THREADS, f"Grid_Size_{a}") for a in _AXES]
+        raise row.error("not a duration", "End_Timestamp",
+                        f"0 to {LONGEST_NS} ns after Start_Timestamp", end - start)  # fmt: skip
+    group = [row.whole(f"Workgroup_Size_{a}", high=MOST_THREADS) for a in _AXES]
+    grid = [row.whole(f"Grid_Size_{a}", high=MOST_THREADS) for a in _AXES]
     launch = Launch(row.text("Kernel_Name") or "unknown", *blocks(grid, group))
-    registers = row.whole(0, 2**16, "VGPR_Count") + row.whole(0, 2**16, "Accum_VGPR_Count")
-    shared = row.whole(0, 2**40, "LDS_Block_Size", "Group_Segment_Size")
+    registers = row.whole("VGPR_Count", high=2**16) + row.whole("Accum_VGPR_Count", high=2**16)
+    shared = row.whole("LDS_Block_Size", "Group_Segment_Size", high=2**40)
     queue = streams[lane_of(_agent(row), row.text("Queue_Id"), row.text("Stream_Id"))]
-    return Timed(launch, start, end - start, named_work(launch), queue, registers, float(shared))
+    return Timed(
+        launch, start, end - start, describe(None, launch), queue, registers, float(shared)
+    )

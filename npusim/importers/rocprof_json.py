@@ -6,7 +6,6 @@ ranges called ``step#N`` or ``ProfilerStep#N`` are steps. Grid sizes are in thre
 
 from __future__ import annotations
 
-import bisect
 import math
 import re
 from collections.abc import Sequence
@@ -18,7 +17,8 @@ import msgspec
 from npusim.errors import InputError
 from npusim.importers import files
 from npusim.importers.assembly import Step, assemble
-from npusim.importers.device_lane import Span, Timed, named_work, span_of, step_of
+from npusim.importers.describe import describe
+from npusim.importers.device_lane import Span, Timed, inside, span_of, step_of
 from npusim.importers.work import Launch
 from npusim.workload import Workload
 
@@ -148,7 +148,7 @@ def read(path: Path, name: str) -> Workload:
     InputError
         Not JSON, cut short, too large, without dispatches, or with times that are none.
     """
-    decoded = files.decode_json(path, _File)
+    decoded = files.decode_json(path, files.whole(path), _File)
     if len(decoded.tools) != 1:
         raise InputError("not the trace of one process", file=path, place="rocprofiler-sdk-tool",
                          value=len(decoded.tools), allowed="1")  # fmt: skip
@@ -270,7 +270,7 @@ class _Capture:
         if d is None:
             launch = Launch(self._copy_name(r), nbytes=float(r.bytes))
             stream = self.streams["copy", r.src_agent_id.handle, r.dst_agent_id.handle]
-            return Timed(launch, start, end - start, named_work(launch), stream, call=call)
+            return Timed(launch, start, end - start, describe(None, launch), stream, call=call)
         symbol = self.symbols.get(d.kernel_id)
         if symbol is None:
             self.unnamed += 1
@@ -280,8 +280,8 @@ class _Capture:
         registers = max(symbol.arch_vgpr_count, 0) + max(symbol.accum_vgpr_count, 0)
         hip = r.stream_id.handle if r.stream_id is not None else 0
         stream = self.streams[lane_of(d.agent_id.handle, d.queue_id.handle, hip)]
-        return Timed(launch, start, end - start, named_work(launch), stream, min(registers, 2**16),
-                     float(d.group_segment_size), call)  # fmt: skip
+        return Timed(launch, start, end - start, describe(None, launch), stream,
+                     min(registers, 2**16), float(d.group_segment_size), call)  # fmt: skip
 
     def _copy_name(self, r: _Record) -> str:
         direction = self._operation(r).removeprefix("MEMORY_COPY_")
@@ -318,20 +318,11 @@ def _steps(c: _Capture) -> tuple[list[Step], dict[str, Any]]:
     """Return the steps of a capture, and what lay outside them."""
     marks = c.marks()
     spans: list[Span] = [*marks] or [span_of(c.timed)]
-    starts = [s for s, _ in spans]
-    members: list[list[Timed]] = [[] for _ in spans]
-    outside, outside_ns = 0, 0.0
-    for t in c.timed:
-        at = t.call[0] if t.call is not None else t.start
-        i = bisect.bisect_right(starts, at) - 1
-        if i >= 0 and at <= spans[i][1]:
-            members[i].append(t)
-        else:
-            outside, outside_ns = outside + 1, outside_ns + float(t.duration)
+    members, outside = inside(c.timed, lambda t: t.issued, spans)
     if not any(members):
         raise InputError("no dispatch lies inside a step", place="marker_api",
                          value=f"{len(spans)} steps")  # fmt: skip
     steps = [step_of(group, 10**9, span, c.waits)
              for group, span in zip(members, spans, strict=True) if group]  # fmt: skip
-    return steps, {"marked_steps": len(marks), "outside_steps": outside,
-                   "outside_steps_s": outside_ns / 1e9}  # fmt: skip
+    return steps, {"marked_steps": len(marks), "outside_steps": len(outside),
+                   "outside_steps_s": float(sum(t.duration for t in outside)) / 1e9}  # fmt: skip
