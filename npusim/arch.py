@@ -197,6 +197,8 @@ class Arch:
 def parameter(path: str) -> Parameter:
     """Return the declaration of a dotted path.
 
+    Examples
+    --------
     >>> parameter("units.count").unit
     '1'
     """
@@ -208,6 +210,8 @@ def parameter(path: str) -> Parameter:
 def siblings(path: str) -> str:
     """Return the paths that a misspelt one may have meant, as text for a message.
 
+    Examples
+    --------
     >>> siblings("power.limti")
     'power.limit, power.idle'
     """

@@ -23,6 +23,8 @@ def folder(collection: str) -> Path:
 def names(collection: str) -> list[str]:
     """Return the names that ship in a collection, sorted.
 
+    Examples
+    --------
     >>> "h200" in names("archs")
     True
     """

@@ -17,6 +17,8 @@ _PASSED_ON = 0.5
 def not_modelled(arch: Arch) -> tuple[str, ...]:
     """Return the parameters of a machine that no cost model reads.
 
+    Examples
+    --------
     >>> import npusim as ns
     >>> "gemv.count" in not_modelled(ns.load_arch("decode_npu"))
     True

@@ -71,6 +71,8 @@ def _figures() -> pd.DataFrame:
 def measured(workload: Workload) -> list[Measured]:
     """Return every measured figure of a workload: its own trace first, then the published ones.
 
+    Examples
+    --------
     >>> import npusim as ns
     >>> [m.label for m in measured(ns.load_workload("paddleocr_vl_decode"))][:3]
     ['NVIDIA H200, eager, wall', 'NVIDIA H200, eager, device_busy', 'NVIDIA H200, eager, wall']

@@ -198,6 +198,8 @@ def is_study(file: Path) -> bool:
 def read_setting(text: str) -> tuple[str, float]:
     """Read ``path=value`` of the command line.
 
+    Examples
+    --------
     >>> read_setting("memories.dram.bandwidth=2.5 TB/s")
     ('memories.dram.bandwidth', 2500000000000.0)
 

@@ -16,6 +16,8 @@ _LONGEST_VALUE = 60
 def shown(value: Any) -> str:
     r"""Return a value as it appears in a message: one line, printable, not too long.
 
+    Examples
+    --------
     >>> shown("4.8 TB\\n")
     "'4.8 TB\\\\n'"
     >>> len(shown("x" * 1000))

@@ -67,6 +67,8 @@ def load_workload(name: str | Path) -> Workload:
 def traced_arch(workload: Workload) -> Arch | None:
     """Return the shipped machine that a workload was traced on, or None if none is known.
 
+    Examples
+    --------
     >>> traced_arch(load_workload("paddleocr_vl_decode")).name
     'h200'
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ def run_job(job: Job, command: str, progress: Progress | None = None) -> Outcome
     objectives = ["wall_s", *job.costs]
     front = pareto(table, objectives)
     nominal, fastest = _nominal(job), best(table, job.costs)
-    comparison = _comparison(job, table)
+    comparison, idle = _comparison(job, table), without_effect(job.space, table)
     summary = {
         "name": job.name,
         "title": job.title,
@@ -61,12 +62,12 @@ def run_job(job: Job, command: str, progress: Progress | None = None) -> Outcome
             p: {"unit": PARAMETERS[p].unit, "values": list(v)} for p, v in job.space.axes.items()
         },
         "refused": [str(e) for e in job.refused],
-        "no_effect": list(without_effect(job.space, table)),
+        "no_effect": list(idle),
         "baseline": _baseline(job),
         "nominal": _row(nominal),
         "best": _row(fastest),
         "as_fast": int((table["wall_s"] <= fastest["wall_s"] * (1 + 1e-9)).sum()),
-        "best_at_edge": _at_edge(job, fastest),
+        "best_at_edge": _at_edge(job, fastest, idle),
         "pareto": {
             "objectives": objectives,
             "size": len(front),
@@ -79,8 +80,13 @@ def run_job(job: Job, command: str, progress: Progress | None = None) -> Outcome
             "model": store.model_version(),
             "arch": {"name": job.arch.name, "id": store.arch_id(job.arch)},
             "workloads": [
-                {"name": w.name, "id": w.id, "given": given}
-                for w, given in zip(job.workloads, job.given, strict=True)
+                {
+                    "name": w.name,
+                    "id": w.id,
+                    "given": given,
+                    "traced": store.arch_id(traced) if traced is not None else "",
+                }
+                for (w, _, traced), given in zip(swept, job.given, strict=True)
             ],
         },
     }
@@ -88,13 +94,16 @@ def run_job(job: Job, command: str, progress: Progress | None = None) -> Outcome
 
 
 def _nominal(job: Job) -> pd.Series[float]:
-    """Return the machine as its file gives it, under the last launch mode of the sweep."""
-    row = evaluate(Designs(job.arch), job.workloads, job.space.launch[-1], counts=job.counts).iloc[
-        0
-    ]
-    values: pd.Series[float] = pd.concat(
-        [pd.Series({path: job.arch[path] for path in job.space.axes}), row]
+    """Return the machine as its file gives it, under the last launch mode of the sweep.
+
+    An axis over something that the machine itself lacks has no nominal value: NaN.
+    """
+    machine, launch = Designs(job.arch), job.space.launch[-1]
+    table = evaluate(machine, job.workloads, launch, counts=job.counts)
+    own = pd.Series(
+        {path: machine[path][0] if path in machine else np.nan for path in job.space.axes}
     )
+    values: pd.Series[float] = pd.concat([own, table.iloc[0]])
     return values
 
 
@@ -107,9 +116,9 @@ def _comparison(job: Job, table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, axis=1)
 
 
-def _at_edge(job: Job, row: pd.Series[float]) -> list[str]:
+def _at_edge(job: Job, row: pd.Series[float], no_effect: Sequence[str]) -> list[str]:
     """Return the axes on whose edge a design lies, those with an effect: look beyond them."""
-    axes = {p: v for p, v in job.space.axes.items() if len(v) > 2}
+    axes = {p: v for p, v in job.space.axes.items() if len(v) > 2 and p not in no_effect}
     return [p for p, v in axes.items() if row[p] in (min(v), max(v))]
 
 

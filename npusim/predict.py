@@ -135,6 +135,8 @@ def without_effect(
     A parameter may have a model and still not count: the latency of eager launches does not
     under graph launch, nor an FP8 rate for a workload in bf16.
 
+    Examples
+    --------
     >>> import npusim as ns
     >>> w, h200 = ns.load_workload("paddleocr_vl_decode"), ns.load_arch("h200")
     >>> settings = {"matrix.fp8.rate": 1.0, "memories.dram.bandwidth": 4e12}

@@ -39,6 +39,8 @@ TOTALS = ("wall_s", "wall_low_s", "wall_high_s", "device_busy_s", "device_busy_l
 def unmodelled(paths: Sequence[str]) -> list[InputError]:
     """Return one error for each parameter that no cost model reads.
 
+    Examples
+    --------
     >>> [str(e) for e in unmodelled(["units.count", "gemv.count"])]
     ['gemv.count: no cost model of this version reads it, so it cannot be swept or set']
     """

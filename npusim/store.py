@@ -32,6 +32,8 @@ RESULTS, PARETO, COMPARISON, SUMMARY = (
 def model_version() -> str:
     """Return the version of npusim and a hash of everything that computes an answer.
 
+    Examples
+    --------
     >>> model_version().startswith(__version__)
     True
     """
@@ -47,6 +49,8 @@ def model_version() -> str:
 def strong_id(parts: Mapping[str, Any]) -> str:
     """Return a hash of everything in `parts`, whatever the order of the keys.
 
+    Examples
+    --------
     >>> strong_id({"a": 1.0, "b": "x"}) == strong_id({"b": "x", "a": 1.0})
     True
     """
@@ -130,4 +134,11 @@ def load_results(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     raw = (data.schema.metadata or {}).get(_KEY)
     if raw is None:
         raise InputError("Parquet, but not the results of a sweep", file=file)
-    return data.to_pandas(), json.loads(raw)
+    try:
+        about = json.loads(raw)
+        if not {"name", "workloads", "axes", "made_by"} <= about.keys():
+            raise ValueError
+    except (ValueError, AttributeError, RecursionError):
+        raise InputError("not the results of a sweep: its description is damaged", file=file,
+                         hint="sweep again") from None  # fmt: skip
+    return data.to_pandas(), about

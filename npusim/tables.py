@@ -178,7 +178,7 @@ def swept(outcome: Outcome, folder: Path) -> None:
     steps = sum(s["steps"].values())
     _times(console, s, "one step" if steps == 1 else f"{steps} steps together")
     for label in ("best", "nominal"):
-        axes = ", ".join(f"{p} {units.show(s[label][p], a['unit'])}" for p, a in s["axes"].items())
+        axes = ", ".join(f"{p} {_value(s[label][p], a['unit'])}" for p, a in s["axes"].items())
         console.print(Text(f"{label}: {axes}"))
     if s["as_fast"] > 1:
         console.print(
@@ -197,6 +197,11 @@ def swept(outcome: Outcome, folder: Path) -> None:
     console.print(Text(f"Pareto front: {s['pareto']['size']} designs (small {objectives})"))
     _footer(console, s["notes"], s["not_modelled"])
     console.print(Text(f"{s['designs']} designs in {s['seconds']:.2f} s; written to {folder}"))
+
+
+def _value(value: float | None, unit: str) -> str:
+    """Return a value with its unit, or that the machine has none."""
+    return "not there" if value is None else units.show(value, unit)
 
 
 def _times(console: Console, s: dict[str, Any], title: str) -> None:

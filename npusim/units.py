@@ -102,6 +102,8 @@ def _unit(expression: str, text: str) -> tuple[Fraction, Dimension]:
 def dimension(unit: str) -> Dimension:
     """Return the dimension of a unit, e.g. to check that two can be compared.
 
+    Examples
+    --------
     >>> dimension("TB/s") == dimension("bit/ns")
     True
     >>> dimension("FLOP/clock")
@@ -172,6 +174,8 @@ _STEPS = {-5: "f", -4: "p", -3: "n", -2: "µ", -1: "m", 0: "", 1: "k", 2: "M", 3
 def show(value: float, unit: str, digits: int = 4) -> str:
     """Return an SI value as short text with a prefix, in the unit given without one.
 
+    Examples
+    --------
     >>> show(4.8e12, "B/s"), show(2.37e-3, "s"), show(132, "1"), show(4096, "FLOP/clock")
     ('4.8 TB/s', '2.37 ms', '132', '4096 FLOP/clock')
     >>> show(1.25e-7, "s"), show(0.0, "B")

@@ -272,6 +272,8 @@ def stream_order(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return CSR dependencies of each operation on the one before it on its stream and step.
 
+    Examples
+    --------
     >>> indptr, indices = stream_order(np.array([0, 1, 0]), np.array([0, 0, 0]))
     >>> indptr.tolist(), indices.tolist()
     ([0, 0, 0, 1], [0])
@@ -343,9 +345,11 @@ def _check_steps(w: Workload) -> None:
     for part, values in (("wall_s", w.steps.wall_s), ("tail_s", w.steps.tail_s)):
         if values.ndim != 1 or not (np.isfinite(values) & (values >= 0)).all():
             raise InputError("not a duration", file=w.name, place=f"steps, {part}")
-    unknown = [kind for kind in w.labels["kind"] if kind not in KINDS]
-    if unknown:
-        raise InputError("unknown kind", file=w.name, value=unknown[0], allowed=", ".join(KINDS))
+    for column, allowed in (("kind", KINDS), ("basis", BASES)):
+        unknown = [label for label in w.labels[column] if label not in allowed]
+        if unknown:
+            raise InputError(f"unknown {column}", file=w.name, value=unknown[0],
+                             allowed=", ".join(allowed))  # fmt: skip
 
 
 def _check_edges(w: Workload) -> None:

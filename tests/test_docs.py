@@ -1,6 +1,7 @@
 """The documentation tells what the commands print."""
 
 import re
+import runpy
 
 import pytest
 
@@ -49,3 +50,9 @@ def test_every_page_is_in_the_navigation(root):
     listed = (root / "mkdocs.yml").read_text()
     for page in (root / "docs").rglob("*.md"):
         assert str(page.relative_to(root / "docs")) in listed
+
+
+def test_tables_of_the_documentation_are_those_of_the_code(root):
+    made = runpy.run_path(str(root / "docs" / "make_tables.py"))
+    for name, page in made["PAGES"].items():
+        assert (root / "docs" / name).read_text() == page(), "run: python docs/make_tables.py"

@@ -5,11 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
 import npusim as ns
-from npusim import catalog, job, store
+from npusim import catalog, job, store, tables
 from npusim.beside import compare_one
 from npusim.cli import main
 from npusim.errors import InputError
@@ -48,7 +49,9 @@ def test_the_summary_says_what_made_it(outcome):
     assert s["made_by"]["command"] == "npusim sweep decode_npu"
     assert s["made_by"]["arch"]["id"] == store.arch_id(load_arch("decode_npu"))
     w = ns.load_workload("paddleocr_vl_decode")
-    assert s["made_by"]["workloads"] == [{"name": w.name, "id": w.id, "given": w.name}]
+    assert s["made_by"]["workloads"] == [
+        {"name": w.name, "id": w.id, "given": w.name, "traced": store.arch_id(load_arch("h200"))}
+    ]
     assert s["made_by"]["model"] == store.model_version()
     json.dumps(s, allow_nan=False)
 
@@ -145,6 +148,31 @@ def test_what_is_written_reads_back(outcome, tmp_path):
     figures = compared.summary["times_faster_than"]["paddleocr_vl_decode"]
     name = "NVIDIA H200, graph, wall (unprofiled)"
     assert figures[name]["fastest"] == pytest.approx(2.3608e-3 / outcome.table["wall_s"].min())
+
+
+def test_an_axis_may_be_something_that_the_nominal_machine_lacks(tmp_path):
+    asked = job.read_job("decode_npu", ["paddleocr_vl_decode"], ["queue"], {})
+    axes = {"matrix.fp32.rate": [256.0, 512.0, 1024.0], "memories.dram.bandwidth": [2e12, 3e12]}
+    done = run_job(replace(asked, space=Space(asked.arch, axes, ["queue"]), costs=()), "")
+    assert done.summary["nominal"]["matrix.fp32.rate"] is None
+    files = [p.name for p in save_outcome(done, tmp_path, figures=True)]
+    assert "axis_effects.png" in files
+    tables.swept(done, tmp_path)
+
+
+def test_the_edge_is_told_of_axes_that_count(outcome):
+    assert outcome.summary["best_at_edge"] == ["memories.dram.bandwidth"]
+
+
+@pytest.mark.parametrize("raw", [b"{", b"[]", b"{}", b"[" * 100_000])
+def test_results_with_a_damaged_description_are_refused(outcome, tmp_path, raw):
+    save_outcome(outcome, tmp_path, figures=False)
+    data = pq.read_table(tmp_path / "results.parquet")
+    pq.write_table(
+        data.replace_schema_metadata({b"npusim.sweep": raw}), tmp_path / "results.parquet"
+    )
+    with pytest.raises(InputError, match="its description is damaged"):
+        store.load_results(tmp_path)
 
 
 def test_a_folder_holds_one_sweep(outcome, tmp_path):

@@ -75,6 +75,8 @@ def import_trace(path: str | Path, name: str | None = None) -> Workload:
 def _stem(file: Path) -> str:
     """Return the name of a file without the endings that traces carry.
 
+    Examples
+    --------
     >>> _stem(Path("Qwen1.5-0.5B.pt.trace.json.gz"))
     'Qwen1.5-0.5B'
     >>> _stem(Path("decode.sqlite")), _stem(Path("kernel_details.csv.gz"))

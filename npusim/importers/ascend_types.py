@@ -62,6 +62,8 @@ _SHAPE = re.compile(r"[0-9]{1,9}(,[0-9]{1,9}){0,7}")
 def kind(operator_type: str, name: str) -> str:
     """Return the kind of an operator, from its type or, without one, from its kernel's name.
 
+    Examples
+    --------
     >>> kind("MatMulV2", "x"), kind("FlashAttentionScore", "x"), kind("AddRmsNorm", "x")
     ('gemm', 'attention', 'norm')
     >>> kind("N/A", "aclnnMatmul_MatMulCommon_MatMulV2"), kind("MyOwn", "my_own")
@@ -78,6 +80,8 @@ def kind(operator_type: str, name: str) -> str:
 def _shapes(text: str) -> list[tuple[int, ...]] | None:
     """Return shapes of a list like ``"1,4096;4096,512;"``, empty ones left out.
 
+    Examples
+    --------
     >>> _shapes('"1,4096;4096,512;"'), _shapes('"[2,8]"'), _shapes("N/A")
     ([(1, 4096), (4096, 512)], [(2, 8)], None)
     """
@@ -148,6 +152,8 @@ def _dimensions(
 ) -> tuple[int, int, int, int] | None:
     """Return batch, m, n and k if just one reading of the operands, transposed or not, fits.
 
+    Examples
+    --------
     >>> _dimensions([(8, 16), (16, 4)], None), _dimensions([(4, 16), (8, 16)], (4, 8))
     ((1, 8, 4, 16), (1, 4, 8, 16))
     >>> _dimensions([(16, 16), (16, 4)], None) is None  # the first may be transposed: no matter

@@ -277,6 +277,8 @@ class Row:
 def _decimal(text: str) -> Decimal | None:
     """Return a number with or without thousands separators, None if it is none.
 
+    Examples
+    --------
     >>> _decimal("1,234.5"), _decimal(".5"), _decimal("1,23"), _decimal("nan"), _decimal("1_0")
     (Decimal('1234.5'), Decimal('0.5'), None, None, None)
     """

@@ -27,6 +27,8 @@ def describe(call: Call | None, launch: Launch) -> Work:
 def _copy_engine(named: str, launch: Launch) -> Work:
     """Return the work of a copy or fill; one of unknown size has no bytes to claim.
 
+    Examples
+    --------
     >>> [_copy_engine("memset", Launch("x", nbytes=n)).basis for n in (0.0, 8.0)]
     ['name', 'launch']
     """

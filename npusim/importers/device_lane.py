@@ -56,6 +56,8 @@ def inside(
 ) -> tuple[list[list[T]], list[T]]:
     """Return the operations issued in each span, and those in none; spans are in order.
 
+    Examples
+    --------
     >>> inside([1, 4, 6, 9], int, [(0, 5), (8, 9)])
     ([[1, 4], [9]], [6])
     """

@@ -108,6 +108,8 @@ def decode_json(path: Path, raw: bytes, kind: type[T]) -> T:
 class Numbering(dict[Any, int]):
     """Numbers from 0 for whatever comes, in order of appearance.
 
+    Examples
+    --------
     >>> streams = Numbering()
     >>> streams["queue 7"], streams["queue 3"], streams["queue 7"]
     (0, 1, 0)

@@ -64,6 +64,8 @@ _COMPILED_KINDS = tuple((re.compile(p), kind) for p, kind in _KINDS)
 def library(kernel: str) -> str:
     """Return the library a kernel comes from.
 
+    Examples
+    --------
     >>> library("nvjet_sm90_tst_64x8_64x16_4x1_v_bz_TNT")
     'cuBLAS'
     >>> library("my_kernel")
@@ -76,6 +78,8 @@ def library(kernel: str) -> str:
 def kind(kernel: str) -> str:
     """Return the kind of work a kernel's name suggests.
 
+    Examples
+    --------
     >>> kind("void cublasLt::splitKreduce_kernel<32, 16, int, float>")
     'splitk_reduce'
     >>> kind("my_kernel")

@@ -289,8 +289,9 @@ def _triple(value: Any) -> tuple[int, int, int]:
 
 def _number(args: Any, key: str) -> float:
     value = args.get(key) if isinstance(args, dict) else None
-    ok = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 2**50
-    return float(value) if ok else 0.0  # type: ignore[arg-type]
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return 0.0
+    return float(value) if 0 <= value < 2**50 else 0.0
 
 
 def _launch(e: _Event) -> Launch:

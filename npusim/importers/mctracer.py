@@ -114,6 +114,8 @@ def decide_unit(found: Sequence[Timed]) -> tuple[str, str]:
     A typical kernel takes 2 µs to 500 µs, hardly any takes under 0.5 µs or over 50 ms, and nobody
     traces for over an hour. Where both units pass, nanoseconds are what mcTracer documents.
 
+    Examples
+    --------
     >>> launch = Launch("k")
     >>> kernels = [Timed(launch, i * 20_000, 9_300, describe(None, launch)) for i in range(5)]
     >>> decide_unit(kernels)
@@ -144,6 +146,8 @@ def _guess(unit: str, typical: float, span: float) -> _Guess:
 def _shown(seconds: float) -> str:
     """Return a time with a unit that suits it.
 
+    Examples
+    --------
     >>> _shown(9.3e-6), _shown(0.25)
     ('9.3 us', '250 ms')
     """
@@ -192,11 +196,10 @@ def _time(path: Path, number: int, field: str, value: object, low: int, high: in
     if isinstance(value, str):
         text = value.strip()
         value = Decimal(text) if re.fullmatch(r"-?[0-9]{1,20}(\.[0-9]{0,12})?", text) else value
-    ok = isinstance(value, (int, Decimal)) and not isinstance(value, bool) and low <= value <= high
-    if not ok:
-        raise InputError("not a time", file=path, place=f"traceEvents[{number}].{field}",
-                         value=value, allowed=f"a number from {low} to {high}")  # fmt: skip
-    return value  # type: ignore[return-value]
+    if isinstance(value, (int, Decimal)) and not isinstance(value, bool) and low <= value <= high:
+        return value
+    raise InputError("not a time", file=path, place=f"traceEvents[{number}].{field}",
+                     value=value, allowed=f"a number from {low} to {high}")  # fmt: skip
 
 
 def _triple(value: object) -> tuple[int, int, int]:
@@ -210,5 +213,6 @@ def _triple(value: object) -> tuple[int, int, int]:
 
 
 def _count(value: object) -> int:
-    ok = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
-    return int(value) if ok else 0  # type: ignore[call-overload]
+    if isinstance(value, bool) or not isinstance(value, int):
+        return 0
+    return value if 0 <= value < 2**31 else 0

@@ -99,6 +99,8 @@ def with_router(work: Work, tokens: int, chosen: int) -> Work:
     With `tokens` tokens that each choose `chosen` of E experts, the expected number of experts
     hit is ``E (1 - (1 - chosen/E)^tokens)``.
 
+    Examples
+    --------
     >>> one = Work("grouped_gemm", groups=64, m=6, read_weight=6.0)
     >>> round(with_router(one, tokens=1, chosen=6).read_weight, 6)
     6.0

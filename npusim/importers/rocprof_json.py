@@ -165,6 +165,8 @@ def read(path: Path, name: str) -> Workload:
 def blocks(grid: Sequence[int], group: Sequence[int]) -> tuple[tuple[int, int, int], int]:
     """Return blocks along each axis, and threads in each of them.
 
+    Examples
+    --------
     >>> blocks([1024, 6, 1], [256, 4, 1])
     ((4, 2, 1), 1024)
     >>> blocks([0, 0, 0], [0, 0, 0])
@@ -179,6 +181,8 @@ def lane_of(agent: object, queue: object, stream: object) -> tuple[object, ...]:
 
     Stream 0 stands for all that the tool did not see being made; those are told apart by queue.
 
+    Examples
+    --------
     >>> lane_of(4, 1, 7) == lane_of(4, 2, 7), lane_of(4, 1, 0) == lane_of(4, 2, 0)
     (True, False)
     """

@@ -114,6 +114,8 @@ def widest(tensors: Sequence[Tensor]) -> Tensor | None:
 def broadcast(tensors: Sequence[Tensor]) -> tuple[int, ...]:
     """Return the shape that the tensors broadcast to.
 
+    Examples
+    --------
     >>> a, b = Tensor((6, 1), "fp32", 4), Tensor((1280,), "fp32", 4)
     >>> broadcast([a, b])
     (6, 1280)

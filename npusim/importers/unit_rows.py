@@ -28,6 +28,8 @@ Wanted = Callable[[Header], bool]
 def columns(cells: Sequence[str]) -> Header:
     """Return the columns of a header by plain name; of two with one name the first.
 
+    Examples
+    --------
     >>> {name: c.unit for name, c in columns(["Time (%)", "Total Time (ns)", "avg_us"]).items()}
     {'time': '%', 'totaltime': 'ns', 'avg': 'us'}
     """

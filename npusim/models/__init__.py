@@ -21,6 +21,8 @@ def models() -> Iterator[ModuleType]:
 def modelled() -> dict[str, tuple[str, ...]]:
     """Return the parameters that cost models read, each with the names of those models.
 
+    Examples
+    --------
     >>> modelled()["memories.dram.bandwidth"]
     ('roofline',)
     >>> "memories.l2.capacity" in modelled()

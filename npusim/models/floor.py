@@ -35,6 +35,8 @@ PARAMETERS = tuple(f"floor.{group}" for group in (*_GROUPS, "pointwise"))
 def floor_path(kind: str) -> str:
     """Return the parameter that holds the floor of a kind of operation.
 
+    Examples
+    --------
     >>> floor_path("gemv"), floor_path("cast")
     ('floor.matmul', 'floor.pointwise')
     """

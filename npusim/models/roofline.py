@@ -41,6 +41,8 @@ PARAMETERS = (
 def unit_of(kind: str, dtype: str, designs: Designs) -> str:
     """Return which unit computes an operation: ``matrix`` or ``vector``.
 
+    Examples
+    --------
     >>> import npusim as ns
     >>> unit_of("gemm", "bf16", Designs(ns.load_arch("h200")))
     'matrix'
@@ -112,6 +114,8 @@ def memory_time(operations: Operations, designs: Designs) -> Array:
 def ridge_point(designs: Designs, dtype: str) -> Array:
     """Return the arithmetic intensity at which both take equally long, shape (D,) [FLOP/B].
 
+    Examples
+    --------
     >>> import npusim as ns
     >>> round(float(ridge_point(Designs(ns.load_arch("h200")), "bf16")[0]))
     176
