@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from npusim.counters import COUNTERS
 from npusim.errors import InputError
 
 KINDS = (
@@ -147,6 +148,33 @@ class Steps:
         return len(self.wall_s)
 
 
+@dataclass(frozen=True)
+class HostCosts:
+    """Where the host spent the steps of a capture, by what it called.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Framework operators and runtime calls, the most expensive first.
+    group : tuple of str
+        ``operator`` or ``runtime``.
+    calls : array, shape (N,)
+    self_s : array, shape (N,)
+        Time in it and in nothing that it called [s].
+    total_s : array, shape (N,)
+        Time in it with all that it called; a call inside a call of the same name counts once [s].
+    """
+
+    names: tuple[str, ...]
+    group: tuple[str, ...]
+    calls: NDArray[np.int64]
+    self_s: NDArray[np.float64]
+    total_s: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
 class Workload:
     """K operations in issue order.
 
@@ -166,6 +194,10 @@ class Workload:
         stream: a trace has no addresses, so nothing weaker is safe.
     meta : mapping, optional
         Provenance: device, driver, framework, file, counts of what was dropped.
+    counters : mapping of str to array, shape (K,), optional
+        Some of `npusim.counters.COUNTERS`; not-a-number where an operation has none.
+    host : HostCosts, optional
+        What the host called, where the trace tells.
 
     Raises
     ------
@@ -182,6 +214,8 @@ class Workload:
         steps: Steps,
         edges: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
         meta: Mapping[str, Any] | None = None,
+        counters: Mapping[str, NDArray[np.float64]] | None = None,
+        host: HostCosts | None = None,
     ) -> None:
         self.name = name
         self.labels = MappingProxyType({key: tuple(labels.get(key, ())) for key in LABELS})
@@ -190,9 +224,13 @@ class Workload:
         )
         self.steps = steps
         self.meta = MappingProxyType(dict(meta or {}))
+        self.host = host
         _check_steps(self)
         self.edges = edges if edges is not None else stream_order(self["stream"], self["step"])
         _check_edges(self)
+        self.counters = MappingProxyType(
+            {c: _counter(self, c, given) for c, given in (counters or {}).items()}
+        )
 
     def __len__(self) -> int:
         """Return the number of operations K."""
@@ -262,6 +300,8 @@ class Workload:
             digest.update(name.encode() + column.tobytes())
         for labels in self.labels.values():
             digest.update("\0".join(labels).encode())
+        for name, counter in self.counters.items():
+            digest.update(name.encode() + counter.tobytes())
         for array in (self.steps.wall_s, self.steps.tail_s, *self.edges):
             digest.update(array.tobytes())
         return digest.hexdigest()
@@ -303,6 +343,22 @@ def _column(
                          place=f"row {row}, {column.name}", value=given[row],
                          allowed=_allowed(column, labels))  # fmt: skip
     array = np.asarray(given).astype(_TYPES[column.type])
+    array.setflags(write=False)
+    return array
+
+
+def _counter(w: Workload, name: str, given: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return a counter as floats, one an operation."""
+    if name not in COUNTERS:
+        raise InputError("unknown counter", file=w.name, value=name, allowed=", ".join(COUNTERS))
+    array = np.array(given, dtype=np.float64)
+    if array.shape != (len(w),):
+        raise InputError("a counter needs one value an operation", file=w.name, place=name)
+    wrong = ~np.isnan(array) & ~((array >= 0) & (array <= _LARGEST["amount"]))
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise InputError("not a count", file=w.name, place=f"row {row}, {name}", value=array[row],
+                         allowed=f"a number of {COUNTERS[name].unit} from 0")  # fmt: skip
     array.setflags(write=False)
     return array
 

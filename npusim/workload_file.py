@@ -11,11 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from npusim.atomic import whole_file
+from npusim.counters import COUNTERS
 from npusim.errors import InputError
-from npusim.workload import COLUMNS, LABELS, Steps, Workload
+from npusim.workload import COLUMNS, LABELS, HostCosts, Steps, Workload
 
 SCHEMA_VERSION = 1
 _KEY = b"npusim.workload"
+_COUNTER = "counter."
 
 
 def save_workload(workload: Workload, file: Path) -> None:
@@ -35,6 +37,8 @@ def save_workload(workload: Workload, file: Path) -> None:
             )
         else:
             arrays[c] = pa.array(workload[c])
+    for name, counter in workload.counters.items():
+        arrays[_COUNTER + name] = pa.array(counter)
     indptr, indices = workload.edges
     about = {
         "schema": SCHEMA_VERSION,
@@ -43,6 +47,8 @@ def save_workload(workload: Workload, file: Path) -> None:
         "tail_s": workload.steps.tail_s.tolist(),
         "meta": dict(workload.meta),
     }
+    if workload.host is not None:
+        about["host"] = _host_rows(workload.host)
     waits = np.split(indices, indptr[1:-1])
     arrays["waits_for"] = pa.array([w.tolist() for w in waits], pa.list_(pa.int64()))
     table = pa.table(arrays).replace_schema_metadata({_KEY: json.dumps(about).encode()})
@@ -83,6 +89,7 @@ def _read(file: Path) -> Workload:
             labels[c] = column.dictionary.cast(pa.string()).to_pylist()
         else:
             columns[c] = column.to_numpy(zero_copy_only=False)
+    counters = _counters(file, table)
     steps = Steps(np.array(about["wall_s"], dtype=float), np.array(about["tail_s"], dtype=float))
     waits = table["waits_for"].combine_chunks()
     edges = (
@@ -90,9 +97,39 @@ def _read(file: Path) -> Workload:
         waits.values.cast(pa.int64()).to_numpy().astype(np.int64),
     )
     try:
-        return Workload(str(about["name"]), columns, labels, steps, edges, about["meta"])
+        return Workload(str(about["name"]), columns, labels, steps, edges, about["meta"],
+                        counters, _host(about.get("host")))  # fmt: skip
     except InputError as error:
         raise InputError(str(error), file=file) from None
+
+
+def _counters(file: Path, table: Any) -> dict[str, Any]:
+    """Return the counters of a file; a column that nobody knows is not dropped in silence."""
+    names = [c for c in table.column_names if c not in COLUMNS and c != "waits_for"]
+    unknown = [c for c in names if c.removeprefix(_COUNTER) not in COUNTERS or c in COUNTERS]
+    if unknown:
+        raise InputError("unknown column", file=file, value=unknown[0],
+                         allowed=f"{_COUNTER}NAME with a known counter")  # fmt: skip
+    return {c.removeprefix(_COUNTER): table[c].combine_chunks().to_numpy(zero_copy_only=False)
+            for c in names}  # fmt: skip
+
+
+def _host_rows(host: HostCosts) -> list[list[Any]]:
+    columns = (host.calls.tolist(), host.self_s.tolist(), host.total_s.tolist())
+    return [list(row) for row in zip(host.names, host.group, *columns, strict=True)]
+
+
+def _host(rows: list[list[Any]] | None) -> HostCosts | None:
+    if rows is None:
+        return None
+    names, group, calls, self_s, total_s = zip(*rows, strict=True) if rows else ((),) * 5
+    return HostCosts(
+        tuple(map(str, names)),
+        tuple(map(str, group)),
+        np.array(calls, dtype=np.int64),
+        np.array(self_s, dtype=np.float64),
+        np.array(total_s, dtype=np.float64),
+    )
 
 
 def _about(file: Path, table: Any) -> dict[str, Any]:
