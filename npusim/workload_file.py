@@ -18,6 +18,7 @@ from npusim.workload import COLUMNS, LABELS, HostCosts, Steps, Workload
 SCHEMA_VERSION = 1
 _KEY = b"npusim.workload"
 _COUNTER = "counter."
+_SMALL, _SMALLEST, _QUICK = 50_000, 19, 3  # operations; levels of compression
 
 
 def save_workload(workload: Workload, file: Path) -> None:
@@ -49,11 +50,11 @@ def save_workload(workload: Workload, file: Path) -> None:
     }
     if workload.host is not None:
         about["host"] = _host_rows(workload.host)
-    waits = np.split(indices, indptr[1:-1])
-    arrays["waits_for"] = pa.array([w.tolist() for w in waits], pa.list_(pa.int64()))
+    arrays["waits_for"] = pa.LargeListArray.from_arrays(pa.array(indptr), pa.array(indices))
     table = pa.table(arrays).replace_schema_metadata({_KEY: json.dumps(about).encode()})
     with whole_file(file) as temporary:
-        pq.write_table(table, temporary, compression="zstd", compression_level=19)
+        level = _SMALLEST if len(workload) <= _SMALL else _QUICK
+        pq.write_table(table, temporary, compression="zstd", compression_level=level)
 
 
 def load_workload(file: Path) -> Workload:

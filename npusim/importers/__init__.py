@@ -2,18 +2,21 @@
 
 An importer is a module here with ``FORMAT`` (what people call it), ``sniff(path) -> bool`` (cheap,
 never raises) and ``read(path, name) -> Workload``. One that takes whatever is left of a kind of
-file (any Chrome trace, say) sets ``GENERIC = True`` and is asked last.
+file (any Chrome trace, say) sets ``GENERIC = True`` and is asked last. What else `read` can be told
+(``time_unit``, ``workers``, ``tick``) it has as further parameters.
 """
 
 from __future__ import annotations
 
+import inspect
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from npusim.errors import InputError
+from npusim.importers import files
 from npusim.workload import Workload
 
 
@@ -25,7 +28,7 @@ class Importer(Protocol):
     def sniff(self, path: Path) -> bool:
         """Return whether the file looks like this format."""
 
-    def read(self, path: Path, name: str) -> Workload:
+    def read(self, path: Path, name: str, **more: Any) -> Workload:
         """Read the file into a workload."""
 
 
@@ -37,7 +40,13 @@ def importers() -> Iterator[Importer]:
             yield cast(Importer, module)
 
 
-def import_trace(path: str | Path, name: str | None = None) -> Workload:
+def import_trace(
+    path: str | Path,
+    name: str | None = None,
+    time_unit: str | None = None,
+    workers: int = 1,
+    tick: Callable[[int, int], None] | None = None,
+) -> Workload:
     """Read a trace in any supported format.
 
     Parameters
@@ -46,6 +55,13 @@ def import_trace(path: str | Path, name: str | None = None) -> Workload:
         The trace.
     name : str, optional
         What to call the workload; by default the name of the file.
+    time_unit : str, optional
+        ``ns`` or ``us``, for formats that do not say (mcTracer); by default decided from the data.
+    workers : int
+        Processes that may decode a large trace. With more than one, a script must guard its entry
+        point (``if __name__ == "__main__"``), as for any use of `multiprocessing`.
+    tick : function, optional
+        Called with bytes read and bytes in all (0 if not known) as a large trace is read.
 
     Returns
     -------
@@ -62,6 +78,9 @@ def import_trace(path: str | Path, name: str | None = None) -> Workload:
             raise InputError("no such file" if not file.exists() else "not a file", file=file)
         if file.stat().st_size == 0:
             raise InputError("file is empty", file=file)
+        if (archive := files.archive(file)) is not None:
+            raise InputError(f"a {archive} archive, not a trace", file=file,
+                             hint="unpack it and import the files in it")  # fmt: skip
         chosen = next((i for i in importers() if i.sniff(file)), None)
     except (OSError, ValueError) as error:
         raise InputError(f"cannot be read: {getattr(error, 'strerror', None) or 'not a path'}",
@@ -69,7 +88,13 @@ def import_trace(path: str | Path, name: str | None = None) -> Workload:
     if chosen is None:
         raise InputError("not a supported trace", file=file,
                          allowed=", ".join(i.FORMAT for i in importers()))  # fmt: skip
-    return chosen.read(file, name or _stem(file))
+    takes = inspect.signature(chosen.read).parameters
+    if time_unit is not None and "time_unit" not in takes:
+        raise InputError("the unit of time is fixed in this format", file=file, value=time_unit,
+                         allowed=f"no time unit for {chosen.FORMAT}")  # fmt: skip
+    asked = {"time_unit": time_unit, "workers": workers, "tick": tick}
+    more = {option: value for option, value in asked.items() if option in takes}
+    return chosen.read(file, name or _stem(file), **more)
 
 
 def _stem(file: Path) -> str:
@@ -83,6 +108,6 @@ def _stem(file: Path) -> str:
     ('decode', 'kernel_details')
     """
     stem = file.name
-    for ending in (".gz", ".json", ".csv", ".sqlite", ".trace", ".pt"):
+    for ending in (".gz", ".ncu-rep", ".json", ".csv", ".sqlite", ".trace", ".pt"):
         stem = stem.removesuffix(ending)
     return stem or file.name

@@ -15,7 +15,7 @@ from typing import Any
 
 from npusim.errors import InputError
 from npusim.importers import ascend_types, csv_rows, files
-from npusim.importers.assembly import Step, assemble
+from npusim.importers.assembly import StepColumns, assemble
 from npusim.importers.device_lane import Timed, step_of
 from npusim.importers.work import Launch, Work
 from npusim.workload import Workload
@@ -138,7 +138,7 @@ def _work(row: csv_rows.Row, kernel: str) -> Work:
     return Work(kind, basis="name" if kind != "unknown" else "none")
 
 
-def _steps(timed: Sequence[Timed]) -> tuple[list[Step], dict[str, Any]]:
+def _steps(timed: Sequence[Timed]) -> tuple[list[StepColumns], dict[str, Any]]:
     """Return the steps of a capture, and what lay outside them."""
     groups: dict[str, list[Timed]] = {}
     for t in timed:

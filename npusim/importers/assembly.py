@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from npusim import __version__
 from npusim.importers import kernel_names
 from npusim.importers.layers import layers
 from npusim.importers.work import Launch, Work
-from npusim.workload import COLUMNS, LABELS, Steps, Workload
+from npusim.workload import LABELS, HostCosts, Steps, Workload
 
+MEASURED = ("start_s", "duration_s", "stream", "registers", "shared_memory", "host_s", "sync",
+            "presync_s")  # fmt: skip
 _FROM_WORK = [f.name for f in fields(Work)]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -45,8 +50,44 @@ class Step:
     wall_s: float
     tail_s: float = 0.0
 
+    def columns(self) -> StepColumns:
+        """Return the same as columns."""
+        operations = self.operations
+        measured = {m: np.array([getattr(o, m) for o in operations]) for m in MEASURED}
+        return StepColumns(
+            [o.launch for o in operations], [o.work for o in operations],
+            [o.operator for o in operations], measured, self.wall_s, self.tail_s,
+        )  # fmt: skip
 
-def assemble(name: str, steps: Sequence[Step], meta: Mapping[str, Any]) -> Workload:
+
+@dataclass(frozen=True)
+class StepColumns:
+    """One step of a capture as columns.
+
+    Attributes
+    ----------
+    launches, works, operators : sequence, length K
+        Of each operation; those that are equal are best the same object.
+    measured : mapping of str to array, shape (K,)
+        The columns of `MEASURED`.
+    wall_s, tail_s : float
+        Wall time and host tail [s].
+    """
+
+    launches: Sequence[Launch]
+    works: Sequence[Work]
+    operators: Sequence[str]
+    measured: Mapping[str, NDArray[Any]]
+    wall_s: float
+    tail_s: float = 0.0
+
+
+def assemble(
+    name: str,
+    steps: Sequence[Step | StepColumns],
+    meta: Mapping[str, Any],
+    host: HostCosts | None = None,
+) -> Workload:
     """Return the workload of some steps; phase and layers follow from the operations.
 
     Raises
@@ -54,41 +95,56 @@ def assemble(name: str, steps: Sequence[Step], meta: Mapping[str, Any]) -> Workl
     InputError
         Values that no workload may have.
     """
-    rows: list[dict[str, Any]] = []
-    for number, step in enumerate(steps):
-        works = [o.work for o in step.operations]
-        phase = _phase(works)
-        for o, layer in zip(step.operations, layers(works), strict=True):
-            rows.append({**_row(o), "step": number, "phase": phase, "layer": layer})
-    labels = {column: list(dict.fromkeys(row[column] for row in rows)) for column in LABELS}
-    codes = {column: {text: i for i, text in enumerate(labels[column])} for column in LABELS}
-    columns = {
-        column: np.array(
-            [codes[column][r[column]] if column in LABELS else r[column] for r in rows]
-        )
-        for column in COLUMNS
-    }
+    return _assembled(name, [s.columns() if isinstance(s, Step) else s for s in steps], meta, host)
+
+
+def _assembled(
+    name: str, steps: Sequence[StepColumns], meta: Mapping[str, Any], host: HostCosts | None
+) -> Workload:
+    launches, launch = _distinct([x for step in steps for x in step.launches])
+    works, work = _distinct([x for step in steps for x in step.works])
+    number = np.repeat(np.arange(len(steps)), [len(step.works) for step in steps])
+    columns: dict[str, NDArray[Any]] = {"step": number}
+    labels: dict[str, list[str]] = {}
+    for c, texts, of in (
+        ("kernel", [x.kernel for x in launches], launch),
+        ("library", [kernel_names.library(x.kernel) for x in launches], launch),
+        ("phase", [_phase(step.works) for step in steps], number),
+        ("operator", [x for step in steps for x in step.operators], None),
+        *((c, [getattr(x, c) for x in works], work) for c in _FROM_WORK if c in LABELS),
+    ):
+        labels[c], columns[c] = _labelled(texts, of)
+    for c in _FROM_WORK:
+        if c not in LABELS:
+            columns[c] = np.array([getattr(x, c) for x in works])[work]
+    columns["blocks"] = np.array([x.blocks for x in launches])[launch]
+    columns["threads"] = np.array([x.threads for x in launches])[launch]
+    columns["layer"] = np.concatenate([layers(step.works) for step in steps])
+    for c in MEASURED:
+        columns[c] = np.concatenate([step.measured[c] for step in steps])
     times = Steps(np.array([s.wall_s for s in steps]), np.array([s.tail_s for s in steps]))
-    return Workload(name, columns, labels, times, meta={**meta, "npusim": __version__})
+    about = {**meta, "npusim": __version__}
+    return Workload(name, columns, labels, times, meta=about, host=host)
 
 
-def _row(o: Operation) -> dict[str, Any]:
-    row: dict[str, Any] = {field: getattr(o.work, field) for field in _FROM_WORK}
-    return row | {
-        "kernel": o.launch.kernel,
-        "operator": o.operator,
-        "library": kernel_names.library(o.launch.kernel),
-        "stream": o.stream,
-        "blocks": o.launch.blocks,
-        "threads": o.launch.threads,
-        "registers": o.registers,
-        "shared_memory": o.shared_memory,
-        "start_s": o.start_s,
-        "duration_s": o.duration_s,
-        "host_s": o.host_s,
-        "sync": o.sync,
-        "presync_s": o.presync_s,
-    }
+def _distinct(items: Sequence[T]) -> tuple[list[T], NDArray[np.intp]]:
+    """Return each object once, in order of appearance, and for each item which one it is."""
+    numbers: dict[int, int] = {}
+    codes = np.array([numbers.setdefault(id(x), len(numbers)) for x in items], dtype=np.intp)
+    first = np.unique(codes, return_index=True)[1]
+    return [items[i] for i in first], codes
+
+
+def _labelled(
+    texts: Sequence[str], of: NDArray[np.intp] | None
+) -> tuple[list[str], NDArray[np.intp]]:
+    """Return labels in order of appearance, and each operation's code.
+
+    `of` says which text each operation has; they appear there in the order of the texts.
+    """
+    numbers: dict[str, int] = {}
+    codes = np.array([numbers.setdefault(t, len(numbers)) for t in texts], dtype=np.intp)
+    return list(numbers), codes if of is None else codes[of]
 
 
 def _phase(works: Sequence[Work]) -> str:

@@ -10,8 +10,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from npusim.importers.assembly import Operation, Step
-from npusim.importers.host_lane import host_lane
+from npusim.importers.assembly import StepColumns
+from npusim.importers.host_lane import Lane, host_lane
 from npusim.importers.work import Launch, Work
 
 Time = int | Decimal
@@ -76,7 +76,7 @@ def step_of(
     per_second: int,
     span: Span | None = None,
     waits: Sequence[Span] = (),
-) -> Step:
+) -> StepColumns:
     """Return one step.
 
     Parameters
@@ -95,22 +95,18 @@ def step_of(
     def seconds(time: Time) -> float:
         return float(time - start) / per_second
 
+    measured = {
+        "start_s": np.array([max(seconds(o.start), 0.0) for o in operations]),
+        "duration_s": np.array([float(o.duration) / per_second for o in operations]),
+        "stream": np.array([o.stream for o in operations]),
+        "registers": np.array([o.registers for o in operations]),
+        "shared_memory": np.array([o.shared_memory for o in operations]),
+    }
     lane = _host(operations, seconds, (start, stop), waits)
-    steps = [
-        Operation(o.launch, o.work, max(seconds(o.start), 0.0), float(o.duration) / per_second,
-                  stream=o.stream, registers=o.registers, shared_memory=o.shared_memory,
-                  host_s=lane.host[i], sync=lane.sync[i], presync_s=lane.presync[i])
-        for i, o in enumerate(operations)
-    ]  # fmt: skip
-    return Step(steps, seconds(stop), lane.tail)
-
-
-@dataclass(frozen=True)
-class _Host:
-    host: list[float]
-    sync: list[bool]
-    presync: list[float]
-    tail: float
+    measured |= {"host_s": lane.work, "sync": lane.sync, "presync_s": lane.presync}
+    launches, works = [o.launch for o in operations], [o.work for o in operations]
+    unknown = ["unknown"] * len(operations)
+    return StepColumns(launches, works, unknown, measured, seconds(stop), lane.tail)
 
 
 def _host(
@@ -118,13 +114,14 @@ def _host(
     seconds: Callable[[Time], float],
     span: Span,
     waits: Sequence[Span],
-) -> _Host:
-    """Return the host's work around each operation, nothing where no launch is known."""
+) -> Lane:
+    """Return the host's work around each operation [s], nothing where no launch is known."""
     count = len(operations)
     known = np.array([o.call is not None for o in operations])
-    work, presync, sync = np.zeros((3, count))
+    work, presync = np.zeros((2, count))
+    sync = np.zeros(count, dtype=bool)
     if not known.any():
-        return _Host(work.tolist(), [False] * count, presync.tolist(), 0.0)
+        return Lane(work, presync, sync, 0.0)
     calls = [(o, o.call) for o in operations if o.call is not None]
     issued = np.array([[seconds(c[0]), seconds(c[1])] for _, c in calls])
     done = np.array([seconds(o.start + o.duration) for o, _ in calls])
@@ -132,4 +129,4 @@ def _host(
     lane = host_lane(0.0, seconds(span[1]), issued, done, np.array(idle).reshape(-1, 2),
                      np.array([o.work.kind == "memcpy" for o, _ in calls]))  # fmt: skip
     work[known], presync[known], sync[known] = lane.work, lane.presync, lane.sync
-    return _Host(work.tolist(), (sync > 0).tolist(), presync.tolist(), lane.tail)
+    return Lane(work, presync, sync, lane.tail)

@@ -39,8 +39,16 @@ def head(path: Path, size: int = 1 << 16) -> bytes:
         return b""
 
 
-def chunks(path: Path, size: int = 1 << 20) -> Iterator[bytes]:
-    """Yield a file piece by piece, unpacked.
+def archive(path: Path) -> str | None:
+    """Return what kind of archive of several files this is, None if it is none. Never raises."""
+    start = head(path, 512)
+    if start[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
+        return "zip"
+    return "tar" if start[257:262] == b"ustar" else None
+
+
+def chunks(path: Path, size: int = 1 << 20, start: int = 0) -> Iterator[bytes]:
+    """Yield a file piece by piece, unpacked, from some byte on.
 
     Raises
     ------
@@ -50,6 +58,7 @@ def chunks(path: Path, size: int = 1 << 20) -> Iterator[bytes]:
     total = 0
     try:
         with open_bytes(path) as stream:
+            stream.seek(start)
             while chunk := stream.read(size):
                 total += len(chunk)
                 if total > LARGEST:

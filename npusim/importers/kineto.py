@@ -7,22 +7,23 @@ the annotations ``step#N`` or ``ProfilerStep#N``; without any, the capture is on
 
 from __future__ import annotations
 
-import math
 import re
-from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from npusim.errors import InputError
-from npusim.importers import files
-from npusim.importers.assembly import Operation, Step, assemble
+from npusim.importers import files, kineto_ranges, nesting
+from npusim.importers.assembly import StepColumns, assemble
 from npusim.importers.describe import describe
-from npusim.importers.device_lane import inside
 from npusim.importers.host_lane import host_lane
+from npusim.importers.kineto_events import Codes, Floats, Spans
+from npusim.importers.kineto_host import Calls, calls_of, host_costs
+from npusim.importers.kineto_scan import Tick, Trace, scan
 from npusim.importers.neighbours import with_neighbours
 from npusim.importers.tensors import Call, read_call
 from npusim.importers.work import Launch
@@ -32,29 +33,9 @@ FORMAT = "PyTorch profiler (Kineto) JSON, .json or .json.gz"
 GENERIC = True
 
 _STEP = re.compile(r"(?:ProfilerStep|step)#\d+")
-_DEVICE = ("kernel", "gpu_memcpy", "gpu_memset")
-_RUNTIME = ("cuda_runtime", "cuda_driver", "hip_runtime", "hip_driver", "runtime", "driver")
 _WAITS = ("Synchronize",)
-_LONGEST_US = 1e12
-_LATEST_US = 1e20
 
-
-class _Event(msgspec.Struct):
-    ph: str = ""
-    cat: str | None = None
-    name: Any = ""
-    ts: float | None = None
-    dur: float | None = None
-    pid: Any = 0
-    tid: Any = 0
-    args: Any = None
-
-
-class _Trace(msgspec.Struct):
-    traceEvents: list[_Event] | msgspec.UnsetType = msgspec.UNSET  # noqa: N815  (as in the file)
-    deviceProperties: Any = None  # noqa: N815
-    cuda_driver_version: Any = None
-    cuda_runtime_version: Any = None
+Span = tuple[float, float]
 
 
 def sniff(path: Path) -> bool:
@@ -62,7 +43,7 @@ def sniff(path: Path) -> bool:
     return files.head(path).lstrip()[:1] in (b"{", b"[") or ".json" in path.suffixes
 
 
-def read(path: Path, name: str) -> Workload:
+def read(path: Path, name: str, workers: int = 1, tick: Tick | None = None) -> Workload:
     """Read a trace.
 
     Parameters
@@ -70,6 +51,10 @@ def read(path: Path, name: str) -> Workload:
     path : Path
     name : str
         What to call the workload.
+    workers : int
+        Processes that decode a large trace.
+    tick : function, optional
+        Called with bytes done and bytes in all (0 if not known).
 
     Returns
     -------
@@ -78,247 +63,263 @@ def read(path: Path, name: str) -> Workload:
     Raises
     ------
     InputError
-        Not JSON, cut short, too large, without device operations, or with times that are none.
+        Not a trace, damaged before its end, without device operations, or with times that are
+        none. A trace that was cut short imports up to there; ``meta`` counts what is lost.
     """
-    trace, events = _decode(path)
-    _check_times(path, events)
-    capture = _Capture(events)
-    if not capture.device:
+    trace = scan(path, workers, tick)
+    measured = len(trace.device) > 0
+    if not measured and trace.ranges:
+        trace = kineto_ranges.as_device(trace)
+    if not len(trace.device):
         raise InputError("no device operations", file=path, place="traceEvents",
-                         value=f"{len(events)} events",
-                         hint="trace with ProfilerActivity.CUDA")  # fmt: skip
+                         value=f"{trace.events} events, {len(trace.operators)} operators of the "
+                         "CPU", hint="trace with ProfilerActivity.CUDA")  # fmt: skip
     try:
-        steps, notes = _steps(capture)
-        return assemble(name, steps, _meta(path, trace, capture, notes))
+        capture = _capture(trace)
+        spans = capture.marks or [_whole(capture)]
+        steps, rows, notes = _steps(capture, spans)
+        about = {**_meta(path, capture), **notes}
+        host = host_costs(capture.calls, trace.names, spans)
+        w = assemble(name, steps, about, host)
     except InputError as error:
         raise InputError(str(error), file=path) from None
+    return w if measured else kineto_ranges.with_counters(w, trace.ranges, rows)
 
 
-def _decode(path: Path) -> tuple[_Trace, list[_Event]]:
-    raw = files.whole(path)
-    if raw[:1] == b"[" or not raw.strip():
-        raise InputError("no traceEvents", file=path, allowed="an object with traceEvents")
-    trace = files.decode_json(path, raw, _Trace)
-    if isinstance(trace.traceEvents, msgspec.UnsetType):
-        raise InputError("not a profiler trace: no traceEvents", file=path)
-    return trace, trace.traceEvents
-
-
-def _check_times(path: Path, events: list[_Event]) -> None:
-    for i, e in enumerate(events):
-        if e.ph != "X":
-            continue
-        for field, value, low, high in (
-            ("ts", e.ts, -_LATEST_US, _LATEST_US),
-            ("dur", e.dur, 0.0, _LONGEST_US),
-        ):
-            if value is None and e.cat not in _DEVICE:
-                continue
-            if value is None or not low <= value <= high:
-                raise InputError("not a time", file=path, place=f"traceEvents[{i}].{field}",
-                                 value=value, allowed="microseconds, finite"
-                                 + (", from 0" if field == "dur" else ""))  # fmt: skip
-
-
-@dataclass
-class _Operation:
-    """One device event with what launched it."""
-
-    event: _Event
-    launch: _Event | None
-    call: Call | None
-    own_launch: bool
-
-
+@dataclass(frozen=True)
 class _Capture:
-    """The events of a trace, put together."""
+    """A trace put together; device operations in the order in which they were issued.
 
-    def __init__(self, events: list[_Event]) -> None:
-        self.device: list[_Operation] = []
-        self.waits: list[_Event] = []
-        marks: list[tuple[str, tuple[float, float]]] = []
-        operators: list[_Event] = []
-        runtime: list[_Event] = []
-        device: list[_Event] = []
-        for e in events:
-            if e.ph != "X" or e.ts is None:
-                continue
-            if e.cat in _DEVICE:
-                device.append(e)
-            elif e.cat == "cpu_op":
-                operators.append(e)
-            elif e.cat in _RUNTIME:
-                runtime.append(e)
-                if str(e.name).endswith(_WAITS):
-                    self.waits.append(e)
-            elif e.cat == "user_annotation" and _STEP.fullmatch(str(e.name)):
-                marks.append((str(e.name), (e.ts, e.ts + (e.dur or 0.0))))
-        marked = [span for name, span in marks if not name.startswith("Profiler")]
-        self.steps = sorted(marked or [span for _, span in marks])  # one's own marks come first
-        self.waits.sort(key=lambda e: e.ts or 0.0)
-        shared = Counter(c for e in device if (c := _correlation(e)) is not None)
-        launches = {c: e for e in runtime if (c := _correlation(e)) in shared}
-        calls = _operators_of(operators, list(launches.values()))
-        for e in device:
-            c = _correlation(e)
-            launch = launches.get(c) if c is not None else None
-            call = calls.get(id(launch)) if launch is not None else None
-            own = launch is not None and c is not None and shared[c] == 1
-            self.device.append(_Operation(e, launch, call, own))
-        self.device.sort(key=lambda o: (_issued(o), o.event.ts))
-
-
-def _issued(o: _Operation) -> float:
-    """Return when the host launched an operation, or when it started if that is unknown."""
-    time = o.launch.ts if o.launch is not None else o.event.ts
-    return time if time is not None else 0.0
-
-
-def _correlation(e: _Event) -> int | None:
-    value = e.args.get("correlation") if isinstance(e.args, dict) else None
-    return value if isinstance(value, int) else None
-
-
-def _operators_of(operators: list[_Event], launches: list[_Event]) -> dict[int, Call]:
-    """Return the innermost operator around each launch, by the identity of the launch.
-
-    Most operators launch nothing (views, allocations): arguments are read only of those that do.
+    Attributes
+    ----------
+    launch : array, shape (K,)
+        Row of the runtime call that launched each, -1 if unknown.
+    issued : array, shape (K,)
+        When that was; the start on the device where it is unknown [us].
+    own : array of bool, shape (K,)
+        Whether it is the only one of its launch.
+    instance : array, shape (K,)
+        The host's call that launched it, -1 if unknown.
+    chain : array, shape (K,)
+        Number of that call in `operators`, -1 if unknown.
+    marks : list of (start, stop)
+        Marked steps [us].
     """
-    threads: dict[tuple[str, str], list[tuple[float, int, _Event]]] = defaultdict(list)
-    for order, events in enumerate((operators, launches)):
-        for e in events:
-            threads[str(e.pid), str(e.tid)].append((e.ts or 0.0, order, e))
-    found: dict[int, Call] = {}
-    read: dict[int, Call] = {}
-    for timeline in threads.values():
-        timeline.sort(key=lambda t: (t[0], t[1], -(t[2].dur or 0.0)))
-        stack: list[tuple[float, _Event]] = []
-        for at, order, e in timeline:
-            while stack and stack[-1][0] < at:
-                stack.pop()
-            if order == 0:
-                stack.append((at + (e.dur or 0.0), e))
-            elif stack:
-                found[id(e)] = _call([operator for _, operator in stack], read)
+
+    trace: Trace
+    device: Spans
+    calls: Calls
+    launch: Codes
+    issued: Floats
+    own: NDArray[np.bool_]
+    instance: Codes
+    chain: Codes
+    operators: list[Call]
+    marks: list[Span]
+
+
+def _capture(trace: Trace) -> _Capture:
+    device, runtime = trace.device, trace.runtime
+    launch, own = _launches(device.correlation, runtime.correlation)
+    issued = device.start.copy()
+    known = launch >= 0
+    issued[known] = runtime.start[launch[known]]
+    issued = np.where(np.isnan(issued), device.start, issued)
+    order = np.lexsort((device.start, issued))
+    device, launch, issued, own = device[order], launch[order], issued[order], own[order]
+    calls = calls_of(trace)
+    instance = _instances(calls, launch, len(runtime))
+    chain, links = nesting.chains(calls.parent, _labels(calls, trace), instance[instance >= 0])
+    return _Capture(
+        trace, device, calls, launch, issued, own, instance,
+        np.append(chain, -1)[instance], _operators(trace, links),
+        _marks(trace),
+    )  # fmt: skip
+
+
+def _launches(device: Codes, runtime: Codes) -> tuple[Codes, NDArray[np.bool_]]:
+    """Return the runtime call of each device operation, and whether it launched no other."""
+    launch = np.full(len(device), -1, dtype=np.int64)
+    rows = np.flatnonzero(runtime >= 0)
+    rows = rows[np.argsort(runtime[rows], kind="stable")]
+    at = np.searchsorted(runtime[rows], device, "right") - 1  # of several with one id the last
+    found = (at >= 0) & (device >= 0)
+    found[found] = runtime[rows[at[found]]] == device[found]
+    launch[found] = rows[at[found]]
+    _, code, count = np.unique(device, return_inverse=True, return_counts=True)
+    return launch, found & (count[code.reshape(-1)] == 1)
+
+
+def _instances(calls: Calls, launch: Codes, runtime: int) -> Codes:
+    """Return the innermost operator around the launch of each device operation, -1 for none."""
+    around = np.full(runtime + 1, -1, dtype=np.int64)
+    is_call = ~calls.is_operator
+    around[calls.row[is_call]] = calls.parent[is_call]
+    return around[launch]  # the last entry stands for launches that are unknown
+
+
+def _labels(calls: Calls, trace: Trace) -> Codes:
+    """Return a number for name and arguments of each call."""
+    return calls.name * (len(trace.shapes) + 1) + calls.shape + 1
+
+
+def _operators(trace: Trace, links: list[tuple[int, int]]) -> list[Call]:
+    """Return the operator of each chain, with those around it; arguments are read once each."""
+    arguments: dict[int, Any] = {}
+    found: list[Call] = []
+    for label, around in links:
+        name, shape = divmod(label, len(trace.shapes) + 1)
+        if shape not in arguments:
+            arguments[shape] = _decoded(trace.shapes[shape - 1] if shape else b"")
+        parents = (*found[around].parents, found[around]) if around >= 0 else ()
+        found.append(read_call(trace.names[name], arguments[shape], parents))
     return found
 
 
-def _call(stack: list[_Event], read: dict[int, Call]) -> Call:
-    """Return the innermost of nested operators, reading each only once."""
-    parents: tuple[Call, ...] = ()
-    for e in stack:
-        call = read.get(id(e))
-        if call is None:
-            call = read[id(e)] = read_call(str(e.name), e.args, parents)
-        parents = (*parents, call)
-    return parents[-1]
+def _decoded(raw: bytes) -> Any:
+    try:
+        return msgspec.json.decode(raw) if raw else None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError("an operator's arguments cannot be read", place="args",
+                         value=str(error)) from None  # fmt: skip
 
 
-def _steps(c: _Capture) -> tuple[list[Step], dict[str, Any]]:
-    """Return the steps of a capture, and what lay outside them."""
-    spans = c.steps or [_whole(c)]
-    members, outside = inside(c.device, _issued, spans)
-    if not any(members):
+def _marks(trace: Trace) -> list[Span]:
+    """Return the marked steps in order; one's own marks come before the profiler's."""
+    marks = trace.marks
+    named = [(i, trace.names[n]) for i, n in enumerate(marks.name.tolist())]
+    steps = [
+        (i, name) for i, name in named if _STEP.fullmatch(name) and marks.start[i] == marks.start[i]
+    ]
+    own = [i for i, name in steps if not name.startswith("Profiler")]
+    chosen = own or [i for i, _ in steps]
+    length = np.nan_to_num(marks.length)
+    return sorted((float(marks.start[i]), float(marks.start[i] + length[i])) for i in chosen)
+
+
+def _whole(c: _Capture) -> Span:
+    return float(c.issued.min()), float(c.device.stop.max())
+
+
+def _steps(c: _Capture, spans: list[Span]) -> tuple[list[StepColumns], Codes, dict[str, Any]]:
+    """Return the steps of a capture, the operations in them, and what lay outside."""
+    starts, stops = np.array(spans).T
+    step = np.searchsorted(starts, c.issued, "right") - 1
+    inside = (step >= 0) & (c.issued <= stops[np.maximum(step, 0)])
+    if not inside.any():
         raise InputError("no device operation lies inside a step", place="user_annotation",
                          value=f"{len(spans)} steps")  # fmt: skip
-    steps = [
-        _step(group, span, c.waits) for group, span in zip(members, spans, strict=True) if group
-    ]
-    seconds = sum((o.event.dur or 0.0) * 1e-6 for o in outside)
-    return steps, {"outside_steps": len(outside), "outside_steps_s": seconds}
+    step = np.where(inside, step, -1)
+    about = _Describer(c)
+    members = [np.flatnonzero(step == i) for i in np.unique(step[inside])]
+    columns = [_step(c, rows, spans[step[rows[0]]], about) for rows in members]
+    outside = {"outside_steps": int((~inside).sum()),
+               "outside_steps_s": float(c.device.length[~inside].sum()) * 1e-6}  # fmt: skip
+    return columns, np.concatenate(members), outside
 
 
-def _whole(c: _Capture) -> tuple[float, float]:
-    first = min(_issued(o) for o in c.device)
-    last = max((o.event.ts or 0.0) + (o.event.dur or 0.0) for o in c.device)
-    return first, last
+class _Describer:
+    """What operations do, each distinct one looked at once."""
+
+    def __init__(self, c: _Capture) -> None:
+        device, sizes, names = c.device, c.trace.sizes, c.trace.names
+        key = (c.chain + 1) * len(names) + device.name
+        _, row, self.kind = np.unique(key * len(sizes) + device.detail, return_index=True,
+                                      return_inverse=True)  # fmt: skip
+        self.calls = [c.operators[k] if k >= 0 else None for k in c.chain[row].tolist()]
+        self.sizes = [sizes[k] for k in device.detail[row].tolist()]
+        self.launches = [
+            Launch(names[k], size.grid, size.threads, size.nbytes)
+            for k, size in zip(device.name[row].tolist(), self.sizes, strict=True)
+        ]
+        self.works = [describe(c, x) for c, x in zip(self.calls, self.launches, strict=True)]
+        self.operators = [c.name if c is not None else "unknown" for c in self.calls]
+        # Calls of copies may wait: those to or from the host, not those on the device.
+        self.blocking = np.array([
+            size.category == "gpu_memcpy" and "DtoD" not in x.kernel
+            for x, size in zip(self.launches, self.sizes, strict=True)
+        ])  # fmt: skip
+        runtime = c.trace.runtime
+        idle = np.array([n.endswith(_WAITS) for n in names], dtype=bool)[runtime.name]
+        waits = np.column_stack([runtime.start, runtime.stop])[idle]
+        self.waits = waits[np.argsort(waits[:, 0], kind="stable")]
 
 
-def _step(group: list[_Operation], span: tuple[float, float], waits: list[_Event]) -> Step:
+def _step(c: _Capture, rows: Codes, span: Span, about: _Describer) -> StepColumns:
     """Return one step: what each operation does, and the host's work around it."""
+    kind = about.kind[rows]
+    kinds = kind.tolist()
+    launches = [about.launches[k] for k in kinds]
+    works = with_neighbours(
+        [about.works[k] for k in kinds], [about.calls[k] for k in kinds],
+        [k.blocks for k in launches], c.instance[rows].tolist(),
+    )  # fmt: skip
+    device = c.device[rows]
+    work_us, presync_us, sync, tail = _host(c, rows, span, about)
+    measured = {
+        "start_s": np.maximum(device.start - span[0], 0.0) * 1e-6,
+        "duration_s": device.length * 1e-6,
+        "stream": np.array([s.stream for s in about.sizes])[kind],
+        "registers": np.array([s.registers for s in about.sizes])[kind],
+        "shared_memory": np.array([s.shared_memory for s in about.sizes])[kind],
+        "host_s": work_us * 1e-6,
+        "sync": sync,
+        "presync_s": presync_us * 1e-6,
+    }
+    operators = [about.operators[k] for k in kinds]
+    wall = (span[1] - span[0]) * 1e-6
+    return StepColumns(launches, works, operators, measured, wall, tail * 1e-6)
+
+
+def _host(
+    c: _Capture, rows: Codes, span: Span, about: _Describer
+) -> tuple[Floats, Floats, NDArray[np.bool_], float]:
+    """Return the host's work around each operation of a step, and after the last [us]."""
     start, stop = span
-    calls = [o.call for o in group]
-    launches = [_launch(o.event) for o in group]
-    alone = [describe(c, k) for c, k in zip(calls, launches, strict=True)]
-    works = with_neighbours(alone, calls, [k.blocks for k in launches])
-    known = np.array([o.launch is not None for o in group])
-    issued = np.array([_span(o.launch or o.event) for o in group])
-    done = np.array([_span(o.event)[1] for o in group])
-    idle = np.array([_span(e) for e in waits if start <= (e.ts or 0.0) <= stop]).reshape(-1, 2)
-    copies = np.array([_may_block(o.event) for o in group])
-    lane = host_lane(start, stop, issued[known], done[known], idle, copies[known])
-    work_us, presync_us, sync = np.zeros((3, len(group)))
-    work_us[known], presync_us[known], sync[known] = lane.work, lane.presync, lane.sync
-    operations = [
-        Operation(
-            launches[i],
-            works[i],
-            start_s=max((o.event.ts or 0.0) - start, 0.0) * 1e-6,
-            duration_s=(o.event.dur or 0.0) * 1e-6,
-            operator=o.call.name if o.call is not None else "unknown",
-            stream=_stream(o.event.args),
-            registers=int(_number(o.event.args, "registers per thread")),
-            shared_memory=_number(o.event.args, "shared memory"),
-            host_s=float(work_us[i]) * 1e-6,
-            sync=bool(sync[i]),
-            presync_s=float(presync_us[i]) * 1e-6,
-        )
-        for i, o in enumerate(group)
-    ]
-    return Step(operations, (stop - start) * 1e-6, lane.tail * 1e-6 if known.any() else 0.0)
+    known = c.launch[rows] >= 0
+    work, presync = np.zeros((2, len(rows)))
+    sync = np.zeros(len(rows), dtype=bool)
+    if not known.any():
+        return work, presync, sync, 0.0
+    launched = rows[known]
+    runtime = c.trace.runtime[c.launch[launched]]
+    calls = np.column_stack([runtime.start, runtime.start + np.nan_to_num(runtime.length)])
+    first = np.searchsorted(about.waits[:, 0], start, "left")
+    last = np.searchsorted(about.waits[:, 0], stop, "right")
+    lane = host_lane(start, stop, calls, c.device.stop[launched], about.waits[first:last],
+                     about.blocking[about.kind[launched]])  # fmt: skip
+    work[known], presync[known], sync[known] = lane.work, lane.presync, lane.sync
+    return work, presync, sync, lane.tail
 
 
-def _may_block(e: _Event) -> bool:
-    """Return whether the call of a copy may wait for it: to or from the host, not on the device."""
-    return e.cat == "gpu_memcpy" and "DtoD" not in str(e.name)
+def _meta(path: Path, c: _Capture) -> dict[str, Any]:
+    def first(field: str) -> Any:
+        return next((v for a in c.trace.about if (v := getattr(a, field)) is not None), None)
 
-
-def _span(e: _Event) -> tuple[float, float]:
-    start = e.ts or 0.0
-    return start, start + (e.dur or 0.0)
-
-
-def _triple(value: Any) -> tuple[int, int, int]:
-    ok = (
-        isinstance(value, list)
-        and len(value) == 3
-        and all(isinstance(v, int) and 0 <= v < 2**31 for v in value)
-    )
-    return (value[0], value[1], value[2]) if ok else (0, 0, 0)
-
-
-def _number(args: Any, key: str) -> float:
-    value = args.get(key) if isinstance(args, dict) else None
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return 0.0
-    return float(value) if 0 <= value < 2**50 else 0.0
-
-
-def _launch(e: _Event) -> Launch:
-    args = e.args if isinstance(e.args, dict) else {}
-    threads = math.prod(_triple(args.get("block")))
-    return Launch(str(e.name), _triple(args.get("grid")), threads, _number(args, "bytes"))
-
-
-def _stream(args: Any) -> int:
-    """Return a number that tells streams apart, also those of several devices in one trace."""
-    device, stream = _number(args, "device"), _number(args, "stream")
-    return int(device) * 1_000_000 + int(stream)
-
-
-def _meta(path: Path, trace: _Trace, c: _Capture, notes: dict[str, Any]) -> dict[str, Any]:
-    properties = trace.deviceProperties if isinstance(trace.deviceProperties, list) else []
-    devices = [str(p.get("name", "")) for p in properties if isinstance(p, dict)]
-    with_host = sum(o.own_launch for o in c.device)
-    in_graphs = sum(o.launch is not None and "GraphLaunch" in str(o.launch.name) for o in c.device)
-    return {
+    properties = first("deviceProperties")
+    listed = properties if isinstance(properties, list) else []
+    devices = [str(p.get("name", "")) for p in listed if isinstance(p, dict)]
+    ranks = first("distributedInfo")
+    rank = ranks.get("rank") if isinstance(ranks, dict) else None
+    world = ranks.get("world_size") if isinstance(ranks, dict) else None
+    graphs = np.array(["GraphLaunch" in n for n in c.trace.names], dtype=bool)
+    known = c.launch >= 0
+    in_graphs = int(graphs[c.trace.runtime.name[c.launch[known]]].sum())
+    count = len(c.device)
+    meta = {
         "format": "kineto",
         "file": path.name,
         "device": devices[0] if devices else "",
-        "cuda_driver": str(trace.cuda_driver_version or ""),
-        "cuda_runtime": str(trace.cuda_runtime_version or ""),
-        "marked_steps": len(c.steps),
-        "launch": "graph" if in_graphs > 0.5 * len(c.device) else "eager",
-        "host": "measured" if with_host >= 0.9 * len(c.device) else "unknown",
-        **notes,
+        "cuda_driver": str(first("cuda_driver_version") or ""),
+        "cuda_runtime": str(first("cuda_runtime_version") or ""),
+        "marked_steps": len(c.marks),
+        "launch": "graph" if in_graphs > 0.5 * count else "eager",
+        "host": "measured" if int(c.own.sum()) >= 0.9 * count else "unknown",
     }
+    hip = first("hip_driver_version")
+    optional = {
+        "hip_driver": str(hip) if hip is not None else None,
+        "rank": rank, "world_size": world,
+        "lost_events": c.trace.lost if c.trace.repaired else None,
+    }  # fmt: skip
+    return meta | {k: v for k, v in optional.items() if v is not None}

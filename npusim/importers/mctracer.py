@@ -12,6 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -22,7 +23,7 @@ from npusim.importers.assembly import assemble
 from npusim.importers.chrome_events import Events
 from npusim.importers.describe import describe
 from npusim.importers.device_lane import Time, Timed, step_of
-from npusim.importers.work import Launch
+from npusim.importers.work import Launch, Work
 from npusim.workload import Workload
 
 FORMAT = "MetaX mcTracer JSON"
@@ -175,11 +176,18 @@ def _timed(path: Path, number: int, event: dict[str, Any], streams: files.Number
     queue = str(args.get("queue_id", args.get("stream", event.get("tid"))))
     given = args.get("mem")
     memory: dict[str, Any] = given if isinstance(given, dict) else {}
-    launch = Launch(_name(event, args), _triple(args.get("grid")),
-                    math.prod(_triple(args.get("block"))))  # fmt: skip
+    launch, work = _described(_name(event, args), _triple(args.get("grid")),
+                              math.prod(_triple(args.get("block"))))  # fmt: skip
     shared = _count(memory.get("static_shared")) + _count(memory.get("dynamic_shared"))
-    return Timed(launch, start, duration, describe(None, launch), streams[device, queue],
+    return Timed(launch, start, duration, work, streams[device, queue],
                  min(_count(memory.get("registers_per_thread")), 2**16), float(shared))  # fmt: skip
+
+
+@lru_cache(maxsize=4096)
+def _described(kernel: str, grid: tuple[int, int, int], threads: int) -> tuple[Launch, Work]:
+    """Return a launch and what it does: most kernels of a trace were seen before."""
+    launch = Launch(kernel, grid, threads)
+    return launch, describe(None, launch)
 
 
 def _name(event: dict[str, Any], args: dict[str, Any]) -> str:
@@ -205,11 +213,19 @@ def _time(path: Path, number: int, field: str, value: object, low: int, high: in
 def _triple(value: object) -> tuple[int, int, int]:
     """Return sizes along three axes, from an object or a list; zeros where they are neither."""
     if isinstance(value, dict):
-        value = [value.get(axis, 1) for axis in "xyz"]
+        value = [value.get("x", 1), value.get("y", 1), value.get("z", 1)]
     if not isinstance(value, list) or len(value) != 3:
         return (0, 0, 0)
-    x, y, z = (_count(v) for v in value)
-    return (x, y, z) if x * y * z < 2**53 else (0, 0, 0)
+    try:
+        return _counts(*value)
+    except TypeError:  # a list or an object among them
+        return (0, 0, 0)
+
+
+@lru_cache(maxsize=4096, typed=True)
+def _counts(x: object, y: object, z: object) -> tuple[int, int, int]:
+    counts = _count(x), _count(y), _count(z)
+    return counts if math.prod(counts) < 2**53 else (0, 0, 0)
 
 
 def _count(value: object) -> int:

@@ -14,7 +14,10 @@ _AMOUNTS = ("flop", "read_weight", "read_kv", "read_activation", "write_kv", "wr
 
 
 def with_neighbours(
-    works: Sequence[Work], calls: Sequence[Call | None], blocks: Sequence[int]
+    works: Sequence[Work],
+    calls: Sequence[Call | None],
+    blocks: Sequence[int],
+    instances: Sequence[int],
 ) -> list[Work]:
     """Return the works of a step as its operations together do them.
 
@@ -29,8 +32,10 @@ def with_neighbours(
         The operator that launched each.
     blocks : sequence of int
         Thread blocks of each, 0 if unknown.
+    instances : sequence of int
+        Tells calls of one operator apart; negative where the call is unknown.
     """
-    works = _shared(works, calls, blocks)
+    works = _shared(works, instances, blocks)
     routed: list[Work] = []
     router: dict[int, tuple[int, int]] = {}  # experts -> (tokens, experts a token)
     for work, call in zip(works, calls, strict=True):
@@ -47,21 +52,23 @@ def with_neighbours(
     ]
 
 
-def _shared(
-    works: Sequence[Work], calls: Sequence[Call | None], blocks: Sequence[int]
-) -> list[Work]:
+def _shared(works: Sequence[Work], instances: Sequence[int], blocks: Sequence[int]) -> list[Work]:
     """Share the work of a call among the kernels that do the same for it, by thread blocks."""
     groups: dict[tuple[int, str], list[int]] = {}
-    for i, (work, call) in enumerate(zip(works, calls, strict=True)):
-        if call is not None and work.basis == "shape" and work.kind not in HELPERS:
-            groups.setdefault((id(call), work.kind), []).append(i)
+    for i, (work, call) in enumerate(zip(works, instances, strict=True)):
+        if call >= 0 and work.basis == "shape" and work.kind not in HELPERS:
+            groups.setdefault((call, work.kind), []).append(i)
     found = list(works)
+    made: dict[tuple[int, float], Work] = {}  # most calls share as others do
     for members in groups.values():
         total = sum(blocks[i] for i in members)
         for i in members if len(members) > 1 else ():
             share = blocks[i] / total if total else 1 / len(members)
-            amounts = {name: getattr(works[i], name) * share for name in _AMOUNTS}
-            found[i] = replace(works[i], **amounts)
+            key = (id(works[i]), share)
+            if key not in made:
+                amounts = {name: getattr(works[i], name) * share for name in _AMOUNTS}
+                made[key] = replace(works[i], **amounts)
+            found[i] = made[key]
     return found
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from npusim.errors import InputError
-from npusim.importers.assembly import Step, assemble
+from npusim.importers.assembly import StepColumns, assemble
 from npusim.importers.describe import describe
 from npusim.importers.device_lane import Timed, inside, step_of
 from npusim.importers.sqlite_tables import Tables, is_sqlite
@@ -260,7 +260,7 @@ def _whole(value: Any, most: int) -> int:
 # ---------------------------------------------------------------- steps
 
 
-def _steps(c: _Capture) -> tuple[list[Step], dict[str, Any]]:
+def _steps(c: _Capture) -> tuple[list[StepColumns], dict[str, Any]]:
     """Return the steps of a capture in order of time, and what lay outside them."""
     processes: dict[int, list[_Device]] = defaultdict(list)
     for o in c.device:

@@ -16,7 +16,7 @@ import msgspec
 
 from npusim.errors import InputError
 from npusim.importers import files
-from npusim.importers.assembly import Step, assemble
+from npusim.importers.assembly import StepColumns, assemble
 from npusim.importers.describe import describe
 from npusim.importers.device_lane import Span, Timed, inside, span_of, step_of
 from npusim.importers.work import Launch
@@ -318,7 +318,7 @@ class _Capture:
         }  # fmt: skip
 
 
-def _steps(c: _Capture) -> tuple[list[Step], dict[str, Any]]:
+def _steps(c: _Capture) -> tuple[list[StepColumns], dict[str, Any]]:
     """Return the steps of a capture, and what lay outside them."""
     marks = c.marks()
     spans: list[Span] = [*marks] or [span_of(c.timed)]

@@ -1,0 +1,384 @@
+"""Events of a Kineto trace as columns.
+
+A trace of a million events is decoded piece by piece into typed records and at once into columns:
+names, shapes and threads become numbers into short lists, times become microseconds from the first
+event. What nobody asks for (flow arrows, Python functions) is counted and left out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import Any, TypeVar
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+DEVICE = ("kernel", "gpu_memcpy", "gpu_memset")
+RANGE = "cuda_profiler_range"
+RUNTIME = ("cuda_runtime", "cuda_driver", "hip_runtime", "hip_driver", "runtime", "driver")
+OPERATOR, ANNOTATION = "cpu_op", "user_annotation"
+LONGEST_US = 1e12
+LATEST_US = 1e20
+_LARGEST_CORRELATION = 2**62
+
+# Beyond this a float of microseconds is coarser than a nanosecond.
+COARSE_US = 2.0**43
+
+
+_Plain = str | int | float | None
+
+
+class Launched(msgspec.Struct, gc=False):
+    """What joins a runtime call with what it launched."""
+
+    correlation: _Plain = None
+
+
+class Sized(
+    msgspec.Struct,
+    gc=False,
+    rename={"registers": "registers per thread", "shared_memory": "shared memory"},
+):
+    """What a device event says of itself; lists stay text until somebody needs them."""
+
+    correlation: _Plain = None
+    device: _Plain = None
+    stream: _Plain = None
+    grid: msgspec.Raw = msgspec.Raw()
+    block: msgspec.Raw = msgspec.Raw()
+    registers: _Plain = None
+    shared_memory: _Plain = None
+    bytes: _Plain = None
+
+
+class Event(msgspec.Struct, gc=False):
+    """One event of a Chrome trace."""
+
+    ph: str = ""
+    cat: str | None = None
+    name: _Plain = ""
+    ts: float | None = None
+    dur: float | None = None
+    pid: _Plain = None
+    tid: _Plain = None
+    args: msgspec.Raw = msgspec.Raw()
+
+
+class ExactEvent(Event, gc=False):
+    """An event whose time does not fit a float, as microseconds since 1970 do not."""
+
+    ts: Decimal | None = None  # type: ignore[assignment]
+
+
+T = TypeVar("T")
+Floats = NDArray[np.float64]
+Codes = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Spans:
+    """Events of one sort, in the order of the file.
+
+    Attributes
+    ----------
+    start, length : array, shape (N,)
+        Microseconds; from the first event of the trace.
+    name, thread, detail : array, shape (N,)
+        Numbers into tables: of names, of (pid, tid), of shapes (operators) or sizes (device).
+    correlation : array, shape (N,)
+        -1 where there is none.
+    """
+
+    start: Floats
+    length: Floats
+    name: Codes
+    thread: Codes
+    detail: Codes
+    correlation: Codes
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    def __getitem__(self, rows: Any) -> Spans:
+        """Return some of the events."""
+        return Spans(self.start[rows], self.length[rows], self.name[rows], self.thread[rows],
+                     self.detail[rows], self.correlation[rows])  # fmt: skip
+
+    @property
+    def stop(self) -> Floats:
+        """End of each event [us]."""
+        return self.start + self.length
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a device event says of itself besides its name."""
+
+    grid: tuple[int, int, int]
+    threads: int
+    nbytes: float
+    stream: int
+    registers: int
+    shared_memory: float
+    category: str
+
+
+@dataclass(frozen=True)
+class Range:
+    """A kernel of which only counters were taken: the times of its event are made up."""
+
+    name: str
+    counters: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """A time that is none: which event of the piece, which field, what it holds."""
+
+    event: int
+    field: str
+    value: Any
+
+
+@dataclass(frozen=True)
+class Columns:
+    """One piece of a trace, with tables of its own.
+
+    Attributes
+    ----------
+    operators, runtime, device, marks : Spans
+        Framework operators, runtime calls, device operations, annotations.
+    names, threads, shapes, sizes : list
+        What the numbers stand for; shapes are the text of an operator's arguments.
+    ranges : list of Range
+    events : int
+        Events in the piece.
+    wrong : Wrong, optional
+        The first event that has a time which is none.
+    """
+
+    operators: Spans
+    runtime: Spans
+    device: Spans
+    marks: Spans
+    names: list[str]
+    threads: list[tuple[Any, Any]]
+    shapes: list[bytes]
+    sizes: list[Sizes]
+    ranges: list[Range]
+    events: int
+    wrong: Wrong | None = None
+
+
+_GROUPS = {OPERATOR: 0, ANNOTATION: 3, RANGE: 4, **dict.fromkeys(RUNTIME, 1),
+           **dict.fromkeys(DEVICE, 2)}  # fmt: skip
+
+
+def columns_of(events: Sequence[Event], base: Decimal) -> Columns:
+    """Return the events of a piece as columns.
+
+    Parameters
+    ----------
+    events : sequence of Event
+    base : Decimal
+        Time that counts as zero [us].
+    """
+    try:
+        return _columns(events, base)
+    except _Unreadable as error:
+        at = next(i for i, e in enumerate(events) if e is error.event)
+        problem = Wrong(at, "args", str(error))
+        return replace(_columns([], base), events=len(events), wrong=problem)
+
+
+def _columns(events: Sequence[Event], base: Decimal) -> Columns:
+    groups: tuple[list[Event], ...] = ([], [], [], [], [])
+    find = _GROUPS.get
+    for e in events:
+        if e.ph == "X" and (group := find(e.cat or "")) is not None:
+            groups[group].append(e)
+    operators, runtime, device, marks, ranges = groups
+    names, threads, sizes = _Numbers(), _Numbers(), _Numbers()
+    shape, shapes = _shapes(operators)
+    sized = _arguments(device, Sized)
+    size = sizes.of([_size_key(e, a) for e, a in zip(device, sized, strict=True)])
+    joined = _arguments(runtime, Launched)
+    made = [
+        _spans(operators, names, threads, shape, None, base),
+        _spans(runtime, names, threads, None, joined, base),
+        _spans(device, names, None, size, sized, base),
+        _spans(marks, names, None, None, None, base),
+    ]
+    return Columns(
+        made[0], made[1], made[2], made[3], [str(n) for n in names.codes], list(threads.codes),
+        shapes, [_size(key) for key in sizes.codes],
+        [Range(str(e.name), a or {})
+         for e, a in zip(ranges, _arguments(ranges, dict[str, float]), strict=True)], len(events),
+        _first_wrong(events, zip(groups, made, strict=False)),
+    )  # fmt: skip
+
+
+class _Unreadable(Exception):
+    """Arguments that are not what the profiler writes."""
+
+    def __init__(self, event: Event, problem: str) -> None:
+        super().__init__(problem)
+        self.event = event
+
+
+_BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+def _arguments(events: Sequence[Event], kind: type[T]) -> list[T | None]:
+    """Return the arguments of events, None where one has none."""
+    raw = [e.args or b"null" for e in events]
+    try:
+        return msgspec.json.decode(b"[" + b",".join(raw) + b"]", type=list[kind | None])  # type: ignore[valid-type]
+    except _BROKEN:
+        pass
+    for e, text in zip(events, raw, strict=True):  # which of them it is
+        try:
+            msgspec.json.decode(text, type=kind | None)
+        except _BROKEN as error:
+            raise _Unreadable(e, str(error)) from None
+    raise _Unreadable(events[0], "not JSON")
+
+
+class _Numbers:
+    """Numbers for texts, in order of appearance."""
+
+    def __init__(self) -> None:
+        self.codes: dict[Any, int] = {}
+
+    def of(self, keys: Sequence[Any]) -> Codes:
+        """Return the number of each key."""
+        codes, number = self.codes, self.codes.setdefault
+        return np.array([number(key, len(codes)) for key in keys], dtype=np.int64)
+
+
+def shape_key(raw: bytes) -> bytes:
+    """Return what tells an operator's arguments apart.
+
+    What differs from one call to the next (ids) stands before the first list and behind the last:
+    arguments that agree between these are the same.
+
+    Examples
+    --------
+    >>> shape_key(b'{"External id": 7, "Input Dims": [[2, 3]], "Ev Idx": 6}')
+    b'[[2, 3]'
+    """
+    return raw[raw.find(b"[") : raw.rfind(b"]")]
+
+
+def _shapes(operators: Sequence[Event]) -> tuple[Codes, list[bytes]]:
+    """Return which arguments each operator has, and the distinct arguments as text."""
+    codes: dict[bytes, int] = {}
+    whole: list[bytes] = []
+    found = []
+    for e in operators:
+        raw = bytes(e.args)
+        key = raw[raw.find(b"[") : raw.rfind(b"]")]  # `shape_key`, without the call
+        code = codes.get(key)
+        if code is None:
+            code = codes[key] = len(whole)
+            whole.append(raw)
+        found.append(code)
+    return np.array(found, dtype=np.int64), whole
+
+
+def _spans(
+    events: Sequence[Event],
+    names: _Numbers,
+    threads: _Numbers | None,
+    detail: Codes | None,
+    arguments: Sequence[Launched | Sized | None] | None,
+    base: Decimal,
+) -> Spans:
+    """Return events as columns; a time that is missing is not-a-number."""
+    times: list[Any] = [e.ts for e in events]
+    if events and isinstance(events[0], ExactEvent):
+        start = np.array([None if t is None else t - base for t in times], dtype=np.float64)
+    else:
+        start = np.array(times, dtype=np.float64) - float(base)
+    none = np.zeros(len(events), dtype=np.int64)
+    return Spans(
+        start,
+        np.array([e.dur for e in events], dtype=np.float64),
+        names.of([e.name for e in events]),
+        none if threads is None else threads.of([(e.pid, e.tid) for e in events]),
+        none if detail is None else detail,
+        none - 1 if arguments is None
+        else np.array([_correlation(a) for a in arguments], dtype=np.int64),
+    )  # fmt: skip
+
+
+def _first_wrong(
+    events: Sequence[Event], groups: Iterable[tuple[list[Event], Spans]]
+) -> Wrong | None:
+    """Return the first event whose times are none; only device operations must have them."""
+    found: dict[int, str] = {}
+    for members, spans in groups:
+        must = bool(members) and members[0].cat in DEVICE
+        for field, values, low, high in (
+            ("ts", spans.start, -LATEST_US, LATEST_US), ("dur", spans.length, 0.0, LONGEST_US),
+        ):  # fmt: skip
+            bad = ~((values >= low) & (values <= high)) & (must | ~np.isnan(values))
+            if bad.any():
+                found.setdefault(id(members[int(np.argmax(bad))]), field)
+    if not found:
+        return None
+    at = next(i for i, e in enumerate(events) if id(e) in found)
+    field = found[id(events[at])]
+    value = getattr(events[at], field)
+    return Wrong(at, field, None if value is None else float(value))
+
+
+def _correlation(args: Launched | Sized | None) -> int:
+    value = args.correlation if args is not None else None
+    return value if type(value) is int and 0 <= value < _LARGEST_CORRELATION else -1
+
+
+def _size_key(e: Event, a: Sized | None) -> tuple[Any, ...]:
+    """Return what sizes are read from; most kernels of a trace agree in it with others."""
+    if a is None:
+        return (e.cat, b"", b"", None, None, None, None, None)
+    return (e.cat, bytes(a.grid), bytes(a.block), a.device, a.stream, a.registers,
+            a.shared_memory, a.bytes)  # fmt: skip
+
+
+def _size(key: tuple[Any, ...]) -> Sizes:
+    category, grid, block, device, stream, registers, shared_memory, nbytes = key
+    return Sizes(
+        _triple(grid),
+        math.prod(_triple(block)),
+        _number(nbytes),
+        int(_number(device)) * 1_000_000 + int(_number(stream)),  # tells devices' streams apart
+        int(_number(registers)),
+        _number(shared_memory),
+        str(category),
+    )
+
+
+def _triple(raw: bytes) -> tuple[int, int, int]:
+    """Return sizes along three axes; zeros where the text does not say them.
+
+    Examples
+    --------
+    >>> _triple(b"[8, 1, 1]"), _triple(b"[8]"), _triple(b"")
+    ((8, 1, 1), (0, 0, 0), (0, 0, 0))
+    """
+    try:
+        x, y, z = msgspec.json.decode(raw, type=tuple[int, int, int])
+    except msgspec.DecodeError:
+        return (0, 0, 0)
+    return (x, y, z) if all(0 <= v < 2**31 for v in (x, y, z)) else (0, 0, 0)
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return 0.0
+    return float(value) if 0 <= value < 2**50 else 0.0

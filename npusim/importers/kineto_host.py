@@ -1,0 +1,110 @@
+"""What the host called in a Kineto trace: who launched what, and where its time went."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from npusim.importers import nesting
+from npusim.importers.kineto_events import Codes, Floats
+from npusim.importers.kineto_scan import Trace
+from npusim.workload import HostCosts
+
+
+@dataclass(frozen=True)
+class Calls:
+    """Operators and runtime calls of all threads, each with the call that it began in.
+
+    Attributes
+    ----------
+    start, length : array, shape (N,)
+        By thread and start [us].
+    name, shape, parent : array, shape (N,)
+        Numbers of name and arguments; index of the operator around it, -1 for none.
+    is_operator : array of bool, shape (N,)
+    row : array, shape (N,)
+        Row among the operators, or among the runtime calls.
+    """
+
+    start: Floats
+    length: Floats
+    name: Codes
+    shape: Codes
+    parent: Codes
+    is_operator: NDArray[np.bool_]
+    row: Codes
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+
+def calls_of(trace: Trace) -> Calls:
+    """Return the host's calls; those without a time are left out."""
+    operators, runtime = trace.operators, trace.runtime
+    is_operator = np.arange(len(operators) + len(runtime)) < len(operators)
+    start = np.concatenate([operators.start, runtime.start])
+    length = np.nan_to_num(np.concatenate([operators.length, runtime.length]))
+    thread = np.concatenate([operators.thread, runtime.thread])
+    # A runtime call is a moment: traces in whole microseconds may put it at its operator's end.
+    stop = np.where(is_operator, start + length, start)
+    order = nesting.order(thread, start, stop)
+    order = order[np.isfinite(start[order])]
+    parent = nesting.parents(thread[order], start[order], stop[order], is_operator[order])
+    rows = np.concatenate([np.arange(len(operators)), np.arange(len(runtime))])
+    name = np.concatenate([operators.name, runtime.name])
+    shape = np.concatenate([operators.detail, np.full(len(runtime), -1)])
+    return Calls(start[order], length[order], name[order], shape[order], parent,
+                 is_operator[order], rows[order])  # fmt: skip
+
+
+def host_costs(
+    calls: Calls, names: list[str], spans: list[tuple[float, float]]
+) -> HostCosts | None:
+    """Return where the host spent the steps, or None if it called nothing in them.
+
+    Parameters
+    ----------
+    calls : Calls
+    names : list of str
+        What the numbers of names stand for.
+    spans : list of (start, stop)
+        The steps, in order [us].
+    """
+    starts = np.array([start for start, _ in spans])
+    stops = np.array([stop for _, stop in spans])
+    step = np.searchsorted(starts, calls.start, "right") - 1
+    counted = (step >= 0) & (calls.start < stops[np.maximum(step, 0)])
+    if not counted.any():
+        return None
+    inner = np.zeros(len(calls))
+    held = calls.parent >= 0
+    np.add.at(inner, calls.parent[held], calls.length[held])
+    own = np.maximum(calls.length - inner, 0.0)
+    outermost = _outermost(calls)
+    key = calls.name * 2 + calls.is_operator
+    kinds, code = np.unique(key[counted], return_inverse=True)
+    self_s: Floats = np.bincount(code, own[counted]).astype(np.float64) * 1e-6
+    whole = (calls.length * outermost)[counted]
+    total_s: Floats = np.bincount(code, whole).astype(np.float64) * 1e-6
+    order = np.argsort(-self_s, kind="stable")
+    return HostCosts(
+        tuple(names[k // 2] for k in kinds[order]),
+        tuple("operator" if k % 2 else "runtime" for k in kinds[order]),
+        np.bincount(code)[order], self_s[order], total_s[order],
+    )  # fmt: skip
+
+
+def _outermost(calls: Calls) -> NDArray[np.bool_]:
+    """Return which calls are in no call of the same name."""
+    outermost = np.ones(len(calls), dtype=bool)
+    above = calls.parent.copy()
+    live = np.flatnonzero(above >= 0)
+    for _ in range(nesting.DEEPEST):
+        if not len(live):
+            break
+        outermost[live] &= calls.name[above[live]] != calls.name[live]
+        above[live] = calls.parent[above[live]]
+        live = live[above[live] >= 0]
+    return outermost

@@ -1,0 +1,244 @@
+"""Reading a Kineto trace in pieces, and what the host called in it."""
+
+import gzip
+import json
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from npusim.errors import InputError
+from npusim.importers import event_pieces, import_trace, kineto_scan, nesting
+from npusim.importers.kineto_scan import scan
+from tests.kineto_builder import Trace, tensor
+
+ROOT = Path(__file__).parent.parent
+
+
+def small_trace(steps=3, name='k "},{" [{'):
+    t = Trace()
+    for i in range(steps):
+        with t.step(i):
+            for n in range(4):
+                with t.op("aten::linear", tensor(1, 64), tensor(64 + n, 64)):
+                    with t.op("aten::mm", tensor(1, 64), tensor(64, 64 + n)):
+                        t.kernel(name)
+                    t.call("cudaStreamSynchronize", 3)
+    return t
+
+
+def same(a, b):
+    for group in ("operators", "runtime", "device", "marks"):
+        x, y = getattr(a, group), getattr(b, group)
+        for column in ("start", "length", "correlation"):
+            np.testing.assert_array_equal(getattr(x, column), getattr(y, column))
+        assert [a.names[n] for n in x.name] == [b.names[n] for n in y.name]
+    shapes = ([json.loads(t.shapes[n]) for n in t.operators.detail] for t in (a, b))
+    assert next(shapes) == next(shapes)
+    assert [a.sizes[n] for n in a.device.detail] == [b.sizes[n] for n in b.device.detail]
+    assert [a.threads[n] for n in a.runtime.thread] == [b.threads[n] for n in b.runtime.thread]
+    assert a.events == b.events
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("indent", [None, 1])
+def test_pieces_of_any_size_are_the_same_trace(tmp_path, packed, indent):
+    t = small_trace()
+    text = json.dumps({**t.about, "traceEvents": t.events, "traceName": "x"}, indent=indent)
+    file = tmp_path / "t.json"
+    file.write_bytes(gzip.compress(text.encode()) if packed else text.encode())
+    whole = scan(file)
+    assert whole.events == len(t.events)
+    assert not whole.repaired
+    for size in (1, 300, 1000, 5000):
+        found = scan(file, piece_size=size)
+        same(whole, found)
+        assert not found.repaired
+
+
+def test_a_plain_trace_really_is_read_in_pieces(tmp_path):
+    file = small_trace(name="k").write(tmp_path)
+    head = event_pieces.head_of(file)
+    parts = list(event_pieces.pieces(file, head, 500))
+    assert len(parts) > 10
+    assert all(json.loads(b"[" + p.text() + b"]") for p in parts[:-1])
+    assert sum(p.last for p in parts) == 1
+    assert parts[-1].last
+
+
+def test_side_by_side_is_the_same_trace(tmp_path, monkeypatch):
+    file = small_trace(steps=20).write(tmp_path)
+    monkeypatch.setattr(kineto_scan, "_SMALL", 0)
+    done = []
+    found = scan(file, workers=2, tick=lambda *at: done.append(at), piece_size=2000)
+    same(scan(file), found)
+    size = file.stat().st_size
+    assert done[-1] == (size, size)
+    assert done == sorted(done)
+    assert len(done) > 5
+
+
+def test_an_error_has_the_number_of_its_event_in_whatever_piece(tmp_path):
+    t = small_trace(name="k")
+    t.events[-2]["dur"] = -4
+    file = t.write(tmp_path)
+    for size in (200, 1 << 20):
+        with pytest.raises(InputError, match=rf"traceEvents\[{len(t.events) - 2}\].dur: .*-4"):
+            scan(file, piece_size=size)
+    t.events[-2]["dur"] = "x"
+    file = t.write(tmp_path)
+    for size in (200, 1 << 20):
+        with pytest.raises(InputError, match=rf"traceEvents\[{len(t.events) - 2}\].dur"):
+            scan(file, piece_size=size)
+
+
+def test_times_since_1970_keep_their_nanoseconds(tmp_path):
+    """A float of microseconds since 1970 is good to a quarter of one: ours must do better."""
+    start, events = Fraction(1712195495527376234, 1000), []
+    for i in range(50):
+        at = start + Fraction(i * 1237, 1000)
+        ts = f"{int(at)}.{int(at * 1000) % 1000:03d}"
+        events.append(f'{{"ph":"X","cat":"kernel","name":"k","ts":{ts},'
+                      f'"dur":0.{i:03d},"pid":0,"tid":7,"args":{{"stream":7}}}}')  # fmt: skip
+    file = tmp_path / "t.json"
+    file.write_text('{"schemaVersion": 1, "traceEvents": [' + ",\n".join(events) + "]}")
+    w = import_trace(file)
+    assert w["start_s"] == pytest.approx(np.arange(50) * 1237e-9, abs=1e-13)
+    assert w["duration_s"] == pytest.approx(np.arange(50) * 1e-9, abs=1e-18)
+
+
+@pytest.mark.shared
+def test_a_trace_of_nanosecond_resolution_keeps_it(shared):
+    file = shared / ("external/traces/hta/ns_resolution_trace_rank-0.Apr_03_18_51_38.1102"
+                     ".pt.trace.json.gz")  # fmt: skip
+    if not file.exists():
+        pytest.skip(f"{file} is not there")
+    device = [e for e in json.loads(gzip.decompress(file.read_bytes()), parse_float=Fraction)[
+        "traceEvents"] if e.get("cat") in ("kernel", "gpu_memcpy", "gpu_memset")]  # fmt: skip
+    t = scan(file)
+    first = min(Fraction(e["ts"]) for e in device)
+    exact = np.array([float(Fraction(e["ts"]) - first) for e in device])
+    assert t.device.start - t.device.start.min() == pytest.approx(exact, abs=1e-6)  # a picosecond
+    total = sum((Fraction(e["dur"]) for e in device), Fraction(0))
+    assert float(t.device.length.sum()) == pytest.approx(float(total), rel=1e-12)
+
+
+# ---------------------------------------------------------------- nesting
+
+
+@settings(max_examples=300)
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 30), st.integers(0, 30)), max_size=40))
+def test_parents_are_what_a_stack_says(calls):
+    thread = np.array([c[0] for c in calls], dtype=np.int64)
+    start = np.array([float(c[1]) for c in calls])
+    stop = start + np.array([float(c[2]) for c in calls])
+    order = nesting.order(thread, start, stop)
+    thread, start, stop = thread[order], start[order], stop[order]
+    expected, stacks = [], {}
+    for i in range(len(calls)):
+        stack = stacks.setdefault(int(thread[i]), [])
+        while stack and (
+            stop[stack[-1]] < start[i] or (stop[stack[-1]] == start[i] and stop[i] > start[i])
+        ):
+            stack.pop()
+        expected.append(stack[-1] if stack else -1)
+        stack.append(i)
+    assert nesting.parents(thread, start, stop).tolist() == expected
+
+
+def test_a_nest_of_any_depth_ends(tmp_path):
+    """100,000 calls, each in the one before, and 100,000 side by side."""
+    n = 100_000
+    zero = np.zeros(n, dtype=np.int64)
+    up = np.arange(float(n))
+    parent = nesting.parents(zero, up, 3.0 * n - up)
+    assert parent.tolist() == list(range(-1, n - 1))
+    assert nesting.depths(parent).max() == nesting.DEEPEST
+    _, links = nesting.chains(parent, zero, np.array([n - 1]))
+    assert len(links) <= nesting.DEEPEST + 1
+    parent = nesting.parents(zero, up, np.concatenate([[2.0 * n], up[1:] + 0.5]))
+    assert set(parent[1:].tolist()) == {0}
+
+
+# ---------------------------------------------------------------- what the host called
+
+
+def test_host_costs_by_hand(tmp_path):
+    t = Trace()
+    with t.step():
+        with t.op("aten::linear", tensor(1, 64), tensor(64, 64)):  # 1 + inner + 1
+            with t.op("aten::t", tensor(64, 64)):  # 2 us, nothing inside
+                pass
+            with t.op("aten::mm", tensor(1, 64), tensor(64, 64)):
+                t.call("cudaMalloc", 30)
+        with t.op("aten::t", tensor(64, 64)), t.op("aten::t", tensor(64, 64)):
+            pass  # one inside the other: 4 us, of which 2 inside
+        t.now += 1
+        t.kernel("k")
+    with t.op("aten::outside"):
+        pass
+    w = import_trace(t.write(tmp_path))
+    h = w.host
+    columns = (h.group, h.calls.tolist(), (h.self_s * 1e6).round(6), (h.total_s * 1e6).round(6))
+    host = dict(zip(h.names, zip(*columns, strict=True), strict=True))
+    assert host["cudaMalloc"] == ("runtime", 1, 30, 30)
+    assert host["aten::mm"] == ("operator", 1, 2, 32)
+    assert host["aten::linear"] == ("operator", 1, 2, 36)
+    assert host["aten::t"] == ("operator", 3, 2 + 2 + 2, 2 + 4)
+    assert "aten::outside" not in host
+    assert w.host.names[0] == "cudaMalloc"
+
+
+@pytest.mark.shared
+def test_attention_is_the_largest_cost_of_the_host_in_paddleocr_vl(shared):
+    """Seed measurement: 65 % of the host's time is one operator that rebuilds its plan."""
+    w = import_trace(shared / "baselines/h200/kineto/kineto_paddle_decode_b1_c628.json.gz")
+    assert w.host.names[0] == "aten::_cudnn_attention_forward"
+    assert w.host.self_s[0] / w.steps.wall_s.sum() == pytest.approx(0.65, abs=0.05)
+
+
+# ---------------------------------------------------------------- counters instead of times
+
+
+def test_ranges_of_the_counter_profiler(tmp_path):
+    t = Trace()
+    prefix = "smsp__sass_thread_inst_executed_op_"
+    counts = {f"{prefix}{x}{op}_pred_on.sum": 0 for x in "hfd" for op in ("add", "mul", "fma")}
+    for i, name in enumerate(("gemv", "__missing__")):
+        with t.op("aten::mm", tensor(1, 64), tensor(64, 64)):
+            t.call("cudaLaunchKernel", 4)
+        args = {**counts, f"{prefix}fadd_pred_on.sum": 5, f"{prefix}ffma_pred_on.sum": 100 + i,
+                "l1tex__x.sum": 3}  # fmt: skip
+        t.add("cuda_profiler_range", name, 1000 + i, 121431, args, pid=0, tid=0)
+    w = import_trace(t.write(tmp_path))
+    assert w.text("kernel").tolist() == ["gemv", "unknown"]
+    assert w.text("operator").tolist() == ["aten::mm"] * 2
+    assert w["duration_s"].tolist() == [0, 0]
+    assert w.counters["fp32_flop"].tolist() == [205, 207]
+    assert w.counters["fp16_flop"].tolist() == [0, 0]
+    assert w.meta["measured"] is False
+    assert w.meta["metrics_unknown"] == ["l1tex__x.sum"]
+
+
+# ---------------------------------------------------------------- the trace of the benchmark
+
+
+def test_the_trace_of_the_benchmark_is_what_it_says(tmp_path):
+    file = tmp_path / "made.json"
+    maker = ROOT / "benchmarks" / "make_kineto_trace.py"
+    subprocess.run([sys.executable, maker, "6000", file], check=True, capture_output=True)
+    events = json.loads(file.read_text())["traceEvents"]
+    assert len(events) >= 6000
+    assert 310 < file.stat().st_size / len(events) < 350
+    w = import_trace(file)
+    assert len(w) == sum(e["cat"] == "kernel" for e in events)
+    assert w.classified_busy_share == 1
+    assert w.text("kind").tolist()[:7] == ["gemv"] * 7
+    assert w["duration_s"].sum() == pytest.approx(
+        sum(e["dur"] for e in events if e["cat"] == "kernel") * 1e-6, rel=1e-12
+    )
