@@ -32,7 +32,12 @@ def notes(
 ) -> Iterator[str]:
     """Yield what limits a prediction, the gravest first, one sentence each."""
     missing = 1 - workload.classified_busy_share
-    if missing > _PASSED_ON:
+    if workload.meta.get("measured") is False:
+        yield "nothing was measured: the trace holds operators without device times"
+        unknown = int((~workload.classified).sum())
+        if unknown:
+            yield f"TOO SHORT: {unknown} of {len(workload)} operations have no known work: 0 s each"
+    elif missing > _PASSED_ON:
         yield (
             f"NOT A PREDICTION: {missing:.1%} of device time has no shapes (a graph or compiled "
             "replay?) and is carried over from the traced machine as measured"

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from npusim import __version__
+from npusim.capture.commands import capture
 from npusim.errors import InputError, NpusimError
 
 if TYPE_CHECKING:
@@ -55,69 +56,123 @@ def main() -> None:
     """
 
 
+main.add_command(capture)
+
+
 @main.command("import")
 @click.argument("source", nargs=-1, required=True)
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    help="NAME.parquet, or a folder for several. Default: NAME.parquet in this folder.",
+    help="NAME.parquet (several traces are then joined into one workload), or a folder for one "
+    "workload a trace. Default: NAME.parquet in this folder.",
+)
+@click.option(
+    "--time-unit",
+    type=click.Choice(["ns", "us"]),
+    help="Unit of the times in the file, where its format does not fix it (mcTracer).",
 )
 @_JSON
-def import_(source: Sequence[str], output: Path | None, as_json: bool) -> None:
+def import_(
+    source: Sequence[str], output: Path | None, time_unit: str | None, as_json: bool
+) -> None:
     """Turn traces into workload files.
 
     Reads PyTorch profiler (Kineto) traces, .json or .json.gz: record them with record_shapes=True
     and mark steps with record_function("step#0") or the profiler's schedule. Reads kernel times
     from Nsight Systems (SQLite export, cuda_gpu_trace and cuda_gpu_kern_sum CSV), rocprofv3, MetaX
-    mcTracer, Ascend and plain kernel tables.
-    """
-    from npusim.importers import import_trace
-    from npusim.workload_file import save_workload
+    mcTracer, Ascend and plain kernel tables; hardware counters from Nsight Compute (raw and details
+    CSV, .ncu-rep) and rocprof-compute; graphs from PyTorch execution traces and Chakra.
 
-    if output is not None and output.suffix and len(source) > 1:
-        raise InputError(
-            "one file for several traces", place="--output", value=str(output), allowed="a folder"
-        )
+    Several traces of one workload written to one NAME.parquet are joined: the trace of a graph with
+    the eager trace of the same step, which knows shapes and operators; a timeline with counters;
+    counter profiles with each other.
+    """
+    from npusim import capture_tables, intake, terminal
+
     one = output if output is not None and output.suffix else None
     if one is not None and one.suffix != ".parquet":
         raise InputError("not a name for a workload", place="--output", value=str(one),
                          allowed="NAME.parquet, or a folder")  # fmt: skip
-    # Read everything before writing anything.
-    loaded = [import_trace(trace, one.stem if one is not None else None) for trace in source]
-    targets = [one or (output or Path()) / f"{w.name}.parquet" for w in loaded]
-    twice = next((t for t in targets if targets.count(t) > 1), None)
-    if twice is not None:
-        raise InputError("two traces would be written to one file", value=str(twice),
-                         hint="import them one by one with --output")  # fmt: skip
-    for w, target in zip(loaded, targets, strict=True):
-        save_workload(w, target)
-    written = [{"file": str(t), **_inspected(w)} for w, t in zip(loaded, targets, strict=True)]
+    with terminal.progress("reading", quiet=as_json, is_bytes=True) as tick:
+        loaded = [intake.load(trace, time_unit, tick) for trace in source]
+    taken = intake.joined(loaded, one) if one is not None else intake.apart(loaded, output)
+    intake.save(taken)
     if as_json:
-        _print_json({"workloads": written})
-        return
-    for entry in written:
-        click.echo(
-            f"{entry['file']}: {entry['kernels']} operations in {entry['steps']} steps, "
-            f"{entry['classified_busy_share']:.1%} of device time with kind, FLOP and bytes"
-        )
+        _print_json({"workloads": [
+            {"file": str(t.file), **_inspected(t.workload), "joined": t.summary,
+             "notes": [*_inspected(t.workload)["notes"], *t.notes]} for t in taken
+        ]})  # fmt: skip
+    else:
+        capture_tables.imported(taken)
 
 
 @main.command()
 @click.argument("workload")
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Write a report there: page, tables and figures.",
+)
+@click.option(
+    "--arch",
+    "arch_name",
+    metavar="ARCH",
+    help="Machine whose rooflines the report shows; by default the one that was traced.",
+)
 @_JSON
-def inspect(workload: str, as_json: bool) -> None:
-    """Show what a workload or trace holds: time by kind, idle share, what has no FLOP and bytes."""
-    from npusim.load import load_workload
+def inspect(workload: str, report: Path | None, arch_name: str | None, as_json: bool) -> None:
+    """Show what a workload or trace holds: time by kind, idle share, what has no FLOP and bytes.
 
+    With --report, write what a profiling report would: time by kernel, kind and layer, classes,
+    histograms, rooflines, the host, gaps and steps.
+    """
+    from npusim.atomic import check_folder
+    from npusim.load import load_arch, load_workload
+
+    if arch_name is not None and report is None:
+        raise InputError("only a report has rooflines", place="--arch", value=arch_name,
+                         hint="add --report DIR")  # fmt: skip
+    if report is not None:
+        check_folder(report)
+    arch = load_arch(arch_name) if arch_name is not None else None
     w = load_workload(workload)
     content = _inspected(w)
+    if report is not None:
+        from npusim.report.page import save_report
+
+        content["report"] = [str(file) for file in save_report(w, report, arch)]
     if as_json:
         _print_json(content)
         return
     from npusim import tables
 
     tables.inspection(w, content)
+    if report is not None:
+        click.echo(f"report: {report / 'report.html'}")
+
+
+@main.command()
+@click.argument("a")
+@click.argument("b")
+@_JSON
+def diff(a: str, b: str, as_json: bool) -> None:
+    """Show what changed between two captures, A and B: workloads or traces.
+
+    Kernels added, gone, slower and faster, time by kind, operator and library, counters and the
+    host, each for one step.
+    """
+    from npusim.difference import difference
+    from npusim.load import load_workload
+
+    found = difference(load_workload(a), load_workload(b))
+    if as_json:
+        _print_json(found.as_dict())
+        return
+    from npusim import capture_tables
+
+    capture_tables.difference(found)
 
 
 @main.command()
@@ -218,7 +273,7 @@ def sweep(
     Prints the best design beside the baseline, and writes results.parquet (one row a design),
     pareto.csv, comparison.csv (beside measured machines), summary.json and figures.
     """
-    from npusim import job, outcome, tables
+    from npusim import job, outcome, tables, terminal
     from npusim.atomic import check_folder
 
     asked = job.read_job(arch_or_study, workloads, launch, dict(_settings(settings)))
@@ -226,7 +281,7 @@ def sweep(
     check_folder(folder)
     for error in asked.refused:
         click.echo(f"refused axis: {error}; swept without it", err=True)
-    with tables.progress("designs", quiet=as_json) as tick:
+    with terminal.progress("designs", quiet=as_json) as tick:
         done = outcome.run_job(asked, _command(), tick)
     outcome.save_outcome(done, folder, figures)
     if as_json:

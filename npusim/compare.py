@@ -84,10 +84,12 @@ def measured(workload: Workload) -> list[Measured]:
     note, marked = "the profiler slows the host", bool(workload.meta.get("marked_steps"))
     if not marked:
         note += "; no step is marked: the whole capture, idle time included"
-    found = [
-        _spread(device, launch, "wall", workload.steps.wall_s, source, note, marked),
-        _spread(device, launch, "device_busy", busy, source, "", comparable=True),
-    ]
+    found = []
+    if workload.meta.get("measured") is not False:
+        found = [
+            _spread(device, launch, "wall", workload.steps.wall_s, source, note, marked),
+            _spread(device, launch, "device_busy", busy, source, "", comparable=True),
+        ]
     table = _figures()
     of_this = (table["workload"] == workload.name) & (table["trace"] == workload.meta.get("file"))
     for row in table[of_this].to_dict("records"):

@@ -68,6 +68,14 @@ def _active(w: Workload, step: int) -> float:
 
 def _notes(w: Workload) -> Iterator[str]:
     """Yield what makes the totals of a capture other than they seem."""
+    if w.meta.get("measured") is False:
+        yield "no device times were recorded: every time here is 0"
+    if w.meta.get("duration_basis"):
+        yield f"durations are those under the {w.meta['duration_basis']}, kernels one at a time"
+    if w.meta.get("repaired", "lost_events" in w.meta):
+        yield f"the trace was cut short: {w.meta.get('lost_events', 0)} events lost at its end"
+    if w.meta.get("world_size"):
+        yield f"one rank of {w.meta['world_size']}: rank {w.meta.get('rank', 'unknown')}"
     if len(set(w["stream"].tolist())) > 1:
         yield "several streams: kernels that run at the same time are summed in the table below"
     late = np.zeros(len(w.steps))

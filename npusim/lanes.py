@@ -121,6 +121,9 @@ def durations(
     table = kernel_time(operations, designs)
     scale = np.ones(len(workload))
     if mode == "transfer":
+        if workload.meta.get("measured") is False:
+            raise InputError("nothing to transfer: the trace has no device times",
+                             file=workload.name, hint="use --mode model")  # fmt: skip
         if traced is None:
             raise InputError("transfer needs the machine that was traced", file=workload.name,
                              value=workload.meta.get("device", ""),

@@ -74,14 +74,14 @@ def roofline(ax: Axes, workload: Workload, arch: Arch, others: Sequence[Arch] = 
     'arithmetic intensity [FLOP/B]'
     """
     points = _kernels(workload)
-    x = [*points["intensity"], *(top / slope for slope, top, _ in map(_roof, (arch, *others)))]
+    x = [*points["intensity"], *(top / slope for slope, top, _ in map(roof, (arch, *others)))]
     span = min(0.1, *x) / 2, max(x) * 5
-    _draw_roof(ax, arch, span, _INK, "-")
-    _draw_roof(ax, arch, span, _INK, "--", sustained=False)
+    draw_roof(ax, arch, span, _INK, "-")
+    draw_roof(ax, arch, span, _INK, "--", sustained=False)
     for i, other in enumerate(others):
-        _draw_roof(ax, other, span, (_RED, _BLUE, _GREEN)[i % 3], _DASHES[1:][i % 3])
+        draw_roof(ax, other, span, (_RED, _BLUE, _GREEN)[i % 3], _DASHES[1:][i % 3])
     roofs = ax.get_legend_handles_labels()[0]
-    groups = _draw_groups(ax, points, ("intensity", "rate"), 3000)
+    groups = draw_groups(ax, points, ("intensity", "rate"), 3000)
     ax.set(xscale="log", yscale="log", xlim=span, xlabel="arithmetic intensity [FLOP/B]",
            ylabel="throughput [TFLOP/s]")  # fmt: skip
     named = f"{workload.name}, measured on {arch.title}\n"  # names may hold dollar signs
@@ -118,7 +118,7 @@ def _matrix_type(arch: Arch) -> str | None:
     return next((d for d in preferred if f"matrix.{d}.rate" in Designs(arch)), None)
 
 
-def _roof(arch: Arch, sustained: bool = True) -> tuple[float, float, float]:
+def roof(arch: Arch, sustained: bool = True) -> tuple[float, float, float]:
     """Return DRAM bandwidth [TB/s], then the highest and the vector ceiling [TFLOP/s]."""
     machine, dtype = Designs(arch), _matrix_type(arch)
     vector, matrix, dram = (
@@ -130,10 +130,11 @@ def _roof(arch: Arch, sustained: bool = True) -> tuple[float, float, float]:
     return dram * arch["memories.dram.bandwidth"], top, vector
 
 
-def _draw_roof(
+def draw_roof(
     ax: Axes, arch: Arch, span: tuple[float, float], colour: str, dash: Any, sustained: bool = True
 ) -> None:
-    slope, top, vector = _roof(arch, sustained)
+    """Draw the roof of a machine over a span of intensities [FLOP/B]."""
+    slope, top, vector = roof(arch, sustained)
     dtype = _matrix_type(arch)
     label = (
         f"{arch.title.split(' (')[0]}, {'sustained' if sustained else 'datasheet'}: "
@@ -149,7 +150,7 @@ def _draw_roof(
         ax.plot([top / slope], [top], "o", markersize=5, color=colour, zorder=4)
 
 
-def _draw_groups(ax: Axes, points: pd.DataFrame, xy: tuple[str, str], scale: float) -> list[Any]:
+def draw_groups(ax: Axes, points: pd.DataFrame, xy: tuple[str, str], scale: float) -> list[Any]:
     """Draw points by group of kinds, area by share of time; return legend handles."""
     of, handles = points["kind"].map(_GROUP_OF).fillna("other"), list[Any]()
     for group, (_, colour, marker) in _GROUPS.items():
@@ -389,7 +390,7 @@ def predicted_measured(ax: Axes, errors: pd.DataFrame) -> Axes:
     ax.fill_between(ends, ends * 0.75, ends * 1.25, color="#DDDDDD", label="within 25%")
     ax.plot(ends, ends, color=_INK, linewidth=1, label="predicted = measured")
     lines = ax.get_legend_handles_labels()[0]
-    groups = _draw_groups(ax, points, ("x", "y"), 1500)
+    groups = draw_groups(ax, points, ("x", "y"), 1500)
     ax.set(xscale="log", yscale="log", xlim=ends, ylim=ends,
            xlabel="measured device time [µs]", ylabel="predicted device time [µs]")  # fmt: skip
     _plain_ticks(ax.xaxis, ax.yaxis)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.padding import Padding
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text
 
-from npusim import units
+from npusim import terminal, units
 from npusim.arch import PARAMETERS, Arch
 from npusim.beside import Compared
 from npusim.models import modelled
@@ -22,102 +19,57 @@ from npusim.outcome import Outcome
 from npusim.predict import Result
 from npusim.workload import Workload
 
-_WIDE = 500  # columns: wide enough that rich never cuts a cell
-
-
-def _console() -> Console:
-    """Return a console that wraps sentences at a terminal and nothing elsewhere."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=_WIDE)
-
-
-def _show(table: Table) -> None:
-    """Print a table as wide as it is: a line that wraps is better than a number that is cut."""
-    Console(highlight=False, width=_WIDE, soft_wrap=True).print(table)
-
-
-def _table(title: str, *columns: str, right: Sequence[str] = ()) -> Table:
-    """Return an empty table."""
-    table = Table(
-        title=Text(title),
-        title_justify="left",
-        box=None,
-        pad_edge=False,
-        header_style="bold",
-        title_style="bold",
-    )
-    for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", no_wrap=True)
-    return table
-
-
-def _time(seconds: float) -> str:
-    return units.show(seconds, "s")
-
-
-def _add(table: Table, *cells: str) -> None:
-    """Add a row of plain text: names from files may look like markup."""
-    table.add_row(*(Text(cell) for cell in cells))
-
-
-@contextmanager
-def progress(what: str, quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
-    """Show a progress bar on stderr, if that is a terminal."""
-    console = Console(stderr=True)
-    if quiet or not console.is_terminal:
-        yield None
-        return
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
-
 
 def inspection(w: Workload, content: dict[str, Any]) -> None:
     """Print what a workload holds."""
     steps, marked = max(content["steps"], 1), content["steps"]
-    console = _console()
+    console = terminal.plain()
     about = [
-        _many(content["kernels"], "operation") + f" ({content['distinct_operations']} distinct)",
-        _many(marked, "marked step") if marked else "no marked steps: the capture counts as one",
-        _many(content["layers"], "layer") if content["layers"] else "layers unknown",
+        terminal.many(content["kernels"], "operation")
+        + f" ({content['distinct_operations']} distinct)",
+        terminal.many(marked, "marked step")
+        if marked
+        else "no marked steps: the capture counts as one",
+        terminal.many(content["layers"], "layer") if content["layers"] else "layers unknown",
         content["device"] or "device unknown",
     ]
     console.print(Text(f"{w.name}: {', '.join(about)}"))
     active, wall = content["device_active_s"], content["wall_s"]
-    each = f", {_time(wall / steps)} a step" if steps > 1 else ""
-    idle, waits = f"{content['idle_share']:.1%}", _many(content["syncs"], "wait")
-    device = f"device active {_time(active)}, idle {idle} of wall"
-    console.print(Text(f"wall {_time(wall)}{each}; {device}; {waits}"))
+    each = f", {terminal.seconds(wall / steps)} a step" if steps > 1 else ""
+    idle, waits = f"{content['idle_share']:.1%}", terminal.many(content["syncs"], "wait")
+    device = f"device active {terminal.seconds(active)}, idle {idle} of wall"
+    console.print(Text(f"wall {terminal.seconds(wall)}{each}; {device}; {waits}"))
     for note in content["notes"]:
         console.print(Text(f"note: {note}"))
     title = f"device time by kind, {'all steps together' if steps > 1 else 'one step'}"
-    table = _table(title, "kind", "count", "time", "share", right=("count", "time", "share"))
+    table = terminal.blank(
+        title, "kind", "count", "time", "share", right=("count", "time", "share")
+    )
     for kind, entry in content["kinds"].items():
         share = entry["seconds"] / content["device_busy_s"] if content["device_busy_s"] else 0.0
-        _add(table, kind, str(entry["count"]), _time(entry["seconds"]), f"{share:.1%}")
-    _add(table, "sum", str(content["kernels"]), _time(content["device_busy_s"]), "100.0%")
-    _show(table)
+        terminal.add(
+            table, kind, str(entry["count"]), terminal.seconds(entry["seconds"]), f"{share:.1%}"
+        )
+    terminal.add(
+        table, "sum", str(content["kernels"]), terminal.seconds(content["device_busy_s"]), "100.0%"
+    )
+    terminal.show(table)
     share = content["classified_busy_share"]
     console.print(Text(f"with kind, FLOP and bytes: {share:.2%} of device time"))
     for kernel, entry in list(content["unclassified"].items())[:10]:
-        count, seconds = entry["count"], _time(entry["seconds"])
+        count, seconds = entry["count"], terminal.seconds(entry["seconds"])
         console.print(Text(f"  without FLOP and bytes: {count} x {kernel[:80]}, {seconds}"))
     outside = content["outside_steps"]
     if outside["count"]:
-        left = f"{_many(outside['count'], 'operation')} outside the marked steps"
-        console.print(Text(f"left out: {left}, {_time(outside['seconds'])}"))
+        left = f"{terminal.many(outside['count'], 'operation')} outside the marked steps"
+        console.print(Text(f"left out: {left}, {terminal.seconds(outside['seconds'])}"))
 
 
 def replayed(r: Result) -> None:
     """Print a prediction."""
-    console = _console()
+    console = terminal.plain()
     console.print(Text(f"{r.workload} on {r.arch}, {r.launch} launch, {r.mode} mode, one step"))
-    table = _table(
+    table = terminal.blank(
         "",
         "lane",
         "time",
@@ -128,25 +80,29 @@ def replayed(r: Result) -> None:
     band = r.band
 
     def spread(pair: tuple[float, float] | None) -> str:
-        return f"{_time(pair[0])} - {_time(pair[1])}" if pair else ""
+        return f"{terminal.seconds(pair[0])} - {terminal.seconds(pair[1])}" if pair else ""
 
-    _add(table, "wall", _time(r.wall_s), spread(band.wall_s if band else None), "100.0%")
-    _add(
+    terminal.add(
+        table, "wall", terminal.seconds(r.wall_s), spread(band.wall_s if band else None), "100.0%"
+    )
+    terminal.add(
         table,
         "device busy",
-        _time(r.device_busy_s),
+        terminal.seconds(r.device_busy_s),
         spread(band.device_busy_s if band else None),
         f"{r.device_busy_s / r.wall_s:.1%}",
     )
-    _add(
+    terminal.add(
         table,
         "device waits for host and launch",
-        _time(r.wall_s * r.idle_share),
+        terminal.seconds(r.wall_s * r.idle_share),
         "",
         f"{r.idle_share:.1%}",
     )
-    _add(table, "host work", _time(r.host_busy_s), "", f"{r.host_busy_s / r.wall_s:.1%}")
-    _show(table)
+    terminal.add(
+        table, "host work", terminal.seconds(r.host_busy_s), "", f"{r.host_busy_s / r.wall_s:.1%}"
+    )
+    terminal.show(table)
     limits = ", ".join(f"{name} {share:.1%}" for name, share in r.limits.items())
     console.print(Text(f"{r.launches:.0f} launches; device time goes to: {limits}"))
     _footer(console, r.notes, r.not_modelled)
@@ -170,7 +126,7 @@ def _footer(console: Console, notes: Sequence[str], unread: Sequence[str]) -> No
 
 def swept(outcome: Outcome, folder: Path) -> None:
     """Print the result of a sweep."""
-    s, console = outcome.summary, _console()
+    s, console = outcome.summary, terminal.plain()
     whole = " + ".join(f"{n} x {name}" if n > 1 else name for name, n in s["steps"].items())
     console.print(Text(f"{s['title']}: {s['designs']} designs on {whole}"))
     if s["question"]:
@@ -207,21 +163,29 @@ def _value(value: float | None, unit: str) -> str:
 def _times(console: Console, s: dict[str, Any], title: str) -> None:
     """Print the best and the nominal design beside the baseline, predicted and measured."""
     numbers = ("wall", "band p10-p90", "device busy", "idle")
-    table = _table(title, "", "launch", *numbers, right=numbers)
+    table = terminal.blank(title, "", "launch", *numbers, right=numbers)
     rows: list[tuple[str, dict[str, Any]]] = [("best", s["best"]), ("nominal", s["nominal"])]
     base = s["baseline"] or {"arch": "", "predicted": {}, "measured_wall_s": {}}
     for kind, seconds in base["measured_wall_s"].items():
         if seconds is not None:
-            _add(table, f"{base['arch']} measured, {kind}", "eager", _time(seconds), "", "", "")
+            terminal.add(
+                table,
+                f"{base['arch']} measured, {kind}",
+                "eager",
+                terminal.seconds(seconds),
+                "",
+                "",
+                "",
+            )
     rows += [
         (f"{base['arch']} predicted", {**r, "launch": m}) for m, r in base["predicted"].items()
     ]
     for label, row in rows:
         low, high = row["wall_low_s"], row["wall_high_s"]
-        band = f"{_time(low)} - {_time(high)}" if low is not None else ""
-        busy, idle = _time(row["device_busy_s"]), f"{row['idle_share']:.1%}"
-        _add(table, label, row["launch"], _time(row["wall_s"]), band, busy, idle)
-    _show(table)
+        band = f"{terminal.seconds(low)} - {terminal.seconds(high)}" if low is not None else ""
+        busy, idle = terminal.seconds(row["device_busy_s"]), f"{row['idle_share']:.1%}"
+        terminal.add(table, label, row["launch"], terminal.seconds(row["wall_s"]), band, busy, idle)
+    terminal.show(table)
 
 
 def _beside(console: Console, outcome: Outcome) -> None:
@@ -229,19 +193,19 @@ def _beside(console: Console, outcome: Outcome) -> None:
     best_id = outcome.summary["best"]["design_id"]
     row = outcome.comparison[outcome.comparison["design_id"] == best_id].iloc[0]
     numbers = ("times faster", "band p10-p90")
-    table = _table("best design beside measurement", "figure", *numbers, right=numbers)
+    table = terminal.blank("best design beside measurement", "figure", *numbers, right=numbers)
     for column in outcome.comparison.columns:
         if f"{column}, low" not in row:
             continue
         low, high = row[f"{column}, low"], row[f"{column}, high"]
         band = f"{low:.2f} - {high:.2f}" if np.isfinite(low) else ""
-        _add(table, str(column), f"{row[column]:.2f}", band)
-    _show(table)
+        terminal.add(table, str(column), f"{row[column]:.2f}", band)
+    terminal.show(table)
 
 
 def compared(results: Sequence[Compared]) -> None:
     """Print comparisons with measurement."""
-    console = _console()
+    console = terminal.plain()
     for c in results:
         if "times_faster_than" in c.summary:
             _compared_sweep(console, c)
@@ -254,17 +218,19 @@ def _compared_sweep(console: Console, c: Compared) -> None:
     for workload, figures in c.summary["times_faster_than"].items():
         numbers = ("slowest", "median", "fastest", "its band")
         title = f"{workload}: times faster than"
-        table = _table(title, "figure", *numbers, right=numbers)
+        table = terminal.blank(title, "figure", *numbers, right=numbers)
         for name, entry in figures.items():
             low, high = entry["fastest_low"], entry["fastest_high"]
             band = f"{low:.2f} - {high:.2f}" if low is not None else ""
-            _add(table, name, *(f"{entry[k]:.2f}" for k in ("slowest", "median", "fastest")), band)
-        _show(table)
+            terminal.add(
+                table, name, *(f"{entry[k]:.2f}" for k in ("slowest", "median", "fastest")), band
+            )
+        terminal.show(table)
 
 
 def _compared_workload(console: Console, c: Compared) -> None:
     numbers = ("measured", "predicted", "error")
-    table = _table(
+    table = terminal.blank(
         f"{c.name} on {c.summary['arch']}: one step",
         "quantity",
         "launch",
@@ -274,35 +240,35 @@ def _compared_workload(console: Console, c: Compared) -> None:
         right=numbers,
     )
     for row in c.summary["steps"]:
-        _add(
+        terminal.add(
             table,
             row["quantity"].removesuffix("_s"),
             row["launch"],
-            _time(row["value"]),
-            _time(row["predicted"]),
+            terminal.seconds(row["value"]),
+            terminal.seconds(row["predicted"]),
             f"{row['error']:+.1%}",
             "yes" if row["same_kernels"] else "no",
             row["source"],
         )
-    _show(table)
+    terminal.show(table)
     errors = {
         **({"all": c.summary["kernels"]} if c.summary["kernels"] else {}),
         **c.summary["kinds"],
     }
     names = ("operations", "median", "p90", "worst", "time-weighted", "sum")
-    table = _table(
+    table = terminal.blank(
         "device time of kernels, predicted against measured", "kind", *names, right=names
     )
     for kind, e in errors.items():
         shares = (e["median_ape"], e["p90_ape"], e["worst_ape"], e["weighted_ape"])
-        _add(
+        terminal.add(
             table,
             kind,
             str(e["operations"]),
             *(f"{v:.1%}" for v in shares),
             f"{e['busy_error']:+.1%}",
         )
-    _show(table)
+    terminal.show(table)
 
 
 def arch_content(a: Arch) -> dict[str, Any]:
@@ -331,7 +297,7 @@ def arch_content(a: Arch) -> dict[str, Any]:
 
 def arch(a: Arch) -> None:
     """Print a machine with the source of every value below it."""
-    console, readers = _console(), modelled()
+    console, readers = terminal.plain(), modelled()
     console.print(Text(f"{a.name}: {a.title}"))
     if a.note:
         console.print(Text(a.note))
@@ -349,11 +315,11 @@ def arch(a: Arch) -> None:
 def arch_list(known: Sequence[Arch]) -> None:
     """Print the machines that ship."""
     numbers = ("units", "DRAM", "values", "assumed")
-    table = _table("", "name", "title", *numbers, right=numbers)
+    table = terminal.blank("", "name", "title", *numbers, right=numbers)
     for a in known:
         assumed = sum(p.kind == "assumed" for p in a.provenance.values())
         dram = units.show(a["memories.dram.bandwidth"], "B/s")
-        _add(
+        terminal.add(
             table,
             a.name,
             a.title,
@@ -362,31 +328,31 @@ def arch_list(known: Sequence[Arch]) -> None:
             str(len(a.values)),
             str(assumed),
         )
-    _show(table)
+    terminal.show(table)
 
 
 def workload_list(known: Sequence[Workload]) -> None:
     """Print the workloads that ship."""
     numbers = ("operations a step", "wall a step", "device busy", "classified")
-    table = _table("", "name", "device", "phase", *numbers, right=numbers)
+    table = terminal.blank("", "name", "device", "phase", *numbers, right=numbers)
     for w in known:
         steps = len(w.steps)
-        _add(
+        terminal.add(
             table,
             w.name,
             str(w.meta.get("device", "")),
             ", ".join(sorted(set(w.text("phase")))),
             f"{len(w) / steps:.0f}",
-            _time(w.steps.wall_s.mean()),
-            _time(float(w["duration_s"].sum()) / steps),
+            terminal.seconds(w.steps.wall_s.mean()),
+            terminal.seconds(float(w["duration_s"].sum()) / steps),
             f"{w.classified_busy_share:.1%}",
         )
-    _show(table)
+    terminal.show(table)
 
 
 def workload(w: Workload, content: dict[str, Any]) -> None:
     """Print a workload with its provenance."""
     inspection(w, content)
-    console = _console()
+    console = terminal.plain()
     for key, value in content["meta"].items():
         console.print(Text(f"{key}: {value}"))

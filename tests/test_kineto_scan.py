@@ -158,7 +158,7 @@ def test_a_nest_of_any_depth_ends(tmp_path):
     up = np.arange(float(n))
     parent = nesting.parents(zero, up, 3.0 * n - up)
     assert parent.tolist() == list(range(-1, n - 1))
-    assert nesting.depths(parent).max() == nesting.DEEPEST
+    assert nesting.depths(parent, np.arange(n)).max() == nesting.DEEPEST
     _, links = nesting.chains(parent, zero, np.array([n - 1]))
     assert len(links) <= nesting.DEEPEST + 1
     parent = nesting.parents(zero, up, np.concatenate([[2.0 * n], up[1:] + 0.5]))

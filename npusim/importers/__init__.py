@@ -108,6 +108,6 @@ def _stem(file: Path) -> str:
     ('decode', 'kernel_details')
     """
     stem = file.name
-    for ending in (".gz", ".ncu-rep", ".json", ".csv", ".sqlite", ".trace", ".pt"):
+    for ending in (".gz", ".ncu-rep", ".et", ".json", ".csv", ".sqlite", ".trace", ".pt"):
         stem = stem.removesuffix(ending)
     return stem or file.name

@@ -21,8 +21,8 @@ _LIBRARIES = (
     (r"ck_tile::|ck::", "Composable Kernel"),
     (r"nccl|rccl", "NCCL"),
     (r"cub::|thrust::|rocprim::", "CUB"),
-    (r"at::native|at::cuda|softmax_warp|elementwise_kernel|convolve_sgemm|compute_cuda_kernel",
-     "ATen"),
+    (r"\bat::|softmax_warp|elementwise_kernel|convolve_sgemm|compute_cuda_kernel|"
+     r"CatArrayBatchedCopy|\breduce_kernel<\d+, \d+, ReduceOp", "ATen"),
     (r"cutlass", "CUTLASS"),
     (r"^(void )?phi::", "PaddlePaddle"),
 )  # fmt: skip
@@ -38,7 +38,7 @@ _KINDS = (
     (r"prepare_grouped_gemm|[Cc]omputeOffsets|nchwToNhwc|nhwcToNchw|precompute_indices", "setup"),
     (r"implicit_gemm|implicit_convolve|precomputed_convolve|convolve_|conv2d|winograd", "conv"),
     (r"tensorop_\w+fprop", "conv"),
-    (r"gemvx|gemv|dot_kernel", "gemv"),
+    (r"gemvx|gemv|cublasGemvParams|dot_kernel", "gemv"),
     (r"nvjet|gemm|Cijk_|_mm_|matmul|cutlass.*Kernel|device_kernel.*grouped", "gemm"),
     (r"layer_norm|LayerNorm|RmsNorm|rms_norm|RMSNorm", "norm"),
     (r"softmax|SoftMax|Softmax", "softmax"),

@@ -8,7 +8,7 @@ the annotations ``step#N`` or ``ProfilerStep#N``; without any, the capture is on
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,23 +67,25 @@ def read(path: Path, name: str, workers: int = 1, tick: Tick | None = None) -> W
         none. A trace that was cut short imports up to there; ``meta`` counts what is lost.
     """
     trace = scan(path, workers, tick)
-    measured = len(trace.device) > 0
-    if not measured and trace.ranges:
+    counted = len(trace.device) == 0 and len(trace.ranges) > 0
+    if counted:
         trace = kineto_ranges.as_device(trace)
     if not len(trace.device):
-        raise InputError("no device operations", file=path, place="traceEvents",
+        cut = ", and the file is cut short" if trace.repaired else ""
+        raise InputError(f"no device operations{cut}", file=path, place="traceEvents",
                          value=f"{trace.events} events, {len(trace.operators)} operators of the "
                          "CPU", hint="trace with ProfilerActivity.CUDA")  # fmt: skip
+    calls = calls_of(trace)
+    trace = replace(trace, operators=trace.operators.none())  # a third of a large trace
     try:
-        capture = _capture(trace)
+        capture = _capture(trace, calls)
         spans = capture.marks or [_whole(capture)]
         steps, rows, notes = _steps(capture, spans)
         about = {**_meta(path, capture), **notes}
-        host = host_costs(capture.calls, trace.names, spans)
-        w = assemble(name, steps, about, host)
+        w = assemble(name, steps, about, host_costs(calls, trace.names, spans))
     except InputError as error:
         raise InputError(str(error), file=path) from None
-    return w if measured else kineto_ranges.with_counters(w, trace.ranges, rows)
+    return kineto_ranges.with_counters(w, trace.ranges, rows) if counted else w
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ class _Capture:
     marks: list[Span]
 
 
-def _capture(trace: Trace) -> _Capture:
+def _capture(trace: Trace, calls: Calls) -> _Capture:
     device, runtime = trace.device, trace.runtime
     launch, own = _launches(device.correlation, runtime.correlation)
     issued = device.start.copy()
@@ -127,7 +129,6 @@ def _capture(trace: Trace) -> _Capture:
     issued = np.where(np.isnan(issued), device.start, issued)
     order = np.lexsort((device.start, issued))
     device, launch, issued, own = device[order], launch[order], issued[order], own[order]
-    calls = calls_of(trace)
     instance = _instances(calls, launch, len(runtime))
     chain, links = nesting.chains(calls.parent, _labels(calls, trace), instance[instance >= 0])
     return _Capture(
@@ -160,7 +161,7 @@ def _instances(calls: Calls, launch: Codes, runtime: int) -> Codes:
 
 def _labels(calls: Calls, trace: Trace) -> Codes:
     """Return a number for name and arguments of each call."""
-    return calls.name * (len(trace.shapes) + 1) + calls.shape + 1
+    return calls.name.astype(np.int64) * (len(trace.shapes) + 1) + calls.shape + 1
 
 
 def _operators(trace: Trace, links: list[tuple[int, int]]) -> list[Call]:

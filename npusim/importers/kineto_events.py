@@ -77,6 +77,7 @@ class ExactEvent(Event, gc=False):
 T = TypeVar("T")
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
+Short = NDArray[np.int32]  # a million events are three numbers each
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class Spans:
     ----------
     start, length : array, shape (N,)
         Microseconds; from the first event of the trace.
-    name, thread, detail : array, shape (N,)
+    name, thread, detail : array of int32, shape (N,)
         Numbers into tables: of names, of (pid, tid), of shapes (operators) or sizes (device).
     correlation : array, shape (N,)
         -1 where there is none.
@@ -95,9 +96,9 @@ class Spans:
 
     start: Floats
     length: Floats
-    name: Codes
-    thread: Codes
-    detail: Codes
+    name: Short
+    thread: Short
+    detail: Short
     correlation: Codes
 
     def __len__(self) -> int:
@@ -107,6 +108,12 @@ class Spans:
         """Return some of the events."""
         return Spans(self.start[rows], self.length[rows], self.name[rows], self.thread[rows],
                      self.detail[rows], self.correlation[rows])  # fmt: skip
+
+    @staticmethod
+    def none() -> Spans:
+        """Return no events."""
+        short = np.zeros(0, dtype=np.int32)
+        return Spans(np.zeros(0), np.zeros(0), short, short, short, np.zeros(0, dtype=np.int64))
 
     @property
     def stop(self) -> Floats:
@@ -254,10 +261,10 @@ class _Numbers:
     def __init__(self) -> None:
         self.codes: dict[Any, int] = {}
 
-    def of(self, keys: Sequence[Any]) -> Codes:
+    def of(self, keys: Sequence[Any]) -> Short:
         """Return the number of each key."""
         codes, number = self.codes, self.codes.setdefault
-        return np.array([number(key, len(codes)) for key in keys], dtype=np.int64)
+        return np.array([number(key, len(codes)) for key in keys], dtype=np.int32)
 
 
 def shape_key(raw: bytes) -> bytes:
@@ -274,7 +281,7 @@ def shape_key(raw: bytes) -> bytes:
     return raw[raw.find(b"[") : raw.rfind(b"]")]
 
 
-def _shapes(operators: Sequence[Event]) -> tuple[Codes, list[bytes]]:
+def _shapes(operators: Sequence[Event]) -> tuple[Short, list[bytes]]:
     """Return which arguments each operator has, and the distinct arguments as text."""
     codes: dict[bytes, int] = {}
     whole: list[bytes] = []
@@ -287,14 +294,14 @@ def _shapes(operators: Sequence[Event]) -> tuple[Codes, list[bytes]]:
             code = codes[key] = len(whole)
             whole.append(raw)
         found.append(code)
-    return np.array(found, dtype=np.int64), whole
+    return np.array(found, dtype=np.int32), whole
 
 
 def _spans(
     events: Sequence[Event],
     names: _Numbers,
     threads: _Numbers | None,
-    detail: Codes | None,
+    detail: Short | None,
     arguments: Sequence[Launched | Sized | None] | None,
     base: Decimal,
 ) -> Spans:
@@ -304,14 +311,14 @@ def _spans(
         start = np.array([None if t is None else t - base for t in times], dtype=np.float64)
     else:
         start = np.array(times, dtype=np.float64) - float(base)
-    none = np.zeros(len(events), dtype=np.int64)
+    none = np.zeros(len(events), dtype=np.int32)
     return Spans(
         start,
         np.array([e.dur for e in events], dtype=np.float64),
         names.of([e.name for e in events]),
         none if threads is None else threads.of([(e.pid, e.tid) for e in events]),
         none if detail is None else detail,
-        none - 1 if arguments is None
+        np.full(len(events), -1, dtype=np.int64) if arguments is None
         else np.array([_correlation(a) for a in arguments], dtype=np.int64),
     )  # fmt: skip
 

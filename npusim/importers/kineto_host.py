@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npusim.importers import nesting
-from npusim.importers.kineto_events import Codes, Floats
+from npusim.importers.kineto_events import Codes, Floats, Short
 from npusim.importers.kineto_scan import Trace
 from npusim.workload import HostCosts
 
@@ -30,11 +30,11 @@ class Calls:
 
     start: Floats
     length: Floats
-    name: Codes
-    shape: Codes
+    name: Short
+    shape: Short
     parent: Codes
     is_operator: NDArray[np.bool_]
-    row: Codes
+    row: Short
 
     def __len__(self) -> int:
         return len(self.start)
@@ -52,11 +52,11 @@ def calls_of(trace: Trace) -> Calls:
     order = nesting.order(thread, start, stop)
     order = order[np.isfinite(start[order])]
     parent = nesting.parents(thread[order], start[order], stop[order], is_operator[order])
-    rows = np.concatenate([np.arange(len(operators)), np.arange(len(runtime))])
+    rows = [np.arange(len(s), dtype=np.int32) for s in (operators, runtime)]
     name = np.concatenate([operators.name, runtime.name])
-    shape = np.concatenate([operators.detail, np.full(len(runtime), -1)])
+    shape = np.concatenate([operators.detail, np.full(len(runtime), -1, dtype=np.int32)])
     return Calls(start[order], length[order], name[order], shape[order], parent,
-                 is_operator[order], rows[order])  # fmt: skip
+                 is_operator[order], np.concatenate(rows)[order])  # fmt: skip
 
 
 def host_costs(
@@ -83,7 +83,7 @@ def host_costs(
     np.add.at(inner, calls.parent[held], calls.length[held])
     own = np.maximum(calls.length - inner, 0.0)
     outermost = _outermost(calls)
-    key = calls.name * 2 + calls.is_operator
+    key = calls.name.astype(np.int64) * 2 + calls.is_operator
     kinds, code = np.unique(key[counted], return_inverse=True)
     self_s: Floats = np.bincount(code, own[counted]).astype(np.float64) * 1e-6
     whole = (calls.length * outermost)[counted]

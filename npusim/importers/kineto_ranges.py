@@ -44,8 +44,9 @@ def as_device(trace: Trace) -> Trace:
         numbered[launches] = correlation = np.arange(count)
         runtime = replace(runtime, correlation=numbered)
     which = [codes["unknown" if r.name == _MISSING else r.name] for r in trace.ranges]
-    none = np.zeros(count, dtype=np.int64)
-    device = Spans(start, np.zeros(count), np.array(which), none, none, correlation)
+    none = np.zeros(count, dtype=np.int32)
+    name = np.array(which, dtype=np.int32)
+    device = Spans(start, np.zeros(count), name, none, none, correlation)
     sizes = [Sizes((0, 0, 0), 0, 0.0, 0, 0, 0.0, "kernel")]
     return replace(trace, runtime=runtime, device=device, names=names, sizes=sizes)
 

@@ -28,11 +28,11 @@ from npusim.importers.kineto_events import (
     COARSE_US,
     LATEST_US,
     LONGEST_US,
-    Codes,
     Columns,
     Event,
     ExactEvent,
     Range,
+    Short,
     Sizes,
     Spans,
     columns_of,
@@ -261,7 +261,7 @@ class _Merger:
                              allowed=f"microseconds, finite, {low}{limit:g}")  # fmt: skip
         name, thread = self._lookup("names", c.names), self._lookup("threads", c.threads)
         shape, size = self._shape_codes(c.shapes), self._lookup("sizes", c.sizes)
-        none = np.zeros(1, dtype=np.int64)
+        none = np.zeros(1, dtype=np.int32)
         self._add_spans("operators", c.operators, name, thread, shape)
         self._add_spans("runtime", c.runtime, name, thread, none)
         self._add_spans("device", c.device, name, none, size)
@@ -285,11 +285,11 @@ class _Merger:
                 raise _wrong_type(self.path, self.events, error) from None
         self.lost, self.repaired = events.lost, events.repaired
 
-    def _lookup(self, table: str, keys: list[Any]) -> Codes:
+    def _lookup(self, table: str, keys: list[Any]) -> Short:
         codes = self._tables[table]
-        return np.array([codes.setdefault(k, len(codes)) for k in keys], dtype=np.int64)
+        return np.array([codes.setdefault(k, len(codes)) for k in keys], dtype=np.int32)
 
-    def _shape_codes(self, shapes: list[bytes]) -> Codes:
+    def _shape_codes(self, shapes: list[bytes]) -> Short:
         """Return the number of each operator's arguments, the same whatever their ids."""
         keys = [shape_key(raw) for raw in shapes]
         codes = self._lookup("shapes", keys)
@@ -299,7 +299,7 @@ class _Merger:
         return codes
 
     def _add_spans(
-        self, group: str, spans: Spans, name: Codes, thread: Codes, detail: Codes
+        self, group: str, spans: Spans, name: Short, thread: Short, detail: Short
     ) -> None:
         if len(spans):
             self._spans[group].append(
@@ -319,8 +319,7 @@ class _Merger:
 
 
 def _joined(parts: list[Spans]) -> Spans:
-    none = np.zeros(0, dtype=np.int64)
     columns = ("start", "length", "name", "thread", "detail", "correlation")
     if not parts:
-        return Spans(np.zeros(0), np.zeros(0), none, none, none, none)
+        return Spans.none()
     return Spans(*(np.concatenate([getattr(p, c) for p in parts]) for c in columns))

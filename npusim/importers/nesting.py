@@ -63,16 +63,16 @@ def parents(
     return found
 
 
-def depths(parent: Codes, deepest: int = DEEPEST) -> Codes:
-    """Return how many calls are around each; a parent further in than `deepest` is not counted.
+def depths(parent: Codes, rows: Codes, deepest: int = DEEPEST) -> Codes:
+    """Return how many calls are around each of some, at most `deepest`, shape of `rows`.
 
     Examples
     --------
-    >>> depths(np.array([-1, 0, 1, 0])).tolist()
-    [0, 1, 2, 1]
+    >>> depths(np.array([-1, 0, 1, 0]), np.array([0, 2, 3])).tolist()
+    [0, 2, 1]
     """
-    depth = np.zeros(len(parent), dtype=np.int64)
-    above = parent.copy()
+    depth = np.zeros(len(rows), dtype=np.int64)
+    above = parent[rows]
     live = np.flatnonzero(above >= 0)
     for _ in range(deepest):
         if not len(live):
@@ -107,16 +107,17 @@ def chains(
     (array([0, 1, 0, 1]), [(7, -1), (8, 0)])
     """
     needed = np.zeros(len(parent), dtype=bool)
-    live = np.unique(wanted)
+    needed[wanted] = True
+    live = np.flatnonzero(needed)
     for _ in range(DEEPEST):
+        above = parent[live]
+        above = above[above >= 0]
+        live = above[~needed[above]]
         if not len(live):
             break
         needed[live] = True
-        above = parent[live]
-        live = np.unique(above[above >= 0])
-        live = live[~needed[live]]
     rows = np.flatnonzero(needed)
-    depth = depths(parent)[rows]
+    depth = depths(parent, rows)
     chain = np.full(len(parent), -1, dtype=np.int64)
     links: list[tuple[int, int]] = []
     for level in range(int(depth.max(initial=-1)) + 1):

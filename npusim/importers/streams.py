@@ -233,6 +233,10 @@ def _table() -> dict[str, Rule]:
         "_log_softmax": _norm(5, "softmax"), "native_layer_norm": _norm(8, "norm"),
         "layer_norm": _norm(8, "norm"), "rms_norm": _norm(4, "norm"),
         "_fused_rms_norm": _norm(4, "norm"), "native_group_norm": _norm(8, "norm"),
+        "cudnn_batch_norm": _norm(8, "norm"), "native_batch_norm": _norm(8, "norm"),
+        "miopen_batch_norm": _norm(8, "norm"),
+        "_log_softmax_backward_data": _norm(5, "softmax"), "threshold_backward": _pointwise(1),
+        "uniform_": _fill, "normal_": _fill,
         "where": _pointwise(1), "silu": _pointwise(4, "activation"),
         "gelu": _pointwise(8, "activation"), "sigmoid": _pointwise(3, "activation"),
         "tanh": _pointwise(1, "activation"), "relu": _pointwise(1, "activation"),
@@ -240,7 +244,8 @@ def _table() -> dict[str, Rule]:
     for name in ("add", "sub", "mul", "div", "neg", "pow", "rsqrt", "sqrt", "exp", "log", "cos",
                  "sin", "abs", "floor", "ceil", "round", "remainder", "floor_divide", "maximum",
                  "minimum", "clamp", "masked_fill", "rsub", "reciprocal", "bitwise_and",
-                 "bitwise_or", "bitwise_not", "fmod", "true_divide", "addcmul"):  # fmt: skip
+                 "bitwise_or", "bitwise_not", "fmod", "true_divide", "addcmul",
+                 "addcdiv"):  # fmt: skip
         rules[name] = rules[name + "_"] = _pointwise(1)
     for name in ("eq", "ne", "gt", "ge", "lt", "le", "logical_and", "logical_or", "logical_not",
                  "isnan", "isinf"):  # fmt: skip

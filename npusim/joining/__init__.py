@@ -1,0 +1,1 @@
+"""Several captures of the same work put together into one workload."""
