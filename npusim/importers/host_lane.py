@@ -58,24 +58,37 @@ def host_lane(
     Lane
         ``work.sum() + presync.sum() + tail`` plus the waits is ``stop - start``.
     """
-    count = len(calls)
-    lane = Lane(np.zeros(count), np.zeros(count), np.zeros(count, dtype=bool), 0.0)
-    anchor, latest = start, -np.inf
-    events = sorted(
-        [(calls[i, 0], 0, i) for i in range(count)]
-        + [(waits[j, 0], 1, j) for j in range(len(waits))]
-    )
-    last = -1
-    for at, is_wait, i in events:
-        if not is_wait:
-            lane.work[i] = max(at - anchor, 0.0)
-            anchor, last = max(at, anchor), i
-            latest = max(latest, done[i])
-            if blocking[i] and done[i] <= calls[i, 1]:
-                lane.sync[i] = True
-                anchor = max(anchor, done[i])
-        elif last >= 0 and latest <= waits[i, 1] and not lane.sync[last]:
-            lane.sync[last] = True
-            lane.presync[last] = max(at - anchor, 0.0)
-            anchor = max(at, latest, anchor)
-    return Lane(lane.work, lane.presync, lane.sync, max(stop - anchor, 0.0))
+    order = np.argsort(calls[:, 0], kind="stable")
+    at, end, finished = calls[order, 0], calls[order, 1], done[order]
+    blocked = blocking[order] & (finished <= end)
+    # When the host goes on after a call, and after the wait that follows it if there is one.
+    goes_on = np.where(blocked, np.maximum(at, finished), at)
+    latest = np.maximum.accumulate(finished)
+    after, wait_at = _waits(at, latest, blocked, waits)
+    resumes = goes_on.copy()
+    resumes[after] = np.maximum(resumes[after], np.maximum(wait_at, latest[after]))
+    anchor = np.maximum.accumulate(np.concatenate([[start], resumes]))
+    work, presync = np.zeros((2, len(calls)))
+    work[order] = np.maximum(at - anchor[:-1], 0.0)
+    since = np.maximum(anchor[after], goes_on[after])
+    presync[order[after]] = np.maximum(wait_at - since, 0.0)
+    sync = np.zeros(len(calls), dtype=bool)
+    sync[order] = blocked
+    sync[order[after]] = True
+    return Lane(work, presync, sync, max(stop - float(anchor[-1]), 0.0))
+
+
+def _waits(
+    at: Array, latest: Array, blocked: NDArray[np.bool_], waits: Array
+) -> tuple[NDArray[np.intp], Array]:
+    """Return the calls that a wait follows, and when it begins [us].
+
+    A wait counts if all that was launched before it is done when it ends, and if the last call has
+    not waited already.
+    """
+    last = np.searchsorted(at, waits[:, 0], "right") - 1
+    known = last >= 0
+    last, begins, ends = last[known], waits[known, 0], waits[known, 1]
+    counts = (latest[last] <= ends) & ~blocked[last]
+    after, first = np.unique(last[counts], return_index=True)
+    return after, begins[counts][first]

@@ -11,11 +11,14 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from operator import attrgetter
 from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+
+from npusim.importers.files import Numbering
 
 DEVICE = ("kernel", "gpu_memcpy", "gpu_memset")
 RANGE = "cuda_profiler_range"
@@ -75,6 +78,7 @@ class ExactEvent(Event, gc=False):
 
 
 T = TypeVar("T")
+_SizeKey = tuple[str | None, bytes, bytes, tuple[_Plain, ...]]
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
 Short = NDArray[np.int32]  # a million events are three numbers each
@@ -209,10 +213,10 @@ def _columns(events: Sequence[Event], base: Decimal) -> Columns:
         if e.ph == "X" and (group := find(e.cat or "")) is not None:
             groups[group].append(e)
     operators, runtime, device, marks, ranges = groups
-    names, threads, sizes = _Numbers(), _Numbers(), _Numbers()
+    names, threads, sizes = Numbering(), Numbering(), Numbering()
     shape, shapes = _shapes(operators)
     sized = _arguments(device, Sized)
-    size = sizes.of([_size_key(e, a) for e, a in zip(device, sized, strict=True)])
+    size = _codes(sizes, _size_keys(device, sized))
     joined = _arguments(runtime, Launched)
     made = [
         _spans(operators, names, threads, shape, None, base),
@@ -221,8 +225,8 @@ def _columns(events: Sequence[Event], base: Decimal) -> Columns:
         _spans(marks, names, None, None, None, base),
     ]
     return Columns(
-        made[0], made[1], made[2], made[3], [str(n) for n in names.codes], list(threads.codes),
-        shapes, [_size(key) for key in sizes.codes],
+        made[0], made[1], made[2], made[3], [str(n) for n in names], list(threads),
+        shapes, [_size(key) for key in sizes],
         [Range(str(e.name), a or {})
          for e, a in zip(ranges, _arguments(ranges, dict[str, float]), strict=True)], len(events),
         _first_wrong(events, zip(groups, made, strict=False)),
@@ -237,6 +241,8 @@ class _Unreadable(Exception):
         self.event = event
 
 
+_NAME, _THREAD = attrgetter("name"), attrgetter("pid", "tid")
+_SIZES = attrgetter("device", "stream", "registers", "shared_memory", "bytes")
 _BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -255,16 +261,9 @@ def _arguments(events: Sequence[Event], kind: type[T]) -> list[T | None]:
     raise _Unreadable(events[0], "not JSON")
 
 
-class _Numbers:
-    """Numbers for texts, in order of appearance."""
-
-    def __init__(self) -> None:
-        self.codes: dict[Any, int] = {}
-
-    def of(self, keys: Sequence[Any]) -> Short:
-        """Return the number of each key."""
-        codes, number = self.codes, self.codes.setdefault
-        return np.array([number(key, len(codes)) for key in keys], dtype=np.int32)
+def _codes(table: Numbering, keys: Iterable[Any]) -> Short:
+    """Return the number of each key."""
+    return np.array(list(map(table.__getitem__, keys)), dtype=np.int32)
 
 
 def shape_key(raw: bytes) -> bytes:
@@ -281,13 +280,20 @@ def shape_key(raw: bytes) -> bytes:
     return raw[raw.find(b"[") : raw.rfind(b"]")]
 
 
+def _bytes(raw: Iterable[msgspec.Raw]) -> list[bytes]:
+    """Return texts apart from the piece they are in, faster than one by one.
+
+    No JSON holds a zero byte.
+    """
+    return b"\0".join(raw).split(b"\0")
+
+
 def _shapes(operators: Sequence[Event]) -> tuple[Short, list[bytes]]:
     """Return which arguments each operator has, and the distinct arguments as text."""
     codes: dict[bytes, int] = {}
     whole: list[bytes] = []
     found = []
-    for e in operators:
-        raw = bytes(e.args)
+    for raw in _bytes([e.args for e in operators]) if operators else ():
         key = raw[raw.find(b"[") : raw.rfind(b"]")]  # `shape_key`, without the call
         code = codes.get(key)
         if code is None:
@@ -299,8 +305,8 @@ def _shapes(operators: Sequence[Event]) -> tuple[Short, list[bytes]]:
 
 def _spans(
     events: Sequence[Event],
-    names: _Numbers,
-    threads: _Numbers | None,
+    names: Numbering,
+    threads: Numbering | None,
     detail: Short | None,
     arguments: Sequence[Launched | Sized | None] | None,
     base: Decimal,
@@ -315,8 +321,8 @@ def _spans(
     return Spans(
         start,
         np.array([e.dur for e in events], dtype=np.float64),
-        names.of([e.name for e in events]),
-        none if threads is None else threads.of([(e.pid, e.tid) for e in events]),
+        _codes(names, map(_NAME, events)),
+        none if threads is None else _codes(threads, map(_THREAD, events)),
         none if detail is None else detail,
         np.full(len(events), -1, dtype=np.int64) if arguments is None
         else np.array([_correlation(a) for a in arguments], dtype=np.int64),
@@ -349,16 +355,18 @@ def _correlation(args: Launched | Sized | None) -> int:
     return value if type(value) is int and 0 <= value < _LARGEST_CORRELATION else -1
 
 
-def _size_key(e: Event, a: Sized | None) -> tuple[Any, ...]:
+def _size_keys(events: Sequence[Event], sized: Sequence[Sized | None]) -> Iterable[_SizeKey]:
     """Return what sizes are read from; most kernels of a trace agree in it with others."""
-    if a is None:
-        return (e.cat, b"", b"", None, None, None, None, None)
-    return (e.cat, bytes(a.grid), bytes(a.block), a.device, a.stream, a.registers,
-            a.shared_memory, a.bytes)  # fmt: skip
+    if not events:
+        return []
+    none = Sized()
+    known = [a if a is not None else none for a in sized]
+    grids, blocks = _bytes([a.grid for a in known]), _bytes([a.block for a in known])
+    return zip([e.cat for e in events], grids, blocks, map(_SIZES, known), strict=True)
 
 
-def _size(key: tuple[Any, ...]) -> Sizes:
-    category, grid, block, device, stream, registers, shared_memory, nbytes = key
+def _size(key: _SizeKey) -> Sizes:
+    category, grid, block, (device, stream, registers, shared_memory, nbytes) = key
     return Sizes(
         _triple(grid),
         math.prod(_triple(block)),

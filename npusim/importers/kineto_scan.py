@@ -206,20 +206,23 @@ def _in_turn(decoder: _Decoder, stream: Iterable[Piece]) -> Iterator[tuple[Piece
 def _side_by_side(
     decoder: _Decoder, stream: Iterator[Piece], workers: int
 ) -> Iterator[tuple[Piece, _Result]]:
-    """Yield pieces in order while others are being decoded; few are under way at a time."""
+    """Yield pieces in order; this process decodes those that its helpers are too busy for."""
     waiting: deque[tuple[Piece, Future[_Result]]] = deque()
     # A fresh interpreter each: a fork of a process that draws a progress bar may hang.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers - 1, mp_context=get_context("spawn")) as pool:
         try:
-            for piece in islice(stream, 2 * workers):
-                waiting.append((piece, pool.submit(_attempt, decoder, piece)))
-            while waiting:
-                piece, future = waiting.popleft()
-                result = future.result()
-                following = next(stream, None)
-                if following is not None:
-                    waiting.append((following, pool.submit(_attempt, decoder, following)))
-                yield piece, result
+            for piece in stream:
+                if sum(not future.done() for _, future in waiting) < 2 * (workers - 1):
+                    future = pool.submit(_attempt, decoder, piece)
+                else:
+                    future = Future()
+                    future.set_result(_attempt(decoder, piece))
+                waiting.append((piece, future))
+                while waiting and (waiting[0][1].done() or len(waiting) > 8 * workers):
+                    first, future = waiting.popleft()
+                    yield first, future.result()
+            for piece, future in waiting:
+                yield piece, future.result()
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -36,14 +37,11 @@ def with_neighbours(
         Tells calls of one operator apart; negative where the call is unknown.
     """
     works = _shared(works, instances, blocks)
-    routed: list[Work] = []
-    router: dict[int, tuple[int, int]] = {}  # experts -> (tokens, experts a token)
-    for work, call in zip(works, calls, strict=True):
-        if work.kind == "topk" and call is not None:
-            router[work.n] = (work.m, (call.numbers(1) or [0])[0])
-        known = work.kind == "grouped_gemm" and work.groups in router
-        routed.append(with_router(work, *router[work.groups]) if known else work)
+    kinds = {work.kind for work in works}
+    routed = _routed(works, calls) if {"topk", "grouped_gemm"} <= kinds else works
     cached = [w for w in routed if w.kind == "attention" and w.read_kv]
+    if not cached or "cat" not in kinds:
+        return list(routed)
     caches = {(w.batch, w.kv_heads, w.k) for w in cached}
     lengths = {w.n for w in cached}
     return [
@@ -52,11 +50,24 @@ def with_neighbours(
     ]
 
 
+def _routed(works: Sequence[Work], calls: Sequence[Call | None]) -> list[Work]:
+    """Return works whose grouped products read the experts that their router chose."""
+    routed: list[Work] = []
+    router: dict[int, tuple[int, int]] = {}  # experts -> (tokens, experts a token)
+    for work, call in zip(works, calls, strict=True):
+        if work.kind == "topk" and call is not None:
+            router[work.n] = (work.m, (call.numbers(1) or [0])[0])
+        known = work.kind == "grouped_gemm" and work.groups in router
+        routed.append(with_router(work, *router[work.groups]) if known else work)
+    return routed
+
+
 def _shared(works: Sequence[Work], instances: Sequence[int], blocks: Sequence[int]) -> list[Work]:
     """Share the work of a call among the kernels that do the same for it, by thread blocks."""
     groups: dict[tuple[int, str], list[int]] = {}
+    several = {call for call, count in Counter(instances).items() if count > 1 and call >= 0}
     for i, (work, call) in enumerate(zip(works, instances, strict=True)):
-        if call >= 0 and work.basis == "shape" and work.kind not in HELPERS:
+        if call in several and work.basis == "shape" and work.kind not in HELPERS:
             groups.setdefault((call, work.kind), []).append(i)
     found = list(works)
     made: dict[tuple[int, float], Work] = {}  # most calls share as others do
