@@ -242,3 +242,33 @@ def test_the_trace_of_the_benchmark_is_what_it_says(tmp_path):
     assert w["duration_s"].sum() == pytest.approx(
         sum(e["dur"] for e in events if e["cat"] == "kernel") * 1e-6, rel=1e-12
     )
+
+
+def test_a_bomb_is_refused_in_little_memory(tmp_path):
+    """Gzip packs zeros a thousandfold: one endless string, and events without end."""
+    head = b'{"schemaVersion": 1, "traceEvents": [{"ph": "X", "name": "'
+    file = tmp_path / "bomb.json.gz"
+    with gzip.open(file, "wb", compresslevel=1) as out:
+        out.write(head)
+        for _ in range(200):
+            out.write(b"x" * (1 << 20))
+    code = (
+        "import resource, sys\n"
+        "from npusim.importers import import_trace\n"
+        "from npusim.errors import InputError\n"
+        "try:\n    import_trace(sys.argv[1])\n"
+        "except InputError as error:\n    print(error)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, file], check=True, capture_output=True,
+                          text=True, cwd=ROOT)  # fmt: skip
+    message, peak = done.stdout.splitlines()
+    assert "no event ends" in message
+    assert int(peak) < 400
+
+
+def test_more_than_is_taken_is_refused(tmp_path, monkeypatch):
+    file = small_trace(name="k").write(tmp_path)
+    monkeypatch.setattr(kineto_scan, "_MOST_CALLS", 20)
+    with pytest.raises(InputError, match="too many calls of the host"):
+        scan(file)

@@ -201,7 +201,9 @@ def _origin(licence: str) -> Origin:
 
     if licence == UNSPECIFIED:
         _say("note: the licence of these measurements is recorded as unspecified; see --licence")
-    return Origin("npusim " + shlex.join(sys.argv[1:]), licence)
+    # What is passed on names no folders: they hold names of people and projects.
+    words = [Path(word).name or word for word in sys.argv[1:]]
+    return Origin("npusim " + shlex.join(words), licence)
 
 
 def _say(text: str) -> None:

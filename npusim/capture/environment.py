@@ -93,7 +93,7 @@ def environment(torch: Any) -> Row:
         "triton": _version("triton"),
         "npusim": __version__,
         "python": platform.python_version(),
-        "platform": platform.platform(),
+        "platform": f"{platform.system()} {platform.machine()}",
         "cpu": _cpu(),
         "board": board,
     }

@@ -128,9 +128,9 @@ def _captured(run: _Run, origin: Origin, board: Board | None, resting: list[Row]
     torch, case, files = run.torch, run.case, run.folder
     run.say(f"building {case.model}")
     program = load_program(torch, case)
+    wake(torch)  # an idle board shows idle clocks
     record = {**new_record("model", origin), **environment(torch), "case": asdict(case),
               "program": program.about}  # fmt: skip
-    wake(torch)
     # An eager trace is preceded by one profiled step that is thrown away.
     eager = warm_step(torch, case, program, WALLS + (case.launch == "eager"))
     walls = wall_seconds(torch, eager.run, WALLS)

@@ -21,6 +21,7 @@ _LONGEST_HEAD = 16 << 20
 _EVENTS = re.compile(rb'\{.*?"traceEvents"\s*:\s*\[', re.DOTALL)
 _BARE = re.compile(rb"(?:\xef\xbb\xbf)?\s*\[")
 _BETWEEN = re.compile(rb"\}\s*,\s*\{")
+_LONGEST_PIECE = 64 << 20
 _WINDOW = 1 << 16
 _LONGEST_GAP = 256  # bytes between two events: a comma and blanks
 
@@ -108,7 +109,14 @@ def _ranges(path: Path, head: Head, size: int) -> Iterator[Piece]:
         while (cut := _cut(stream, start + size, total)) is not None:
             yield Piece(path, start, cut[0] - start, last=False)
             start = cut[1]
+    if total - start > _LONGEST_PIECE:
+        raise _endless(path)
     yield Piece(path, start, total - start, last=True)
+
+
+def _endless(path: Path) -> InputError:
+    return InputError("not a profiler trace: no event ends", file=path, place="traceEvents",
+                      allowed=f"within {_LONGEST_PIECE} bytes")  # fmt: skip
 
 
 def _cut(stream: BinaryIO, at: int, total: int) -> tuple[int, int] | None:
@@ -139,4 +147,6 @@ def _unpacked(path: Path, head: Head, size: int) -> Iterator[Piece]:
             end = found.start() + 1
             yield Piece(path, start, end, last=False, raw=rest[:end])
             start, rest = start + found.end() - 1, rest[found.end() - 1 :]
+        elif len(rest) > _LONGEST_PIECE:
+            raise _endless(path)
     yield Piece(path, start, len(rest), last=True, raw=rest)

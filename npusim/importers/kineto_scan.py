@@ -44,6 +44,7 @@ Tick = Callable[[int, int], None]
 _SMALL = 32 << 20  # bytes below which starting helpers takes longer than they save
 _TIME = re.compile(rb'"ts"\s*:\s*(-?\d{1,30}(?:\.\d{1,30})?)')
 _BATCH = 4096
+_MOST_CALLS = 20_000_000  # of the host: a gigabyte of columns
 
 
 class About(msgspec.Struct):
@@ -240,7 +241,7 @@ class _Merger:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.about: list[About] = []
-        self.events = self.lost = self.operations = 0
+        self.events = self.lost = self.operations = self.calls = 0
         self.repaired = False
         self._tables: dict[str, dict[Any, int]] = {
             t: {} for t in ("names", "threads", "shapes", "sizes")
@@ -272,8 +273,12 @@ class _Merger:
         self._ranges += c.ranges
         self.events += c.events
         self.operations += len(c.device)
+        self.calls += len(c.operators) + len(c.runtime)
         if self.operations > files.MOST_OPERATIONS:
             raise files.too_many(self.path)
+        if self.calls > _MOST_CALLS:
+            raise InputError("too many calls of the host in one trace", file=self.path,
+                             allowed=f"up to {_MOST_CALLS}")  # fmt: skip
         if about is not None:
             self.about.append(about)
 

@@ -134,6 +134,7 @@ def capture_experiments(
     device = device_row(torch)
     files.check_device(device)
     outcomes: dict[str, Outcome] = {}
+    wake(torch)  # an idle board shows idle clocks
     record = {**new_record("experiments", origin), **environment(torch)}
     for name, module in chosen.items():
         if not again and files.has(name, module.AXES, quick):
