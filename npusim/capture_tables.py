@@ -28,7 +28,7 @@ def imported(taken: Sequence[Taken]) -> None:
             f"{t.file}: {terminal.many(len(w), 'operation')} in {terminal.many(marked, 'step')}, "
             f"{w.classified_busy_share:.1%} of device time with kind, FLOP and bytes{counters}"
         ))  # fmt: skip
-        for note in (*_decided(w.meta), *inspection(w)["notes"], *t.notes):
+        for note in (*_decided(w.meta), *inspection(w)["notes"]):
             console.print(Text(f"note: {note}"))
 
 
@@ -53,6 +53,8 @@ def difference(d: Difference) -> None:
     for level in dict.fromkeys((d.compared_by, "kind", "library")):
         title = f"device time by {level}; {d.common_share[level]:.0%} of it in what both have"
         _changes(title, level, d.changes[level])
+    if d.classes:
+        _changes("device time by class", "class", d.classes)
     if d.host:
         _changes("host time by call, without what it called", "call", d.host)
     if d.counters:

@@ -101,8 +101,7 @@ def import_(
     intake.save(taken)
     if as_json:
         _print_json({"workloads": [
-            {"file": str(t.file), **_inspected(t.workload), "joined": t.summary,
-             "notes": [*_inspected(t.workload)["notes"], *t.notes]} for t in taken
+            {"file": str(t.file), **_inspected(t.workload), "joined": t.summary} for t in taken
         ]})  # fmt: skip
     else:
         capture_tables.imported(taken)

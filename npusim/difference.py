@@ -12,11 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from npusim.classes import COUNTER_RULE, SHAPE_RULE, by_counters, by_shapes
 from npusim.counters import COUNTERS
 from npusim.difference_rows import Change, CounterShift, Difference, Total
 from npusim.inspection import inspection
 from npusim.joining.counters import is_profile
 from npusim.kernel_match import Ints, common_codes, keys
+from npusim.load import traced_arch
 from npusim.workload import BYTES, LABELS, Workload
 
 _SHAPE = ("batch", "m", "n", "k", "heads", "kv_heads")
@@ -59,6 +61,7 @@ def difference(a: Workload, b: Workload) -> Difference:
         compared_by,
         _host(a, b),
         _counters(a, b),
+        *_classes(a, b),
         tuple(_notes(a, b, names)),
     )
 
@@ -156,6 +159,26 @@ def _common_share(changes: Sequence[Change]) -> float:
         )
         shares.append(both / total if total else 0.0)
     return min(shares)
+
+
+def _classes(a: Workload, b: Workload) -> tuple[tuple[Change, ...], str]:
+    """Return how the classes of both captures changed, and by what rule; nothing if none fits."""
+    if all({"sm_throughput", "dram_throughput"} <= w.counters.keys() for w in (a, b)):
+        rule = COUNTER_RULE
+        found = [
+            by_counters(w.counters["sm_throughput"], w.counters["dram_throughput"]) for w in (a, b)
+        ]
+    else:
+        machines = [traced_arch(w) for w in (a, b)]
+        if machines[0] is None or machines[1] is None:
+            return (), ""
+        rule = SHAPE_RULE
+        found = [by_shapes(a, machines[0]), by_shapes(b, machines[1])]
+    names, first, group = np.unique(
+        np.concatenate(found).astype(str), return_index=True, return_inverse=True
+    )
+    of = dict(zip(first.tolist(), names.tolist(), strict=True))
+    return _changes(a, b, group.reshape(-1), first, of.__getitem__), rule
 
 
 # ---------------------------------------------------------------- totals, host and counters

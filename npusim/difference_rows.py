@@ -125,6 +125,11 @@ class Difference:
         Host calls and the time in them alone; empty if a capture does not tell.
     counters : tuple of CounterShift
         Counters that both have.
+    classes : tuple of Change
+        What holds kernels back, by counters if both have them, else by shapes if both machines are
+        known; empty otherwise.
+    class_rule : str
+        How classes were told, in words.
     notes : tuple of str
     """
 
@@ -136,6 +141,8 @@ class Difference:
     compared_by: str
     host: tuple[Change, ...]
     counters: tuple[CounterShift, ...]
+    classes: tuple[Change, ...]
+    class_rule: str
     notes: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
@@ -149,6 +156,8 @@ class Difference:
             "changes": {level: [c.as_dict() for c in rows] for level, rows in self.changes.items()},
             "host": [c.as_dict() for c in self.host],
             "counters": [asdict(c) for c in self.counters],
+            "classes": [c.as_dict() for c in self.classes],
+            "class_rule": self.class_rule,
             "notes": list(self.notes),
         }
 

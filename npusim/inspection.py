@@ -68,6 +68,7 @@ def _active(w: Workload, step: int) -> float:
 
 def _notes(w: Workload) -> Iterator[str]:
     """Yield what makes the totals of a capture other than they seem."""
+    yield from w.meta.get("notes", ())
     if w.meta.get("measured") is False:
         yield "no device times were recorded: every time here is 0"
     if w.meta.get("duration_basis"):

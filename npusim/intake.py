@@ -25,14 +25,11 @@ class Taken:
     file : Path
     summary : dict, optional
         What was joined and what did not match; None for a single trace.
-    notes : tuple of str
-        What a user should know of the joining.
     """
 
     workload: Workload
     file: Path
     summary: dict[str, Any] | None = None
-    notes: tuple[str, ...] = ()
 
 
 def load(source: str, time_unit: str | None, tick: Callable[[int, int], None] | None) -> Workload:
@@ -86,7 +83,9 @@ def joined(loaded: Sequence[Workload], file: Path) -> list[Taken]:
     if len(loaded) == 1:
         return [Taken(loaded[0].renamed(file.stem), file)]
     found = join(loaded)
-    return [Taken(found.workload.renamed(file.stem), file, found.summary, found.notes)]
+    # What the reader should know of the joining stays with the workload.
+    w = found.workload.renamed(file.stem, notes=list(found.notes))
+    return [Taken(w, file, found.summary)]
 
 
 def save(taken: Sequence[Taken]) -> None:

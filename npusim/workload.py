@@ -246,10 +246,10 @@ class Workload:
         chosen: NDArray[np.object_] = names[self.columns[column]]
         return chosen
 
-    def renamed(self, name: str) -> Workload:
-        """Return the same workload under another name."""
-        return Workload(name, self.columns, self.labels, self.steps, self.edges, self.meta,
-                        self.counters, self.host)  # fmt: skip
+    def renamed(self, name: str, **meta: Any) -> Workload:
+        """Return the same workload under another name, with more provenance."""
+        return Workload(name, self.columns, self.labels, self.steps, self.edges,
+                        {**self.meta, **meta}, self.counters, self.host)  # fmt: skip
 
     def mask(self, column: str, *values: str) -> NDArray[np.bool_]:
         """Return which operations have one of the given labels, shape (K,)."""

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import npusim as ns
-from npusim.report.classes import BALANCED_POINTS, CLASSES, by_counters, by_shapes, flop_peak
+from npusim.classes import BALANCED_POINTS, CLASSES, by_counters, by_shapes, flop_peak
 
 from .builder import timed, workload
 
@@ -55,7 +55,7 @@ def test_rule_gives_every_class_of_a_published_report(shared, version, points, m
     folder = shared / "external/seed_dsocr_rtx5090" / version / "analysis"
     if not folder.is_dir():
         pytest.skip("the metrics are not there")
-    monkeypatch.setattr("npusim.report.classes.BALANCED_POINTS", points)
+    monkeypatch.setattr("npusim.classes.BALANCED_POINTS", points)
     metrics = pd.read_csv(folder / "metrics_summary.csv", index_col="kernel_id")
     classes = pd.read_csv(folder / "classification_summary.csv", index_col="kernel_id")
     sm, dram = (metrics[f"{c}_throughput_pct"].to_numpy() / 100 for c in ("sm", "dram"))

@@ -2,12 +2,14 @@ import csv
 import json
 import math
 import time
+from collections import Counter
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import npusim as ns
 from npusim.difference import LEVELS, difference
 from npusim.difference_rows import Change, largest
 from npusim.importers import import_trace
@@ -279,3 +281,40 @@ def test_two_profiles_of_one_study(shared):
     published = np.mean([float(r["dram_pct"]) for r in rows]) / 100
     assert shifts["dram_throughput"].mean_b == pytest.approx(published, abs=1e-4)
     assert "durations of ncu.details (a) are those of a counter profiler" in " ".join(d.notes)
+
+
+def test_classes_shift_by_counters_or_by_shapes():
+    """By counters where both have them, by shapes and machine otherwise."""
+    w = ns.load_workload("paddleocr_vl_decode")
+    shown = difference(w, w)
+    assert "arithmetic intensity" in shown.class_rule
+    assert {c.name for c in shown.classes} == {"launch-bound", "memory-bound"}
+    assert sum(c.seconds_a for c in shown.classes) == pytest.approx(w["duration_s"].sum() / 3)
+    n = len(w)
+
+    def counted(sm, dram):
+        counters = {"sm_throughput": np.full(n, sm), "dram_throughput": np.full(n, dram)}
+        return Workload("c", w.columns, w.labels, w.steps, w.edges, w.meta, counters)
+
+    shown = difference(counted(0.5, 0.1), counted(0.1, 0.5))
+    assert shown.class_rule.startswith("By counters")
+    status = {c.name: (c.count_a, c.count_b) for c in shown.classes}
+    assert status == {"compute-bound": (n / 3, 0), "memory-bound": (0, n / 3)}
+
+
+@pytest.mark.shared
+def test_classes_of_the_two_profiles_are_those_of_the_study(shared):
+    """Counted from the classification tables of the study itself (V1 has two kernels unknown)."""
+    seed = shared / "external" / "seed_dsocr_rtx5090"
+    if not seed.is_dir():
+        pytest.skip(f"{seed} is not there")
+    profiles, expected = [], []
+    for version in ("ncu-v1", "ncu-v2"):
+        files = sorted((seed / version).glob("kernel_*/ncu.details.csv"))
+        profiles.append(join([ns.import_trace(f) for f in files]).workload)
+        rows = (seed / version / "analysis" / "classification_summary.csv").read_text().split()[1:]
+        expected.append(Counter(row.split(",")[1].replace("_", "-") for row in rows))
+    shown = difference(*profiles)
+    for class_ in ("memory-bound", "compute-bound", "balanced"):
+        change = next(c for c in shown.classes if c.name == class_)
+        assert (change.count_a, change.count_b) == tuple(e[class_] for e in expected)

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from npusim.arch import Arch
-from npusim.report.classes import (
+from npusim.classes import (
     CLASSES,
     COUNTER_RULE,
     SHAPE_RULE,

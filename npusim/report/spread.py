@@ -9,9 +9,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from npusim.arch import Arch
+from npusim.classes import flop_peak
 from npusim.counters import COUNTERS
 from npusim.models.roofline import MATRIX_KINDS
-from npusim.report.classes import flop_peak
 from npusim.report.data import FIELDS, Figure, Histogram, Section, Table, histogram
 from npusim.report.kernels import NO_MACHINE, device, dominant
 from npusim.workload import Workload
