@@ -13,6 +13,7 @@ from npusim.difference_rows import Change, Difference, largest
 from npusim.inspection import inspection
 from npusim.intake import Taken
 from npusim.report.labels import labels
+from npusim.workload import Workload
 
 _MOST_CHANGES = 12
 
@@ -23,13 +24,21 @@ def imported(taken: Sequence[Taken]) -> None:
     for t in taken:
         w = t.workload
         marked = len(w.steps) if w.meta.get("marked_steps") else 0
+        steps = terminal.many(marked, "step") if marked else "one capture without marked steps"
         counters = f", {terminal.many(len(w.counters), 'counter')}" if w.counters else ""
         console.print(Text(
-            f"{t.file}: {terminal.many(len(w), 'operation')} in {terminal.many(marked, 'step')}, "
-            f"{w.classified_busy_share:.1%} of device time with kind, FLOP and bytes{counters}"
+            f"{t.file}: {terminal.many(len(w), 'operation')} in {steps}, "
+            f"{_classified(w)} with kind, FLOP and bytes{counters}"
         ))  # fmt: skip
         for note in (*_decided(w.meta), *inspection(w)["notes"]):
             console.print(Text(f"note: {note}"))
+
+
+def _classified(w: Workload) -> str:
+    """Return how much of a workload has kind, FLOP and bytes: of its time, if it has any."""
+    if w.meta.get("measured") is False:
+        return f"{w.classified.mean():.1%} of operations"
+    return f"{w.classified_busy_share:.1%} of device time"
 
 
 def _decided(meta: Mapping[str, Any]) -> list[str]:

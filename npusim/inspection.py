@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from npusim.gaps import gaps
 from npusim.workload import BYTES, Workload
 
 
@@ -31,7 +32,7 @@ def inspection(w: Workload) -> dict[str, Any]:
     """
     seconds = w["duration_s"]
     wall, busy = float(w.steps.wall_s.sum()), float(seconds.sum())
-    active = sum(_active(w, step) for step in range(len(w.steps)))
+    active = float(gaps(w).active_s.sum())
     return {
         "name": w.name,
         "device": w.meta.get("device", ""),
@@ -56,16 +57,6 @@ def inspection(w: Workload) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _active(w: Workload, step: int) -> float:
-    """Return how long at least one operation of a step runs [s]."""
-    rows = w["step"] == step
-    order = np.argsort(w["start_s"][rows], kind="stable")
-    start, seconds = w["start_s"][rows][order], w["duration_s"][rows][order]
-    end = np.maximum.accumulate(start + seconds)
-    fresh = start - np.concatenate([[0.0], end[:-1]])
-    return float(end[-1] - np.maximum(fresh, 0.0).sum()) if len(end) else 0.0
-
-
 def _notes(w: Workload) -> Iterator[str]:
     """Yield what makes the totals of a capture other than they seem."""
     yield from w.meta.get("notes", ())
@@ -75,10 +66,18 @@ def _notes(w: Workload) -> Iterator[str]:
         yield f"durations are those under the {w.meta['duration_basis']}, kernels one at a time"
     if w.meta.get("repaired", "lost_events" in w.meta):
         yield f"the trace was cut short: {w.meta.get('lost_events', 0)} events lost at its end"
+    if int(w.meta.get("devices") or 1) > 1 or int(w.meta.get("processes") or 1) > 1:
+        several = f"{w.meta.get('devices', 1)} devices, {w.meta.get('processes', 1)} processes"
+        yield f"{several} in one capture: times are summed over them"
+    if w.meta.get("launches_of_one_id"):
+        yield (
+            f"{w.meta['launches_of_one_id']} launch calls carry the correlation id of another "
+            "(merged traces?): which of them launched a kernel is not certain"
+        )
     if w.meta.get("world_size"):
         yield f"one rank of {w.meta['world_size']}: rank {w.meta.get('rank', 'unknown')}"
     if len(set(w["stream"].tolist())) > 1:
-        yield "several streams: kernels that run at the same time are summed in the table below"
+        yield "several streams: times of kernels that run at the same time are summed"
     late = np.zeros(len(w.steps))
     np.maximum.at(late, w["step"], w["start_s"] + w["duration_s"])
     count = int((late > w.steps.wall_s * (1 + 1e-6)).sum())

@@ -35,7 +35,6 @@ _LAMBDA = re.compile(
 _GLUED = re.compile(r"(?<=\w)<unnamed>::")
 _ANONYMOUS = re.compile(r"<?\bunnamed>::")
 _CALLED = "\0"  # stands where a parameter list was: what it follows is no namespace
-_PARENTHESES = re.compile(r"\([^()]*\)")
 _WORD = re.compile(r"(?<!\w)-?\d+(?:\.\d+)?|[A-Za-z_$@#]\w*|\*")
 _INTEGER = re.compile(r"(?<!\w)(-?\d+)[uUlL]+\b")
 _NAMESPACE = re.compile(r"\w+\s*(?=::)")
@@ -81,12 +80,26 @@ def _copy_key(what: str, where: str) -> str:
 
 
 def _without_parentheses(text: str) -> str:
-    """Drop parameter lists, casts and the anonymous namespace, from the inside out."""
-    while True:
-        shorter = _PARENTHESES.sub(_CALLED, text)
-        if shorter == text:
-            return text
-        text = shorter
+    """Put one mark for each parameter list, cast or unnamed namespace, with all that is in it.
+
+    What is opened and never closed stays.
+
+    Examples
+    --------
+    >>> _without_parentheses("f((int)4, g(x)) const").replace(_CALLED, "!")
+    'f! const'
+    """
+    kept: list[str] = []
+    opened: list[int] = []
+    for letter in text:
+        if letter == ")" and opened:
+            del kept[opened.pop() :]
+            kept.append(_CALLED)
+            continue
+        if letter == "(":
+            opened.append(len(kept))
+        kept.append(letter)
+    return "".join(kept)
 
 
 def _without_return_type(text: str) -> str:

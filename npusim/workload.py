@@ -139,10 +139,13 @@ class Steps:
         Measured wall time of the step on the host [s].
     tail_s : array, shape (S,)
         Host work after the last launch or wait of the step [s].
+    start_s : array, shape (S,), optional
+        When each step began, from the first one [s]; None where a format does not tell.
     """
 
     wall_s: NDArray[np.float64]
     tail_s: NDArray[np.float64]
+    start_s: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.wall_s)
@@ -160,7 +163,7 @@ class HostCosts:
         ``operator`` or ``runtime``.
     calls : array, shape (N,)
     self_s : array, shape (N,)
-        Time in it and in nothing that it called [s].
+        Time in it and in no operator or runtime call of its own [s]; a runtime call has none.
     total_s : array, shape (N,)
         Time in it with all that it called; a call inside a call of the same name counts once [s].
     """
@@ -405,7 +408,13 @@ def _check_steps(w: Workload) -> None:
                          value=int(step.max()), allowed=f"below {len(w.steps)}")  # fmt: skip
     if (np.diff(step) < 0).any():
         raise InputError("operations are not in order of their steps", file=w.name)
-    for part, values in (("wall_s", w.steps.wall_s), ("tail_s", w.steps.tail_s)):
+    for part, values in (
+        ("wall_s", w.steps.wall_s), ("tail_s", w.steps.tail_s), ("start_s", w.steps.start_s),
+    ):  # fmt: skip
+        if values is None:
+            continue
+        if len(values) != len(w.steps):
+            raise InputError("one value a step is needed", file=w.name, place=f"steps, {part}")
         if values.ndim != 1 or not (np.isfinite(values) & (values >= 0)).all():
             raise InputError("not a duration", file=w.name, place=f"steps, {part}")
     for column, allowed in (("kind", KINDS), ("basis", BASES)):

@@ -46,6 +46,7 @@ def save_workload(workload: Workload, file: Path) -> None:
         "name": workload.name,
         "wall_s": workload.steps.wall_s.tolist(),
         "tail_s": workload.steps.tail_s.tolist(),
+        "start_s": None if workload.steps.start_s is None else workload.steps.start_s.tolist(),
         "meta": dict(workload.meta),
     }
     if workload.host is not None:
@@ -91,7 +92,9 @@ def _read(file: Path) -> Workload:
         else:
             columns[c] = column.to_numpy(zero_copy_only=False)
     counters = _counters(file, table)
-    steps = Steps(np.array(about["wall_s"], dtype=float), np.array(about["tail_s"], dtype=float))
+    begins = about.get("start_s")
+    steps = Steps(np.array(about["wall_s"], dtype=float), np.array(about["tail_s"], dtype=float),
+                  None if begins is None else np.array(begins, dtype=float))  # fmt: skip
     waits = table["waits_for"].combine_chunks()
     edges = (
         waits.offsets.to_numpy().astype(np.int64),

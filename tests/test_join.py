@@ -293,17 +293,40 @@ def test_a_kernel_out_of_order_serves_where_its_launch_has_one_shape():
 
 
 def test_another_grid_gives_no_counters():
-    timeline = workload(kernel("a", blocks=8), kernel("b"))
-    p = profile(kernel("a", blocks=4), kernel("zzz"), occupancy=[0.2, 0.5])
+    timeline = workload(kernel("a", blocks=8), kernel("b"), kernel("c"))
+    p = profile(kernel("a", blocks=4), kernel("zzz"), kernel("b"), kernel("c"),
+                occupancy=[0.2, 0.5, 0.7, 0.9])  # fmt: skip
     joined = join([timeline, p])
-    assert np.isnan(joined.workload.counters["occupancy"]).all()
+    assert joined.workload.counters["occupancy"][1:].tolist() == [0.7, 0.9]
+    assert np.isnan(joined.workload.counters["occupancy"][0])
     s = joined.summary
     assert [e["kernel"] for e in s["counters"]["other_launch"]] == ["a"]
     assert [e["kernel"] for e in s["counters"]["only_profiled"]] == ["zzz"]
-    assert s["counters"]["durations"][0]["median_ratio"] is None
-    assert s["counters"]["counters"] == {}
-    assert [(w["kernel"], w["verdict"]) for w in s["where"]] == [
+    assert [(w["kernel"], w["verdict"]) for w in s["where"]][:2] == [
         ("a", "other launch"), ("zzz", "absent")]  # fmt: skip
+    assert "2 of 3 kernels have counters: 2 were profiled, 0 equal one that was" in joined.notes
+
+
+def test_captures_of_other_steps_are_refused():
+    timeline = workload(kernel("a"), kernel("b"), name="run")
+    with pytest.raises(InputError, match=r"1 of 3 profiled kernels are in the timeline"):
+        join([timeline, profile(kernel("a"), kernel("x"), kernel("y"), occupancy=[1, 1, 1])])
+    assert join([timeline, profile(kernel("a"), kernel("x"), occupancy=[1, 1])])
+    other = workload(kernel("other", operator="aten::mm", kind="gemv", m=1, n=2, k=3))
+    graph = workload(unknown("a"), unknown("b"), name="graph")
+    with pytest.raises(InputError, match=r"0 of 2 kernels have a counterpart.*npusim diff"):
+        join([graph, other])
+
+
+def test_what_a_warm_replay_counts_of_dram_is_left_out():
+    """Weights of 1 MB, of which 99 kB or 101 kB were read: less than a tenth is a warm replay."""
+    timeline = workload(gemv(4.0))
+    more = {"dram_throughput": [0.1], "l2_hit_rate": [0.9], "occupancy": [0.5]}
+    warm = join([timeline, profile(gemv(4.0), dram_read=[99e3], **more)])
+    assert set(warm.workload.counters) == {"profiled_s", "occupancy"}
+    assert any("left out" in note for note in warm.notes)
+    cold = join([timeline, profile(gemv(4.0), dram_read=[101e3], **more)])
+    assert set(cold.workload.counters) == {"profiled_s", "dram_read", *more}
 
 
 def test_a_profile_without_grids_is_matched_by_name():
@@ -314,19 +337,19 @@ def test_a_profile_without_grids_is_matched_by_name():
 
 def test_of_two_profiles_the_first_counts():
     timeline = workload(gemv(1.0), kernel("b"))
-    one = profile(gemv(1.0), dram_read=[7.0])
-    two = profile(gemv(1.0), kernel("b"), dram_read=[1.0, 2.0], occupancy=[0.5, 0.25])
+    one = profile(gemv(1.0), instructions=[7.0])
+    two = profile(gemv(1.0), kernel("b"), instructions=[1.0, 2.0], occupancy=[0.5, 0.25])
     w = join([timeline, one, two]).workload
-    assert w.counters["dram_read"].tolist() == [7, 2]
+    assert w.counters["instructions"].tolist() == [7, 2]
     assert w.counters["occupancy"].tolist() == [0.5, 0.25]
     assert w.meta["counters_exact"] == 2
 
 
 def test_shapes_and_counters_are_joined_at_once():
-    p = profile(unknown("embed"), unknown("mm"), dram_read=[1.0, 2.0])
+    p = profile(unknown("embed"), unknown("mm"), instructions=[1.0, 2.0])
     joined = join([workload(*GRAPH, name="graph"), p, workload(*EAGER, name="eager")])
     assert joined.workload["read_weight"].tolist() == [0, 64, 0, 0, 72, 0]
-    assert joined.workload.counters["dram_read"][:2].tolist() == [1, 2]
+    assert joined.workload.counters["instructions"][:2].tolist() == [1, 2]
     assert joined.summary["shapes"]["matched"] == 3
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import csv
+import time
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 import npusim as ns
 from npusim import catalog
 from npusim.importers import import_trace
+from npusim.kernel_match import key
 from npusim.report.labels import label, labels
 
 GEMV = (
@@ -172,3 +174,12 @@ def test_every_profiled_kernel_of_a_published_report_has_a_name_of_its_own(share
     longest = max(range(20), key=lambda i: float(rows[i]["duration_us"]))
     assert found[longest] == "GEMM 128x256 relu bf16 (CUTLASS)"
     assert ast.literal_eval(rows[longest]["grid_size"])[2] >= 1
+
+
+def test_names_made_to_backtrack_take_no_time():
+    for name in ("cutlass_" * 400 + "tensorop_" * 400 + "fprop_" * 400, "elementwise_kernel" * 800,
+                 "(" * 50_000 + ")" * 50_000, "f<" * 20_000):  # fmt: skip
+        start = time.process_time()
+        label(name)
+        key(name)
+        assert time.process_time() - start < 5

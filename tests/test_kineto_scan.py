@@ -4,6 +4,8 @@ import gzip
 import json
 import subprocess
 import sys
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,8 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from npusim.errors import InputError
+from npusim.gaps import gaps
 from npusim.importers import event_pieces, import_trace, kineto_scan, nesting
 from npusim.importers.kineto_scan import scan
+from npusim.inspection import inspection
 from tests.kineto_builder import Trace, tensor
 
 ROOT = Path(__file__).parent.parent
@@ -244,6 +248,7 @@ def test_the_trace_of_the_benchmark_is_what_it_says(tmp_path):
     )
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read off /proc")
 def test_a_bomb_is_refused_in_little_memory(tmp_path):
     """Gzip packs zeros a thousandfold: one endless string, and events without end."""
     head = b'{"schemaVersion": 1, "traceEvents": [{"ph": "X", "name": "'
@@ -253,12 +258,13 @@ def test_a_bomb_is_refused_in_little_memory(tmp_path):
         for _ in range(200):
             out.write(b"x" * (1 << 20))
     code = (
-        "import resource, sys\n"
+        "import sys\nfrom pathlib import Path\n"
         "from npusim.importers import import_trace\n"
         "from npusim.errors import InputError\n"
         "try:\n    import_trace(sys.argv[1])\n"
         "except InputError as error:\n    print(error)\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)\n"
+        "status = Path('/proc/self/status').read_text()\n"
+        "print(int(status.split('VmHWM:')[1].split()[0]) // 1024)\n"  # its own, not its parent's
     )
     done = subprocess.run([sys.executable, "-c", code, file], check=True, capture_output=True,
                           text=True, cwd=ROOT)  # fmt: skip
@@ -272,3 +278,86 @@ def test_more_than_is_taken_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(kineto_scan, "_MOST_CALLS", 20)
     with pytest.raises(InputError, match="too many calls of the host"):
         scan(file)
+
+
+def test_a_helper_that_was_killed_is_replaced_by_the_reader(tmp_path, monkeypatch):
+    """The system may kill a process for its memory: its pieces are decoded here."""
+    file = small_trace(steps=8).write(tmp_path)
+
+    class Gone:
+        def __init__(self, *_, **__):
+            self.submitted = 0
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            return False
+
+        def shutdown(self, **_):
+            pass
+
+        def submit(self, *_):
+            self.submitted += 1
+            if self.submitted > 3:
+                raise BrokenProcessPool
+            future = Future()
+            future.set_exception(BrokenProcessPool())
+            return future
+
+    monkeypatch.setattr(kineto_scan, "ProcessPoolExecutor", Gone)
+    monkeypatch.setattr(kineto_scan, "_SMALL", 0)
+    same(scan(file, workers=3, piece_size=600), scan(file))
+
+
+def test_steps_that_overlap_are_refused(tmp_path):
+    t = Trace()
+    with t.step(0):
+        t.kernel("a")
+        with t.step(1):
+            t.kernel("b")
+    with pytest.raises(InputError, match="steps overlap"):
+        import_trace(t.write(tmp_path))
+
+
+def test_streams_of_two_devices_are_told_apart_and_said(tmp_path):
+    t = Trace()
+    with t.step():
+        for i in range(4):
+            t.kernel(f"k{i}")["args"].update(device=i % 2, stream=7)
+    w = import_trace(t.write(tmp_path))
+    assert len(set(w["stream"].tolist())) == 2
+    assert w["stream"][0] == w["stream"][2] == 7
+    assert w.meta["devices"] == 2
+    assert any("2 devices" in note for note in inspection(w)["notes"])
+
+
+def test_two_launches_of_one_id_are_said(tmp_path):
+    t = Trace()
+    with t.step():
+        t.kernel("a")
+        t.call("cudaLaunchKernel", 3)
+    ids = [e for e in t.events if e["cat"] == "cuda_runtime"]
+    ids[1]["args"] = {"correlation": ids[0]["args"]["correlation"]}
+    w = import_trace(t.write(tmp_path))
+    assert w.meta["launches_of_one_id"] == 1
+    assert any("correlation id" in note for note in inspection(w)["notes"])
+
+
+def test_idle_time_where_the_device_works_on_after_a_step(tmp_path):
+    """Steps of 10 us; the kernel of the first runs 8 us into the second, of which 2 are idle."""
+    t = Trace()
+    for i, (start, dur) in enumerate([(1002.0, 16.0), (1018.0, 0.0)]):
+        t.now = 1000.0 + 10 * i
+        with t.step(i):
+            k = t.kernel("k")
+            k["ts"], k["dur"] = start, dur
+            t.now = 1009.0 + 10 * i
+    w = import_trace(t.write(tmp_path))
+    assert w.steps.wall_s == pytest.approx([1e-5, 1e-5])
+    assert w.steps.start_s == pytest.approx([0, 1e-5])
+    g = gaps(w)
+    assert g.active_s == pytest.approx([8e-6, 8e-6])
+    assert g.lead_s == pytest.approx([2e-6, 0])
+    assert g.tail_s == pytest.approx([0, 2e-6])
+    assert inspection(w)["idle_share"] == pytest.approx(0.2)

@@ -19,11 +19,11 @@ import npusim as ns
 from npusim import catalog
 from npusim.counters import COUNTERS
 from npusim.errors import InputError
+from npusim.gaps import gaps, laid_out
 from npusim.importers import import_trace
 from npusim.inspection import inspection
 from npusim.report.collect import collect
 from npusim.report.data import FIELDS, histogram
-from npusim.report.gaps import gaps, laid_out
 from npusim.report.page import number, outputs, save_report, shown
 from npusim.report.timeline import SHORT_S, below, outliers, step_classes
 from npusim.workload import HostCosts, Workload

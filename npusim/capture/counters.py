@@ -108,8 +108,8 @@ def capture_counters(
         child = child_command(case, told)
         command = ncu_command(tool, report, metrics, kernels, child)
         say(f"running {' '.join(command[: -len(child)])} (child process)")
-        output = _run(command, Path(made) / "output.txt")
-        if not report.exists():
+        output, status = _run(command, Path(made) / "output.txt")
+        if status or not report.exists():  # a step that broke off is not the whole step
             raise NpusimError(failure(output))
         rows = 0
 
@@ -205,18 +205,18 @@ def run_step(case: Case, told: Path) -> None:
         torch.cuda.profiler.stop()
 
 
-def _run(command: Sequence[str], log: Path) -> str:
-    """Run a command to its end; returns the last of what it printed."""
+def _run(command: Sequence[str], log: Path) -> tuple[str, int]:
+    """Run a command to its end; returns the last of what it printed, and its exit status."""
     root = str(Path(npusim.__file__).resolve().parent.parent)
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     with log.open("wb") as sink:
-        subprocess.run(  # noqa: S603
+        done = subprocess.run(  # noqa: S603
             command, stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT, check=False,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         )  # fmt: skip
     with log.open("rb") as printed:
         printed.seek(max(0, log.stat().st_size - _TAIL))
-        return printed.read().decode(errors="replace")
+        return printed.read().decode(errors="replace"), done.returncode
 
 
 def _write_csv(ncu: str, report: Path, target: Path) -> int:
@@ -232,6 +232,8 @@ def _write_csv(ncu: str, report: Path, target: Path) -> int:
             if not line.startswith(b"=="):
                 gz.write(line)
                 lines += 1
+    if reading.returncode:
+        raise NpusimError(f"ncu --import failed with status {reading.returncode}")
     if lines < 3:  # names, units, and at least one kernel
         raise NpusimError("ncu's report holds no kernels")
     return lines - 2

@@ -72,6 +72,8 @@ class StepColumns:
         The columns of `MEASURED`.
     wall_s, tail_s : float
         Wall time and host tail [s].
+    start_s : float, optional
+        When the step began, from any zero that all steps share [s].
     """
 
     launches: Sequence[Launch]
@@ -80,6 +82,7 @@ class StepColumns:
     measured: Mapping[str, NDArray[Any]]
     wall_s: float
     tail_s: float = 0.0
+    start_s: float | None = None
 
 
 def assemble(
@@ -122,7 +125,11 @@ def _assembled(
     columns["layer"] = np.concatenate([layers(step.works) for step in steps])
     for c in MEASURED:
         columns[c] = np.concatenate([step.measured[c] for step in steps])
-    times = Steps(np.array([s.wall_s for s in steps]), np.array([s.tail_s for s in steps]))
+    begins = [s.start_s for s in steps if s.start_s is not None]
+    times = Steps(
+        np.array([s.wall_s for s in steps]), np.array([s.tail_s for s in steps]),
+        np.array(begins) - min(begins) if len(begins) == len(steps) else None,
+    )  # fmt: skip
     about = {**meta, "npusim": __version__}
     return Workload(name, columns, labels, times, meta=about, host=host)
 

@@ -17,6 +17,7 @@ import msgspec
 from npusim.errors import InputError
 
 LARGEST = 4 * 2**30
+LARGEST_WHOLE = 2**29
 MOST_OPERATIONS = 4_000_000
 _UNREADABLE = (OSError, EOFError, zlib.error)
 
@@ -69,13 +70,23 @@ def chunks(path: Path, size: int = 1 << 20, start: int = 0) -> Iterator[bytes]:
 
 
 def whole(path: Path) -> bytes:
-    """Return a file at once, unpacked; it raises what `chunks` raises."""
-    return b"".join(chunks(path))
+    """Return a file at once, unpacked; it raises what `chunks` raises, and sooner.
+
+    What is decoded at once takes several times its size: `LARGEST_WHOLE` at most.
+    """
+    parts, total = [], 0
+    for chunk in chunks(path):
+        total += len(chunk)
+        if total > LARGEST_WHOLE:
+            raise too_large(path, LARGEST_WHOLE)
+        parts.append(chunk)
+    return b"".join(parts)
 
 
-def too_large(path: Path) -> InputError:
+def too_large(path: Path, most: int | None = None) -> InputError:
     """Return the error for a file that holds more than we take."""
-    return InputError("trace too large", file=path, allowed=f"up to {LARGEST} bytes unpacked")
+    limit = LARGEST if most is None else most
+    return InputError("trace too large", file=path, allowed=f"up to {limit} bytes unpacked")
 
 
 def too_many(path: Path) -> InputError:

@@ -18,6 +18,7 @@ _LIBRARIES = (
      "cuBLAS"),
     (r"^triton_", "Triton"),
     (r"Cijk_|hipblaslt", "hipBLASLt"),
+    (r"paged_attention_ll4mi", "AITER"),
     (r"ck_tile::|ck::", "Composable Kernel"),
     (r"nccl|rccl", "NCCL"),
     (r"cub::|thrust::|rocprim::", "CUB"),
@@ -28,10 +29,13 @@ _LIBRARIES = (
 )  # fmt: skip
 
 _KINDS = (
-    (r"^Memcpy|CopyDeviceTo|hipMemcpy|^\[CUDA memcpy|^memcpy\b", "memcpy"),
+    (r"^Memcpy|CopyDeviceTo|hipMemcpy|rocclr_copyBuffer|^\[CUDA memcpy|^memcpy\b", "memcpy"),
     (r"^Memset|fillBuffer|^\[CUDA memset|^memset\b", "memset"),
     (r"^triton_|^fused_\w*_\d{10,}$", "fused"),
-    (r"splitkv_combine|lean_reduction|splitkv_reduce", "attention_combine"),
+    (
+        r"splitkv_combine|lean_reduction|splitkv_reduce|paged_attention\w*reduce",
+        "attention_combine",
+    ),
     (r"splitKreduce|splitk_reduce|splitk_combine|reduce_1Block", "splitk_reduce"),
     (r"flash_fwd|flash_fprop|fmha|attention|mha_fwd|sdpa", "attention"),
     (r"nccl|rccl", "collective"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ GENERIC = True
 
 _STEP = re.compile(r"(?:ProfilerStep|step)#\d+")
 _WAITS = ("Synchronize",)
+_OVERLAP_US = 1.0  # old traces are in whole microseconds
 
 Span = tuple[float, float]
 
@@ -72,9 +74,10 @@ def read(path: Path, name: str, workers: int = 1, tick: Tick | None = None) -> W
         trace = kineto_ranges.as_device(trace)
     if not len(trace.device):
         cut = ", and the file is cut short" if trace.repaired else ""
+        hint = "copy it again" if cut else "trace with ProfilerActivity.CUDA"
         raise InputError(f"no device operations{cut}", file=path, place="traceEvents",
                          value=f"{trace.events} events, {len(trace.operators)} operators of the "
-                         "CPU", hint="trace with ProfilerActivity.CUDA")  # fmt: skip
+                         "CPU", hint=hint)  # fmt: skip
     calls = calls_of(trace)
     trace = replace(trace, operators=trace.operators.none())  # a third of a large trace
     try:
@@ -151,6 +154,13 @@ def _launches(device: Codes, runtime: Codes) -> tuple[Codes, NDArray[np.bool_]]:
     return launch, found & (count[code.reshape(-1)] == 1)
 
 
+def _shared_ids(runtime: Codes, device: Codes) -> int | None:
+    """Return how many calls carry the id of another that launched something, None if none do."""
+    joined = runtime[np.isin(runtime, device[device >= 0])]
+    extra = len(joined) - len(np.unique(joined))
+    return extra or None
+
+
 def _instances(calls: Calls, launch: Codes, runtime: int) -> Codes:
     """Return the innermost operator around the launch of each device operation, -1 for none."""
     around = np.full(runtime + 1, -1, dtype=np.int64)
@@ -195,7 +205,13 @@ def _marks(trace: Trace) -> list[Span]:
     own = [i for i, name in steps if not name.startswith("Profiler")]
     chosen = own or [i for i, _ in steps]
     length = np.nan_to_num(marks.length)
-    return sorted((float(marks.start[i]), float(marks.start[i] + length[i])) for i in chosen)
+    found = sorted({(float(marks.start[i]), float(marks.start[i] + length[i])) for i in chosen})
+    for (_, stop), (start, _) in pairwise(found):
+        if start < stop - _OVERLAP_US:
+            raise InputError("steps overlap", place="user_annotation",
+                             value=f"one begins {stop - start:.3f} us before another ends",
+                             allowed="steps one after the other")  # fmt: skip
+    return found
 
 
 def _whole(c: _Capture) -> Span:
@@ -234,6 +250,10 @@ class _Describer:
             for k, size in zip(device.name[row].tolist(), self.sizes, strict=True)
         ]
         self.works = [describe(c, x) for c, x in zip(self.calls, self.launches, strict=True)]
+        # Streams of one device keep their numbers; those of others get numbers of their own.
+        first = min(s.device for s in sizes)
+        top = max(s.stream for s in sizes) + 1
+        self.streams = np.array([s.stream + top * (s.device - first) for s in self.sizes])
         self.operators = [c.name if c is not None else "unknown" for c in self.calls]
         # Calls of copies may wait: those to or from the host, not those on the device.
         self.blocking = np.array([
@@ -260,7 +280,7 @@ def _step(c: _Capture, rows: Codes, span: Span, about: _Describer) -> StepColumn
     measured = {
         "start_s": np.maximum(device.start - span[0], 0.0) * 1e-6,
         "duration_s": device.length * 1e-6,
-        "stream": np.array([s.stream for s in about.sizes])[kind],
+        "stream": about.streams[kind],
         "registers": np.array([s.registers for s in about.sizes])[kind],
         "shared_memory": np.array([s.shared_memory for s in about.sizes])[kind],
         "host_s": work_us * 1e-6,
@@ -269,7 +289,7 @@ def _step(c: _Capture, rows: Codes, span: Span, about: _Describer) -> StepColumn
     }
     operators = [about.operators[k] for k in kinds]
     wall = (span[1] - span[0]) * 1e-6
-    return StepColumns(launches, works, operators, measured, wall, tail * 1e-6)
+    return StepColumns(launches, works, operators, measured, wall, tail * 1e-6, span[0] * 1e-6)
 
 
 def _host(
@@ -322,5 +342,7 @@ def _meta(path: Path, c: _Capture) -> dict[str, Any]:
         "hip_driver": str(hip) if hip is not None else None,
         "rank": rank, "world_size": world,
         "lost_events": c.trace.lost if c.trace.repaired else None,
+        "devices": len({s.device for s in c.trace.sizes}),
+        "launches_of_one_id": _shared_ids(c.trace.runtime.correlation, c.device.correlation),
     }  # fmt: skip
     return meta | {k: v for k, v in optional.items() if v is not None}

@@ -132,6 +132,7 @@ class Sizes:
     grid: tuple[int, int, int]
     threads: int
     nbytes: float
+    device: int
     stream: int
     registers: int
     shared_memory: float
@@ -371,7 +372,8 @@ def _size(key: _SizeKey) -> Sizes:
         _triple(grid),
         math.prod(_triple(block)),
         _number(nbytes),
-        int(_number(device)) * 1_000_000 + int(_number(stream)),  # tells devices' streams apart
+        int(_number(device)),
+        int(_number(stream)),
         int(_number(registers)),
         _number(shared_memory),
         str(category),

@@ -80,7 +80,10 @@ def host_costs(
         return None
     inner = np.zeros(len(calls))
     held = calls.parent >= 0
-    np.add.at(inner, calls.parent[held], calls.length[held])
+    around = calls.parent[held]
+    # What a call does after its parent has ended is not the parent's time.
+    left = calls.start[around] + calls.length[around] - calls.start[held]
+    np.add.at(inner, around, np.clip(calls.length[held], 0.0, np.maximum(left, 0.0)))
     own = np.maximum(calls.length - inner, 0.0)
     outermost = _outermost(calls)
     key = calls.name.astype(np.int64) * 2 + calls.is_operator

@@ -47,7 +47,7 @@ def as_device(trace: Trace) -> Trace:
     none = np.zeros(count, dtype=np.int32)
     name = np.array(which, dtype=np.int32)
     device = Spans(start, np.zeros(count), name, none, none, correlation)
-    sizes = [Sizes((0, 0, 0), 0, 0.0, 0, 0, 0.0, "kernel")]
+    sizes = [Sizes((0, 0, 0), 0, 0.0, 0, 0, 0, 0.0, "kernel")]
     return replace(trace, runtime=runtime, device=device, names=names, sizes=sizes)
 
 

@@ -10,6 +10,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import islice
@@ -213,19 +214,35 @@ def _side_by_side(
     with ProcessPoolExecutor(workers - 1, mp_context=get_context("spawn")) as pool:
         try:
             for piece in stream:
-                if sum(not future.done() for _, future in waiting) < 2 * (workers - 1):
-                    future = pool.submit(_attempt, decoder, piece)
-                else:
+                busy = sum(not future.done() for _, future in waiting)
+                future = _handed(pool, decoder, piece) if busy < 2 * (workers - 1) else None
+                if future is None:
                     future = Future()
                     future.set_result(_attempt(decoder, piece))
                 waiting.append((piece, future))
                 while waiting and (waiting[0][1].done() or len(waiting) > 8 * workers):
                     first, future = waiting.popleft()
-                    yield first, future.result()
+                    yield first, _result(decoder, first, future)
             for piece, future in waiting:
-                yield piece, future.result()
+                yield piece, _result(decoder, piece, future)
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _handed(pool: ProcessPoolExecutor, decoder: _Decoder, piece: Piece) -> Future[_Result] | None:
+    """Hand a piece to a helper; None if they are gone."""
+    try:
+        return pool.submit(_attempt, decoder, piece)
+    except BrokenProcessPool:
+        return None
+
+
+def _result(decoder: _Decoder, piece: Piece, future: Future[_Result]) -> _Result:
+    """Return what a helper made of a piece; if it was killed, this process does its work."""
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        return _attempt(decoder, piece)
 
 
 def _wrong_type(path: Path, before: int, error: msgspec.ValidationError) -> InputError:

@@ -16,7 +16,7 @@ import numpy as np
 from npusim.errors import InputError
 from npusim.joining.counters import is_profile, with_counters
 from npusim.joining.shapes import has_operators, with_shapes
-from npusim.kernel_match import common_codes, key, keys
+from npusim.kernel_match import common_codes, keys
 from npusim.workload import COLUMNS, LABELS, Steps, Workload
 
 CAN = (
@@ -24,6 +24,7 @@ CAN = (
     "of the same step without, and counter profiles if there are any"
 )
 
+_LEAST = 0.5  # share of kernels that must match: a static cache or a mask adds a fifth
 _KEPT = ("launch", "host", "marked_steps", "outside_steps", "outside_steps_s", "cc",
          "duration_basis", "counter_sources")  # fmt: skip
 
@@ -79,11 +80,27 @@ def join(workloads: Sequence[Workload]) -> Joined:
     summary: dict[str, Any] = {"shapes": None, "counters": None, "where": None}
     if len(timelines) == 2:
         workload, summary["shapes"], notes = with_shapes(*_timed_and_described(timelines))
+        shapes = summary["shapes"]
+        _check_match(shapes["matched"], shapes["kernels"], "kernels have a counterpart",
+                     workloads)  # fmt: skip
     if profiles:
         workload, summary["counters"], more = with_counters(workload, profiles)
         summary["where"] = _where_rows(profiles, workload)
+        counted = summary["counters"]
+        away = sum(e["count"] for e in (*counted["only_profiled"], *counted["other_launch"]))
+        _check_match(counted["profiled"] - away, counted["profiled"],
+                     "profiled kernels are in the timeline", workloads)  # fmt: skip
         notes += more
     return Joined(workload, summary, notes)
+
+
+def _check_match(matched: int, of: int, what: str, workloads: Sequence[Workload]) -> None:
+    """Refuse captures that are hardly of the same step."""
+    if matched < _LEAST * of:
+        names = " and ".join(w.name for w in workloads)
+        raise InputError(f"not captures of one step: {matched} of {of} {what}", file=names,
+                         allowed=f"from {_LEAST:.0%}",
+                         hint="compare them with `npusim diff`")  # fmt: skip
 
 
 def _timed_and_described(timelines: Sequence[Workload]) -> tuple[Workload, Workload]:
@@ -229,11 +246,16 @@ def where(counters: Workload, stages: Mapping[str, Workload]) -> list[Where]:
     list of Where, length K
     """
     known = {stage: _launches(w) for stage, w in stages.items()}
+    # Kernels of which a capture tells every launch.
+    told_of = {stage: {name for name, c in launches.items() if all(map(all, c))}
+               for stage, launches in known.items()}  # fmt: skip
+    of_label = keys(counters)
     names, found = counters.text("kernel"), []
     for i, name in enumerate(names.tolist()):
         launch = int(counters["blocks"][i]), int(counters["threads"][i])
-        of = {stage: launches.get(key(name), Counter()) for stage, launches in known.items()}
-        told = {s: c[launch] for s, c in of.items() if c and all(launch) and all(map(all, c))}
+        kernel = of_label[counters["kernel"][i]]
+        of = {stage: launches.get(kernel, Counter()) for stage, launches in known.items()}
+        told = {s: c[launch] for s, c in of.items() if all(launch) and kernel in told_of[s]}
         found.append(Where(name, *launch, float(counters["duration_s"][i]),
                            {s: c.total() for s, c in of.items()}, told))  # fmt: skip
     return found

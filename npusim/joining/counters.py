@@ -16,11 +16,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from npusim.counters import COUNTERS
-from npusim.joining.durations import durations
+from npusim.joining.durations import durations, is_warm
 from npusim.kernel_match import Ints, Numbered, align, listed, numbered
 from npusim.workload import Workload
 
 EXACT, BY_KIND, NONE = 2, 1, 0
+_OF_THE_RUN = ("dram_read", "dram_write", "dram_bandwidth", "dram_throughput", "l2_hit_rate")
 Array = NDArray[np.float64]
 
 
@@ -64,8 +65,13 @@ def with_counters(
         donor = _donors(timeline, *numbers)
         found, of_profile = _spread(timeline, profile, numbers, donor)
         how = np.maximum(how, of_profile)
-        times.append({"profile": profile.name, **durations(timeline, found, of_profile == EXACT)})
+        exact = of_profile == EXACT
+        times.append({"profile": profile.name, **durations(timeline, found, exact)})
+        # A warm replay reads hardly any DRAM, whatever the running step does.
+        left = _OF_THE_RUN if is_warm(timeline, found, exact) else ()
         for name, values in found.items():
+            if name in left:
+                continue
             own = counters.setdefault(name, np.full(len(timeline), np.nan))
             own[:] = np.where(np.isnan(own), values, own)
         named = np.isin(numbers[1].name, numbers[0].name)
@@ -186,11 +192,15 @@ def _notes(timeline: Workload, profiles: Sequence[Workload], summary: dict[str, 
     notes = [
         f"{d['profile']}: {sentence}" for d in summary["durations"] for sentence in d["explanation"]
     ]
+    with_any = summary["exact"] + summary["by_kind"]
+    notes.append(
+        f"{with_any} of {summary['kernels']} kernels have counters: {summary['exact']} were "
+        f"profiled, {summary['by_kind']} equal one that was"
+    )
     for what, entries in (
         ("profiled kernels are not in the timeline", summary["only_profiled"]),
         ("profiled kernels are in the timeline with another grid or block only",
          summary["other_launch"]),
-        ("kernels of the timeline have no counters", summary["only_timeline"]),
     ):  # fmt: skip
         if entries:
             notes.append(f"{sum(e['count'] for e in entries)} {what}")

@@ -86,21 +86,37 @@ def _clock(w: Workload, counters: Mapping[str, Array], known: NDArray[np.bool_])
     )
 
 
+def is_warm(w: Workload, counters: Mapping[str, Array], exact: NDArray[np.bool_]) -> bool:
+    """Return whether kernels found their weights in cache, as a replay of each leaves them."""
+    known = _with_weights(w, counters, exact)
+    weights = float(w["read_weight"][known].sum())
+    return weights > 0 and float(counters["dram_read"][known].sum()) < _WARM * weights
+
+
+def _with_weights(
+    w: Workload, counters: Mapping[str, Array], known: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Return the kernels that read weights and of which the bytes read of DRAM were counted."""
+    read = counters.get("dram_read", np.full(len(w), np.nan))
+    return known & ~np.isnan(read) & (w["read_weight"] > 0)
+
+
 def _cache(w: Workload, counters: Mapping[str, Array], known: NDArray[np.bool_]) -> str:
     """Say whether the profiled kernels found their weights in cache, from bytes read of DRAM."""
-    read = counters.get("dram_read", np.full(len(w), np.nan))
-    known = known & ~np.isnan(read) & (w["read_weight"] > 0)
+    known = _with_weights(w, counters, known)
     if not known.any():
         return ""
-    weights, dram = float(w["read_weight"][known].sum()), float(read[known].sum())
+    weights, dram = (
+        float(w["read_weight"][known].sum()), float(counters["dram_read"][known].sum()),
+    )  # fmt: skip
     ratio = float(counters["profiled_s"][known].sum() / w["duration_s"][known].sum())
     text = (
         f"{int(known.sum())} kernels with {units.show(weights, 'B')} of weights read "
         f"{units.show(dram, 'B')} of DRAM ({dram / weights:.1%})"
     )
     if dram < _WARM * weights:
-        return f"{text}: the operands were in L2 (warm replay), so DRAM bytes, hit rates and " \
-               f"durations ({ratio:.2f} of the timeline's) are not those of the run"  # fmt: skip
+        return f"{text}: the operands were in L2 (warm replay), so what it counted of DRAM " \
+               f"and L2 hits is left out; durations are {ratio:.2f} of the timeline's"  # fmt: skip
     if dram < _COLD * weights:
         return f"{text}: part of the operands was in cache"
     slower = f", and take {ratio:.2f} times as long as in the run" if ratio > 1 + _SAME else ""

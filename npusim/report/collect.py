@@ -13,10 +13,10 @@ from typing import Any
 import pandas as pd
 
 from npusim.arch import Arch
+from npusim.gaps import Gaps, gaps, laid_out
 from npusim.inspection import inspection
 from npusim.load import traced_arch
-from npusim.report.data import Report, Section, Table
-from npusim.report.gaps import Gaps, gaps, laid_out
+from npusim.report.data import NO_TIMES, Report, Section, Table
 from npusim.report.kernels import (
     bases,
     class_section,
@@ -82,8 +82,11 @@ def _measured(w: Workload, totals: Mapping[str, Any], machine: Arch | None, g: G
     """Return what was measured, on what and how."""
     steps = len(w.steps)
     marked = f"{steps}" if totals["steps"] else "none marked: the capture counts as one"
-    wall, ordered = totals["wall_s"], not laid_out(w, g)
+    wall, timed = totals["wall_s"], totals["device_busy_s"] > 0
+    ordered = timed and not laid_out(w, g)
     unknown = "not known: the file says how long kernels take, not when they run"
+    if not timed:
+        unknown = "not known: no device times"
     rows = [
         ("workload", w.name),
         ("machine", machine.title if machine is not None else "not known to npusim"),
@@ -145,6 +148,9 @@ def _findings(
     g: Gaps, sections: Sequence[Section],
 ) -> Iterator[str]:  # fmt: skip
     """Yield what matters most."""
+    if w.meta.get("measured") is False:
+        yield NO_TIMES
+        return
     top = kernels.head(3)
     listed = "; ".join(f"{r.label} {r.time_share:.1%}" for r in top.itertuples())
     yield f"Most device time: {listed}."

@@ -27,6 +27,9 @@ _CAPITALS = {
 }  # fmt: skip
 
 
+NO_TIMES = "the trace has no device times: counts, FLOP and bytes only"
+
+
 @dataclass(frozen=True)
 class Field:
     """One column of a table: what it is called on the page, and its unit.

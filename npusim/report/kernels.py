@@ -18,7 +18,7 @@ from npusim.classes import (
     by_shapes,
     flop_peak,
 )
-from npusim.report.data import Section, Table
+from npusim.report.data import NO_TIMES, Section, Table
 from npusim.report.labels import labels
 from npusim.workload import LABELS, Workload
 
@@ -107,12 +107,14 @@ def time_section(launches: pd.DataFrame, kernels: pd.DataFrame) -> Section:
     number = pd.to_numeric(phases["layer"], errors="coerce")  # those unknown last
     phases = phases.assign(number=number).sort_values(["phase", "number"]).drop(columns="number")
     unknown = float(phases.loc[phases["layer"] == "unknown", "time_share"].sum())
-    few = int((kernels["cumulative_share"] < 0.8 - 1e-12).sum()) + 1
+    few = min(len(kernels), int((kernels["cumulative_share"] < 0.8 - 1e-12).sum()) + 1)
     text = [
         f"{len(kernels)} different kernels; {few} of them take 80% of device-busy time. Times are "
         "sums over all steps; shares are of device-busy time."
     ]
     lacks = []
+    if not launches["duration_s"].sum():
+        text, lacks = [f"{len(kernels)} different kernels, by count."], [NO_TIMES]
     if unknown > 0:
         what = "every launch" if unknown > 1 - 1e-9 else f"{unknown:.1%} of device time"
         lacks.append(f"the layer of {what} is not known (no rhythm of layers found, or outside it)")

@@ -84,6 +84,7 @@ _TENSILE_TYPES = {"BB": "bf16", "B": "bf16", "HH": "fp16", "H": "fp16", "F8": "f
 # Some profilers lose a bracket of ``<<unnamed>::`` and of ``::<unnamed>::``.
 _UNNAMED = re.compile(r"\(anonymous namespace\)::|(?<![A-Za-z0-9])<?unnamed>::|\{anonymous\}::")
 _UNNAMED_ARGUMENT = re.compile(r"(?<=[A-Za-z0-9])<unnamed>::")
+_READ = 1000  # letters of a name: the patterns backtrack, and nothing that matters comes later
 _LONGEST = 60
 _SAYS_NOTHING = {
     "at", "native", "anonymous", "namespace", "unnamed", "instance", "std", "detail", "void",
@@ -194,7 +195,7 @@ def _plain(kernel: str) -> str:
     >>> _plain("void at::<unnamed>::f<<unnamed>::T>()"), _plain("void unnamed>::f<unnamed>::T>()")
     ('void at::f<T>()', 'void f<T>()')
     """
-    return _UNNAMED.sub("", _UNNAMED_ARGUMENT.sub("<", kernel))
+    return _UNNAMED.sub("", _UNNAMED_ARGUMENT.sub("<", kernel[:_READ]))
 
 
 def _elementwise(plain: str) -> str:

@@ -28,7 +28,7 @@ _WRAP = {"label", "kernel", "operator", "name", "value", "before", "after", "not
 _ABSENT = "–"
 
 
-def save_report(w: Workload, folder: Path, arch: Arch | None = None) -> list[Path]:
+def save_report(w: Workload, folder: str | Path, arch: Arch | None = None) -> list[Path]:
     """Write the profiling report of a workload; return the files.
 
     ``report.html`` holds everything a reader needs and asks no network; ``tables/*.csv`` have every
@@ -39,7 +39,7 @@ def save_report(w: Workload, folder: Path, arch: Arch | None = None) -> list[Pat
     Parameters
     ----------
     w : Workload
-    folder : Path
+    folder : str or Path
         Made if it is not there.
     arch : Arch, optional
         The machine it ran on; by default the shipped one that lists the traced device, if any.
@@ -53,6 +53,7 @@ def save_report(w: Workload, folder: Path, arch: Arch | None = None) -> list[Pat
     InputError
         The folder cannot be written.
     """
+    folder = Path(folder)
     check_folder(folder)
     machine = arch if arch is not None else traced_arch(w)
     report = collect(w, machine)

@@ -12,7 +12,7 @@ from npusim.arch import Arch
 from npusim.classes import flop_peak
 from npusim.counters import COUNTERS
 from npusim.models.roofline import MATRIX_KINDS
-from npusim.report.data import FIELDS, Figure, Histogram, Section, Table, histogram
+from npusim.report.data import FIELDS, NO_TIMES, Figure, Histogram, Section, Table, histogram
 from npusim.report.kernels import NO_MACHINE, device, dominant
 from npusim.workload import Workload
 
@@ -40,7 +40,8 @@ def histogram_section(w: Workload) -> Section:
                      "and occupancy")  # fmt: skip
     absent = {"byte_rate", "flop_rate"} - {h.name for h in shapes}
     if absent:
-        lacks.append("no operation has shapes: no achieved bandwidth and FLOP/s")
+        why = NO_TIMES if not seconds.sum() else "no operation has shapes"
+        lacks.append(f"{why}: no achieved bandwidth and FLOP/s")
     if not (w["blocks"] > 0).any():
         lacks.append("the trace gives no launch grids: no histogram of blocks")
     text = (

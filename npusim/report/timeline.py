@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from npusim.report.data import Figure, Section, Table, histogram
-from npusim.report.gaps import Gaps, laid_out
+from npusim.gaps import Gaps, laid_out
+from npusim.report.data import NO_TIMES, Figure, Section, Table, histogram
 from npusim.units import show
 from npusim.workload import Workload
 
@@ -58,6 +58,8 @@ def _curve(seconds: Array) -> pd.DataFrame:
 def launch_section(w: Workload, g: Gaps) -> Section:
     """Return how much of the device's time lies in launches too short to be worth one."""
     seconds, steps = w["duration_s"], len(w.steps)
+    if not seconds.sum():
+        return Section("launches", "Launch-bound share", lacks=(NO_TIMES,))
     count, time = below(seconds, SHORT_S)
     text = [
         f"{count:.1%} of launches are shorter than {show(SHORT_S, 's')} and hold {time:.1%} of "
@@ -92,7 +94,10 @@ def host_section(w: Workload, launches: pd.DataFrame, g: Gaps) -> Section:
     ordered = not laid_out(w, g)
     measured = w.meta.get("host") == "measured" and float(w["host_s"].sum()) > 0
     text, lacks = [], []
-    if ordered and wall > 0:
+    if not busy:
+        ordered = False
+        lacks.append(NO_TIMES)
+    elif ordered and wall > 0:
         text.append(
             f"The device is busy for {show(busy, 's', 3)} and active (at least one kernel runs) "
             f"for {show(active, 's', 3)} of {show(wall, 's', 3)} of wall time: "
