@@ -4,6 +4,7 @@ import gc
 import gzip
 import json
 import os
+import shlex
 import stat
 import subprocess
 import sys
@@ -900,7 +901,11 @@ pathlib.Path({log!r}).write_text(json.dumps(given))
 def fake_ncu(folder, works=True, printed=""):
     file = folder / "ncu"
     log = str(folder / "given.json")
-    file.write_text(NCU.format(python=sys.executable, works=works, printed=printed, log=log))
+    body = folder / "ncu.py"
+    body.write_text(NCU.format(python=sys.executable, works=works, printed=printed, log=log))
+    # A shell starts it: the path of an interpreter may hold spaces, which `#!` does not take.
+    command = shlex.join([sys.executable, str(body)])
+    file.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
     file.chmod(file.stat().st_mode | stat.S_IXUSR)
     return str(file)
 
@@ -1007,3 +1012,24 @@ def test_the_commands_print_what_was_made(torch, code, made, tmp_path):
 def test_the_help_names_every_experiment():
     text = CliRunner().invoke(commands, ["experiments", "--help"]).stdout
     assert all(name in text for name in experiment_names())
+
+
+def test_an_ncu_that_cannot_be_started_is_told_in_one_line(tmp_path):
+    file = tmp_path / "ncu"
+    file.write_text("not a program")
+    file.chmod(file.stat().st_mode | stat.S_IXUSR)
+    case = Case("paddle", "decode", context=628)
+    with pytest.raises(NpusimError, match="ncu cannot be started: ") as told:
+        capture_counters(case, tmp_path / "out", Origin("npusim"), "dram", ncu=str(file))
+    assert "\n" not in str(told.value)
+
+
+def test_a_step_that_broke_off_is_not_saved_as_whole(tmp_path):
+    """The child ran out of memory: ncu has a report of some kernels and says that it failed."""
+    file = tmp_path / "ncu"
+    fake_ncu(tmp_path)
+    file.write_text(file.read_text().replace("exec ", "") + "exit 1\n")
+    case = Case("paddle", "decode", context=628)
+    with pytest.raises(NpusimError, match="ncu made no report"):
+        capture_counters(case, tmp_path / "out", Origin("npusim"), "dram", ncu=str(file))
+    assert not list((tmp_path / "out").glob("*.csv.gz"))

@@ -209,11 +209,14 @@ def _run(command: Sequence[str], log: Path) -> tuple[str, int]:
     """Run a command to its end; returns the last of what it printed, and its exit status."""
     root = str(Path(npusim.__file__).resolve().parent.parent)
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    with log.open("wb") as sink:
-        done = subprocess.run(  # noqa: S603
-            command, stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT, check=False,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-        )  # fmt: skip
+    try:
+        with log.open("wb") as sink:
+            done = subprocess.run(  # noqa: S603
+                command, stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT,
+                check=False, env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            )  # fmt: skip
+    except OSError as error:
+        raise NpusimError(f"ncu cannot be started: {error.strerror or error}") from None
     with log.open("rb") as printed:
         printed.seek(max(0, log.stat().st_size - _TAIL))
         return printed.read().decode(errors="replace"), done.returncode
