@@ -361,3 +361,27 @@ def test_idle_time_where_the_device_works_on_after_a_step(tmp_path):
     assert g.lead_s == pytest.approx([2e-6, 0])
     assert g.tail_s == pytest.approx([0, 2e-6])
     assert inspection(w)["idle_share"] == pytest.approx(0.2)
+
+
+def test_a_call_without_a_time_launches_nothing_that_is_known(tmp_path):
+    t = Trace()
+    with t.step():
+        t.kernel("a")
+        t.kernel("b")
+        t.call("cudaStreamSynchronize", 3)
+    calls = [e for e in t.events if e["cat"] == "cuda_runtime"]
+    del calls[0]["ts"], calls[2]["ts"]
+    w = import_trace(t.write(tmp_path))
+    assert sorted(w.text("kernel").tolist()) == ["a", "b"]
+    assert np.isfinite(w["host_s"]).all()
+    assert not w["sync"].any()
+
+
+def test_counter_ranges_beside_kernels_are_counted(tmp_path):
+    t = Trace()
+    with t.step():
+        t.kernel("a")
+    t.add("cuda_profiler_range", "a", 1000, 5, {"x.sum": 1.0}, pid=0, tid=0)
+    w = import_trace(t.write(tmp_path))
+    assert w["duration_s"].tolist() == pytest.approx([3e-6])
+    assert w.meta["counter_ranges_left_out"] == 1

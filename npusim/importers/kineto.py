@@ -85,6 +85,8 @@ def read(path: Path, name: str, workers: int = 1, tick: Tick | None = None) -> W
         spans = capture.marks or [_whole(capture)]
         steps, rows, notes = _steps(capture, spans)
         about = {**_meta(path, capture), **notes}
+        if trace.ranges and not counted:  # a trace with times: its counters stand for no kernel
+            about["counter_ranges_left_out"] = len(trace.ranges)
         w = assemble(name, steps, about, host_costs(calls, trace.names, spans))
     except InputError as error:
         raise InputError(str(error), file=path) from None
@@ -125,11 +127,12 @@ class _Capture:
 
 def _capture(trace: Trace, calls: Calls) -> _Capture:
     device, runtime = trace.device, trace.runtime
-    launch, own = _launches(device.correlation, runtime.correlation)
+    # A call without a time cannot say when it launched anything.
+    timed = np.where(np.isfinite(runtime.start), runtime.correlation, -1)
+    launch, own = _launches(device.correlation, timed)
     issued = device.start.copy()
     known = launch >= 0
     issued[known] = runtime.start[launch[known]]
-    issued = np.where(np.isnan(issued), device.start, issued)
     order = np.lexsort((device.start, issued))
     device, launch, issued, own = device[order], launch[order], issued[order], own[order]
     instance = _instances(calls, launch, len(runtime))
@@ -262,6 +265,7 @@ class _Describer:
         ])  # fmt: skip
         runtime = c.trace.runtime
         idle = np.array([n.endswith(_WAITS) for n in names], dtype=bool)[runtime.name]
+        idle &= np.isfinite(runtime.start) & np.isfinite(runtime.length)
         waits = np.column_stack([runtime.start, runtime.stop])[idle]
         self.waits = waits[np.argsort(waits[:, 0], kind="stable")]
 

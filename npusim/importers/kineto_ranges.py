@@ -81,10 +81,8 @@ def with_counters(w: Workload, ranges: list[Range], rows: Codes) -> Workload:
 def _flop(r: Range, letter: str) -> float:
     """Return arithmetic from instruction counts: an FMA is two."""
     for prefix in _PREFIX:
-        found = [
-            r.counters.get(f"{prefix}{letter}{op}_pred_on.sum") for op in ("add", "mul", "fma")
-        ]
-        if None not in found:
-            add, mul, fma = found
-            return add + mul + 2 * fma  # type: ignore[operator]
+        names = [f"{prefix}{letter}{op}_pred_on.sum" for op in ("add", "mul", "fma")]
+        if all(name in r.counters for name in names):
+            add, mul, fma = (r.counters[name] for name in names)
+            return add + mul + 2 * fma
     return float("nan")
