@@ -11,7 +11,7 @@ of the models (:func:`npusim.models.modelled`), not written here.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
@@ -73,10 +73,18 @@ _FLOORS = {
 PARAMETERS: Mapping[str, Parameter] = MappingProxyType({p.path: p for p in (
     Parameter("units.count", "1", 1, 1e6, "compute units enabled (SM, CU, AP, core)", True),
     Parameter("units.clock", "Hz", 1e6, 1e11, "boost clock of the compute units", True),
+    Parameter("units.base_clock", "Hz", 1e6, 1e11,
+              "clock that the units hold under the power limit", True),
+    Parameter("units.load_rate", "B/clock", 1, 1e6,
+              "what one compute unit takes in from the last-level cache, at most", True),
     Parameter("matrix.clock", "Hz", 1e6, 1e11,
               "clock at which the matrix peak is quoted", True),
     Parameter("matrix.efficiency", "1", 1e-3, 1,
-              "share of the matrix peak that a large GEMM sustains, power cap included", True),
+              "share of the matrix unit's cycles that a large GEMM uses, at the clock it runs at",
+              True),
+    Parameter("matrix.boost_share", "1", 0, 1,
+              "where between base and boost clock a large GEMM settles under the power limit",
+              True),
     *(Parameter(f"matrix.{d}.rate", "FLOP/clock", 1, 1e9,
                 f"dense {d} matrix throughput of one compute unit (multiply and add are two)")
       for d in _DTYPE_NAMES),
@@ -91,14 +99,32 @@ PARAMETERS: Mapping[str, Parameter] = MappingProxyType({p.path: p for p in (
     Parameter("memories.dram.efficiency", "1", 1e-3, 1,
               "share of the DRAM bandwidth that a long stream reaches", True),
     Parameter("memories.dram.capacity", "B", 1e6, 1e18, "DRAM capacity", True),
-    Parameter("memories.dram.latency", "s", 1e-9, 1e-3, "latency of a DRAM access"),
+    Parameter("memories.dram.latency", "s", 1e-9, 1e-3, "latency of a DRAM access", True),
+    Parameter("memories.dram.in_flight", "B", 32, 1e9,
+              "bytes that one compute unit keeps in flight to DRAM", True),
     Parameter("memories.l2.capacity", "B", 1e3, 1e15, "capacity of the last-level cache"),
-    Parameter("memories.l2.bandwidth", "B/s", 1e6, 1e18, "bandwidth of the last-level cache"),
+    Parameter("memories.l2.usable", "1", 0.05, 1,
+              "share of its capacity that reused data can fill"),
+    Parameter("memories.l2.ways", "1", 1, 4096,
+              "effective associativity: how sharply hits end where data no longer fits"),
+    Parameter("memories.l2.rate", "B/clock", 0.1, 1e6,
+              "what the last-level cache gives each compute unit while all of them pull"),
     Parameter("memories.l1.capacity", "B", 1e3, 1e12,
               "L1 cache and shared memory of one compute unit"),
     Parameter("memories.victim.capacity", "B", 0, 1e15, "victim cache between L1 and L2"),
     Parameter("memories.kv_sram.capacity", "B", 0, 1e15, "SRAM that holds the KV cache"),
     Parameter("memories.kv_sram.bandwidth", "B/s", 1e6, 1e18, "bandwidth of the KV SRAM"),
+    Parameter("gemm.start", "1", 0, 1e6,
+              "clock cycles of a matrix product beside its streaming: first tile in, last one out",
+              True),
+    Parameter("gemm.reduce", "s", 0, 1e-3,
+              "time of the second kernel of a split-K product, beside its transfers", True),
+    Parameter("gemm.cluster", "1", 1, 64,
+              "thread blocks that share what one of them loads (multicast; 1: none)", True),
+    Parameter("gemm.tile_step", "1", 8, 256,
+              "granularity of tile sizes in the library of matrix products", True),
+    Parameter("gemm.overlap", "1", 1, 16,
+              "how well a product overlaps transfers and arithmetic (1: not at all)", True),
     Parameter("gemv.count", "1", 0, 1e6, "GEMV units (0: none)"),
     Parameter("gemv.lanes", "1", 1, 1e6, "multiply-accumulate lanes of one GEMV unit"),
     Parameter("gemv.latency", "s", 0, 1e-3, "start latency of the GEMV unit"),
@@ -346,6 +372,24 @@ class Designs:
         if path in self.columns:
             return self.columns[path]
         return np.array([self.base[path]])
+
+    def distinct(self, paths: Collection[str]) -> tuple[Designs, NDArray[np.intp]]:
+        """Return the designs that differ in some parameters, and for each design which it is.
+
+        Examples
+        --------
+        >>> import npusim as ns
+        >>> d = Designs(ns.load_arch("h200"), {"units.count": np.array([66.0, 132.0, 66.0]),
+        ...                                    "host.speed": np.array([1.0, 1.0, 2.0])})
+        >>> few, which = d.distinct(["units.count", "units.clock"])
+        >>> len(few), which.tolist()
+        (2, [0, 1, 0])
+        """
+        columns = {path: c for path, c in self.columns.items() if path in paths}
+        if not columns:
+            return Designs(self.base), np.zeros(len(self), dtype=np.intp)
+        table, which = np.unique(np.stack(list(columns.values())), axis=1, return_inverse=True)
+        return Designs(self.base, dict(zip(columns, table, strict=True))), which.reshape(-1)
 
     def blocks(self, size: int) -> Iterator[Designs]:
         """Yield the designs in blocks of at most `size`."""

@@ -209,8 +209,10 @@ def listed(w: Workload, chosen: NDArray[np.bool_]) -> list[dict[str, Any]]:
 def align(a: Numbered, b: Numbered) -> tuple[Ints, Ints]:
     """Match two sequences of kernels in order, as many of them as can be.
 
-    Kernels that are matched agree in name. Among all ways to match, the one in which most agree in
-    their launch too, then most in name, then most in their neighbours, then the earliest.
+    Kernels that are matched agree in name. Among all ways to match, the one that is worth most,
+    then the earliest: a match is worth 8, 128 more where the launch agrees too, and 1 more for each
+    of the three neighbours on either side (in the same window) that agrees in its launch. So one
+    launch outweighs some sixteen names, and neighbours decide between names.
     Sequences longer than `WINDOW` are matched a window at a time, which bounds memory and time; a
     gap of half a window, of kernels that both have elsewhere, may be too wide to bridge.
 

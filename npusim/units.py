@@ -186,7 +186,7 @@ def show(value: float, unit: str, digits: int = 4) -> str:
     if unit == "mm2":
         return f"{value * 1e6:.{digits}g} mm2"
     head = re.split(r"[*/·]", unit)[0]
-    if head not in _SHOWN or unit == "FLOP/clock":
+    if head not in _SHOWN or unit.endswith("/clock"):
         return f"{value:.{digits}g} {unit}"
     step = math.floor(math.log10(abs(value) * (1 + 1e-12)) / 3)
     allowed = [s for s, p in _STEPS.items() if p == "" or p in _SYMBOLS[head][2]]

@@ -53,6 +53,7 @@ COLUMNS: Mapping[str, Column] = MappingProxyType({c.name: c for c in (
     Column("kernel", "label", "1", "name of the kernel as the profiler gives it"),
     Column("operator", "label", "1", "innermost framework operator that launched it"),
     Column("library", "label", "1", "library the kernel comes from"),
+    Column("routine", "label", "1", "which of the library's ways to do it, empty where it has one"),
     Column("kind", "label", "1", "what it does, one of KINDS"),
     Column("dtype", "label", "1", "type it computes in"),
     Column("phase", "label", "1", "prefill, decode, encode or unknown"),
@@ -93,9 +94,12 @@ _TYPES: dict[str, type[np.generic]] = {
 }  # fmt: skip
 
 # What a cost model may look at. Operations that agree in all of these cost the same.
+COST_LABELS = ("kind", "dtype", "library", "routine")
 COST_COLUMNS = (
-    "kind", "dtype", "batch", "m", "n", "k", "heads", "kv_heads", "groups", "flop", *BYTES,
+    *COST_LABELS, "batch", "m", "n", "k", "heads", "kv_heads", "groups",
+    "blocks", "threads", "flop", *BYTES,
 )  # fmt: skip
+DISTANCES = ("distance_weight", "distance_kv", "distance_activation")
 
 _LARGEST = {"amount": 1e30, "flag": 1, "count": 2**53, "index": 2**53}
 
@@ -106,13 +110,16 @@ class Operations:
 
     Attributes
     ----------
-    kind, dtype : array of str, shape (U,)
+    kind, dtype, library, routine : array of str, shape (U,)
     columns : mapping of str to array, shape (U,)
-        The numeric columns of `COST_COLUMNS` [FLOP, B].
+        The numeric columns of `COST_COLUMNS` [FLOP, B], and `DISTANCES`: the bytes touched
+        between two uses of the weights, the KV cache or the activations that it reads [B].
     """
 
     kind: NDArray[np.object_]
     dtype: NDArray[np.object_]
+    library: NDArray[np.object_]
+    routine: NDArray[np.object_]
     columns: Mapping[str, NDArray[Any]]
 
     def __len__(self) -> int:
@@ -121,6 +128,12 @@ class Operations:
     def __getitem__(self, column: str) -> NDArray[Any]:
         """Return a numeric column, shape (U,)."""
         return self.columns[column]
+
+    def take(self, rows: NDArray[Any]) -> Operations:
+        """Return some of the operations, by index or mask."""
+        kind, dtype, library, routine = (getattr(self, c)[rows] for c in COST_LABELS)
+        columns = {c: column[rows] for c, column in self.columns.items()}
+        return Operations(kind, dtype, library, routine, columns)
 
     @property
     def bytes_moved(self) -> NDArray[np.float64]:
@@ -302,7 +315,21 @@ class Workload:
         """Return some operations (by default all) as a cost model sees them."""
         at = slice(None) if rows is None else rows
         numeric = {c: self.columns[c][at] for c in COST_COLUMNS if c not in LABELS}
-        return Operations(self.text("kind")[at], self.text("dtype")[at], numeric)
+        numeric |= {c: distance[at] for c, distance in self._distances.items()}
+        kind, dtype, library, routine = (self.text(c)[at] for c in COST_LABELS)
+        return Operations(kind, dtype, library, routine, numeric)
+
+    @cached_property
+    def _distances(self) -> dict[str, NDArray[np.float64]]:
+        """Bytes touched between two uses of what each operation reads, each of shape (K,) [B].
+
+        Weights and KV cache are read once a step, so all of them lie between two uses; what an
+        operation reads of activations was written just before it.
+        """
+        activations = self["read_activation"] + self["write_activation"]
+        kept = self["read_weight"] + self["read_kv"]
+        step = np.full(len(self), kept.sum() / max(len(self.steps), 1))
+        return dict(zip(DISTANCES, (step, step, activations), strict=True))
 
     @cached_property
     def id(self) -> str:

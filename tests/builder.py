@@ -38,3 +38,27 @@ def workload(
 def timed(duration: float, **more: Any) -> dict[str, Any]:
     """Return a row without shapes: replay carries its measured duration over unchanged."""
     return {"kind": "unknown", "basis": "none", "duration_s": duration, **more}
+
+
+def kernel(
+    name: str, microseconds: float = 1.0, blocks: int = 8, threads: int = 128, **more: Any
+) -> dict[str, Any]:
+    """Return a row of a kernel with its launch."""
+    return {"kernel": name, "duration_s": microseconds * 1e-6, "blocks": blocks,
+            "threads": threads, **more}  # fmt: skip
+
+
+def gemv(microseconds: float, k: int = 8, weight: float = 1e6, **more: Any) -> dict[str, Any]:
+    """Return a row of a product that reads weights."""
+    return kernel("void gemv<(int)2>(T1)", microseconds, kind="gemv", m=1, n=4, k=k,
+                  read_weight=weight, **more)  # fmt: skip
+
+
+def profile(
+    *rows: dict[str, Any], form: str = "ncu raw csv", device: str = "", **counters: Any
+) -> Workload:
+    """Return what a counter profiler makes of some rows; a list of values for each counter."""
+    w = workload(*rows, name="profile", device=device)
+    values = {k: np.array(v, dtype=float) for k, v in counters.items()}
+    return Workload(w.name, w.columns, w.labels, w.steps, w.edges, {**w.meta, "format": form},
+                    values)  # fmt: skip

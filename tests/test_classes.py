@@ -91,6 +91,56 @@ def test_class_by_shapes(row, expected, h200):
     assert by_shapes(workload(row), h200).tolist() == [expected]
 
 
+# ---------------------------------------------------------------- each side of each edge, on a
+# machine with its ridge at 128 FLOP/B (7.72992 TB/s under 4096 x 132 x 1.83 GHz) and floors of 4 us
+
+
+@pytest.fixture(scope="module")
+def round_machine(h200):
+    found = ns.with_value(h200, "memories.dram.bandwidth", "7.72992 TB/s")
+    for kind in ("matmul", "pointwise"):
+        found = ns.with_value(found, f"floor.{kind}", "4 us")
+    assert flop_peak(workload(gemm(1, 1, 1)), found)[0] / 7.72992e12 == 128
+    return found
+
+
+@pytest.mark.parametrize(
+    ("ridges", "expected"),
+    [
+        (0.25, "memory-bound"), (0.499, "memory-bound"), (0.5, "balanced"), (0.501, "balanced"),
+        (0.75, "balanced"), (1.0, "balanced"), (1.5, "balanced"), (1.999, "balanced"),
+        (2.0, "balanced"), (2.001, "compute-bound"), (3.0, "compute-bound"),
+    ],
+)  # fmt: skip
+def test_balanced_is_from_half_to_twice_the_ridge(ridges, expected, round_machine):
+    w = workload(gemm(ridges * 128e9, 1e9, 1e-3))
+    assert by_shapes(w, round_machine).tolist() == [expected]
+
+
+@pytest.mark.parametrize(
+    ("microseconds", "expected"),
+    [(1, "launch-bound"), (6, "launch-bound"), (7.999, "launch-bound"), (8, "launch-bound"),
+     (8.001, "memory-bound"), (12, "memory-bound"), (16, "memory-bound")],
+)  # fmt: skip
+def test_launch_bound_is_up_to_twice_the_floor(microseconds, expected, round_machine):
+    for kind in ("gemm", "pointwise"):
+        w = workload({**gemm(1e6, 1e6, microseconds * 1e-6), "kind": kind, "dtype": "bf16"})
+        assert by_shapes(w, round_machine).tolist() == [expected]
+
+
+@pytest.mark.parametrize(
+    ("difference", "expected"),
+    [(0.04, "balanced"), (0.0499, "balanced"), (0.05, "apart"), (0.0501, "apart"),
+     (0.06, "apart")],
+)  # fmt: skip
+def test_balanced_by_counters_is_less_than_five_points_apart(difference, expected):
+    """Sums such as 0.35 + 0.05 are not exact: five points are five points at any height."""
+    for low in (0.0, 0.1, 0.35, 0.7):
+        sides = counted(low + difference, low), counted(low, low + difference)
+        apart = ("compute-bound", "memory-bound") if expected == "apart" else ("balanced",) * 2
+        assert sides == apart
+
+
 def test_faster_memory_makes_a_kernel_less_memory_bound(h200):
     w = workload(gemm(0.9e11, 1e9, 1e-3))
     faster = ns.with_value(h200, "memories.dram.bandwidth", "9.6 TB/s")

@@ -114,6 +114,47 @@ def test_other_libraries_are_compared_by_what_is_common():
     assert (d.compared_by, d.common_share["operator"], d.common_share["kind"]) == ("kind", 0, 1)
 
 
+@pytest.mark.parametrize(
+    ("of_a", "of_b", "compared_by"),
+    [
+        ((1, 1), (1, 1), "kernel"),  # one half of the time of both: enough
+        ((1, 1), (9, 1), "kernel"),
+        ((1.01, 0.99), (1, 1), "kernel"),
+        ((0.99, 1.01), (1, 1), "operator and shape"),
+        ((1, 1), (0.99, 1.01), "operator and shape"),
+        ((9, 1), (0.99, 1.01), "operator and shape"),  # nor does it help that it is most of one
+        ((1, 3), (1, 3), "operator and shape"),
+    ],
+)
+def test_half_of_the_time_of_both_must_be_common(of_a, of_b, compared_by):
+    """Seconds of a kernel that both captures have, and of one that each has of its own."""
+    a, b = (
+        workload(*[{**GEMV, "kernel": k, "duration_s": t}
+                   for k, t in zip(("common", own), seconds, strict=True)])
+        for own, seconds in (("cublas", of_a), ("Cijk", of_b))
+    )  # fmt: skip
+    d = difference(a, b)
+    assert d.compared_by == compared_by
+    assert d.common_share["kernel"] == min(of_a[0] / sum(of_a), of_b[0] / sum(of_b))
+    assert d.common_share["operator and shape"] == 1
+
+
+def test_half_of_the_time_must_be_common_at_every_level():
+    """Two kernels of 1 s each: what they have in common decides, first the finest of levels."""
+
+    def capture(prefix, second):
+        rows = [{**GEMV, "duration_s": 1.0}, {**GEMV, "duration_s": 1.0, **second}]
+        return workload(*[{**row, "kernel": prefix + str(i)} for i, row in enumerate(rows)])
+
+    a = capture("x", {"operator": "aten::one", "kind": "gemm"})
+    half = capture("y", {"operator": "aten::two", "kind": "gemm"})
+    assert difference(a, half).compared_by == "operator and shape"
+    assert difference(a, half).common_share["operator and shape"] == 0.5
+    # the other half is of another shape too, and takes a hundredth longer
+    longer = capture("y", {"operator": "aten::one", "n": 9, "duration_s": 1.01})
+    assert difference(a, longer).compared_by == "operator"
+
+
 def test_captures_of_one_name_are_told_apart():
     w = workload({**GEMV, "duration_s": 1.0}, name="x")
     assert (difference(w, w).a, difference(w, w).b) == ("x (a)", "x (b)")

@@ -1,20 +1,18 @@
 import csv
-from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from npusim import kernel_match
 from npusim.errors import InputError
 from npusim.importers import import_trace
 from npusim.joining.captures import join, where
 from npusim.joining.counters import is_profile
-from npusim.kernel_match import Numbered, align, key
-from npusim.workload import COLUMNS, Workload
+from npusim.kernel_match import align, key, numbered
+from npusim.workload import COLUMNS
 from npusim.workload_file import load_workload, save_workload
-from tests.builder import workload
+from tests.builder import gemv, kernel, profile, workload
 
 # One kernel as ncu, nsys (with casts), the PyTorch profiler and a report with namespaces cut off
 # print it.
@@ -88,74 +86,7 @@ def test_any_text_has_a_key(text):
     assert key(text) or not text.strip()
 
 
-# ---------------------------------------------------------------- alignment
-
-
-def numbers(values, launches=None):
-    name = np.array(values, dtype=np.int64)
-    return Numbered(name, name if launches is None else np.array(launches, dtype=np.int64))
-
-
-def pairs(a, b):
-    return [tuple(p) for p in np.column_stack(align(a, b)).tolist()]
-
-
-def test_repeated_layers_stay_in_step_where_one_has_more_kernels():
-    layer, longer = [1, 2, 3, 5, 4], [1, 2, 9, 3, 2, 5, 4]
-    found = pairs(numbers(layer * 3), numbers(longer * 3))
-    assert found == [(5 * i + p, 7 * i + q) for i in range(3)
-                     for p, q in ((0, 0), (1, 1), (2, 3), (3, 5), (4, 6))]  # fmt: skip
-
-
-def test_a_profile_of_the_first_kernels_takes_the_first_places():
-    step = [1, 2, 3] * 50
-    assert pairs(numbers(step[:31]), numbers(step)) == [(i, i) for i in range(31)]
-
-
-def test_the_same_launch_counts_more_than_the_same_name():
-    a = numbers([1, 1], [10, 11])
-    b = numbers([1, 1, 1], [12, 10, 11])
-    assert pairs(a, b) == [(0, 1), (1, 2)]
-
-
-def longest(a, b):
-    """Length of a longest common subsequence, the textbook way."""
-    best = [0] * (len(b) + 1)
-    for x in a:
-        row = [0]
-        for j, y in enumerate(b):
-            row.append(best[j] + 1 if x == y else max(row[-1], best[j + 1]))
-        best = row
-    return best[-1]
-
-
-@settings(max_examples=200)
-@given(*[st.lists(st.integers(0, 3), max_size=14)] * 2)
-def test_alignment_is_a_longest_common_subsequence(a, b):
-    found = pairs(numbers(a), numbers(b))
-    assert all(a[i] == b[j] for i, j in found)
-    assert all(p[0] < q[0] and p[1] < q[1] for p, q in pairwise(found))
-    assert len(found) == longest(a, b)
-
-
-@pytest.mark.parametrize("extra", [0, 7, 90])
-def test_long_sequences_are_aligned_in_windows(monkeypatch, extra):
-    monkeypatch.setattr(kernel_match, "WINDOW", 64)
-    rng = np.random.default_rng(1)
-    a = np.arange(500)
-    keep = np.sort(rng.permutation(500)[:450])
-    b = np.concatenate([np.full(extra, 999), a[keep]])
-    rows_a, rows_b = align(numbers(a), numbers(b))
-    assert (a[rows_a] == b[rows_b]).all()
-    assert len(rows_a) == 450
-
-
 # ---------------------------------------------------------------- graph and eager
-
-
-def kernel(name, microseconds=1.0, blocks=8, threads=128, **more):
-    return {"kernel": name, "duration_s": microseconds * 1e-6, "blocks": blocks,
-            "threads": threads, **more}  # fmt: skip
 
 
 def unknown(name, *args, **more):
@@ -231,18 +162,6 @@ def test_each_step_takes_the_shapes_of_its_own():
 
 
 # ---------------------------------------------------------------- counters and a timeline
-
-
-def profile(*rows, form="ncu raw csv", device="", **counters):
-    w = workload(*rows, name="profile", device=device)
-    values = {k: np.array(v, dtype=float) for k, v in counters.items()}
-    return Workload(w.name, w.columns, w.labels, w.steps, w.edges, {**w.meta, "format": form},
-                    values)  # fmt: skip
-
-
-def gemv(microseconds, k=8, weight=1e6, **more):
-    return kernel("void gemv<(int)2>(T1)", microseconds, kind="gemv", m=1, n=4, k=k,
-                  read_weight=weight, **more)  # fmt: skip
 
 
 def test_counters_reach_every_step_and_kernels_of_the_same_shape():
@@ -536,7 +455,7 @@ def test_graph_replays_get_the_shapes_of_eager_steps(shared, case, least):
 def test_profiles_are_the_first_kernels_of_a_step(shared, profiled, case, count):
     timeline = trace(shared, f"{H200}/kineto/kineto_{case}.json.gz")
     p = trace(shared, f"{H200}/ncu/{profiled}_{case}.csv.gz")
-    a, b = kernel_match.numbered(timeline, p)
+    a, b = numbered(timeline, p)
     step = np.flatnonzero(timeline["step"] == 0)
     rows, of = align(b, a[step])
     # copies are not profiled; every profiled kernel is the next one that is no copy

@@ -2,10 +2,9 @@
 
 import gzip
 import json
+import multiprocessing
 import subprocess
 import sys
-from concurrent.futures import Future
-from concurrent.futures.process import BrokenProcessPool
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from hypothesis import strategies as st
 
 from npusim.errors import InputError
 from npusim.gaps import gaps
-from npusim.importers import event_pieces, import_trace, kineto_scan, nesting
+from npusim.importers import event_pieces, import_trace, kineto_helpers, kineto_scan, nesting
 from npusim.importers.kineto_scan import scan
 from npusim.inspection import inspection
 from tests.kineto_builder import Trace, tensor
@@ -75,30 +74,74 @@ def test_a_plain_trace_really_is_read_in_pieces(tmp_path):
     assert parts[-1].last
 
 
-def test_side_by_side_is_the_same_trace(tmp_path, monkeypatch):
-    file = small_trace(steps=20).write(tmp_path)
-    monkeypatch.setattr(kineto_scan, "_SMALL", 0)
+@pytest.fixture
+def helped(monkeypatch):
+    """Let helpers decode small traces too, from the first piece on; they may be killed."""
+
+    def help_from(killed_after=None):
+        taken = []
+
+        class Prompt(kineto_helpers.Helper):
+            def give(self, task):
+                if killed_after == len(taken):
+                    self.process.kill()
+                    self.process.join()
+                if not (self.started or self.gone):
+                    self.collect(wait=True)
+                taken.append(super().give(task))
+                return taken[-1]
+
+        monkeypatch.setattr(kineto_scan, "_SMALL", 0)
+        monkeypatch.setattr(kineto_helpers, "Helper", Prompt)
+        return taken
+
+    return help_from
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("most_waiting", [0, 64])
+def test_side_by_side_is_the_same_trace(tmp_path, monkeypatch, helped, packed, most_waiting):
+    file = small_trace(steps=100).write(tmp_path, "trace.json.gz" if packed else "trace.json")
+    taken = helped()
+    monkeypatch.setattr(kineto_helpers, "_MOST_WAITING", most_waiting)
+    monkeypatch.setattr(event_pieces, "_WINDOW", 512)  # a packed piece is longer by that
     done = []
     found = scan(file, workers=2, tick=lambda *at: done.append(at), piece_size=2000)
     same(scan(file), found)
-    size = file.stat().st_size
-    assert done[-1] == (size, size)
+    assert any(taken)
+    size = 0 if packed else file.stat().st_size
+    assert done[-1][1] == size
+    assert packed or done[-1][0] == size
     assert done == sorted(done)
-    assert len(done) > 5
+    assert len(done) > 20
+    assert not multiprocessing.active_children()
 
 
-def test_an_error_has_the_number_of_its_event_in_whatever_piece(tmp_path):
+def test_a_helper_starts_in_its_own_time(tmp_path, monkeypatch):
+    """A trace that is read before there is help is read all the same."""
+    monkeypatch.setattr(kineto_scan, "_SMALL", 0)
+    file = small_trace().write(tmp_path)
+    same(scan(file, workers=2, piece_size=600), scan(file))
+
+
+@pytest.mark.parametrize("after", [0, 1, 5])
+def test_a_helper_that_was_killed_is_replaced_by_the_reader(tmp_path, helped, after):
+    """The system may kill a process for its memory: its pieces are decoded here."""
+    file = small_trace(steps=8).write(tmp_path)
+    taken = helped(killed_after=after)
+    same(scan(file, workers=3, piece_size=600), scan(file))
+    assert len(taken) > after
+
+
+def test_an_error_has_the_number_of_its_event_in_whatever_piece(tmp_path, helped):
     t = small_trace(name="k")
-    t.events[-2]["dur"] = -4
-    file = t.write(tmp_path)
-    for size in (200, 1 << 20):
-        with pytest.raises(InputError, match=rf"traceEvents\[{len(t.events) - 2}\].dur: .*-4"):
-            scan(file, piece_size=size)
-    t.events[-2]["dur"] = "x"
-    file = t.write(tmp_path)
-    for size in (200, 1 << 20):
-        with pytest.raises(InputError, match=rf"traceEvents\[{len(t.events) - 2}\].dur"):
-            scan(file, piece_size=size)
+    helped()
+    for wrong, said in ((-4, ": .*-4"), ("x", "")):
+        t.events[-2]["dur"] = wrong
+        file = t.write(tmp_path)
+        for size, workers in ((200, 1), (1 << 20, 1), (200, 2)):
+            with pytest.raises(InputError, match=rf"traceEvents\[{len(t.events) - 2}\].dur{said}"):
+                scan(file, workers=workers, piece_size=size)
 
 
 def test_times_since_1970_keep_their_nanoseconds(tmp_path):
@@ -278,36 +321,6 @@ def test_more_than_is_taken_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(kineto_scan, "_MOST_CALLS", 20)
     with pytest.raises(InputError, match="too many calls of the host"):
         scan(file)
-
-
-def test_a_helper_that_was_killed_is_replaced_by_the_reader(tmp_path, monkeypatch):
-    """The system may kill a process for its memory: its pieces are decoded here."""
-    file = small_trace(steps=8).write(tmp_path)
-
-    class Gone:
-        def __init__(self, *_, **__):
-            self.submitted = 0
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            return False
-
-        def shutdown(self, **_):
-            pass
-
-        def submit(self, *_):
-            self.submitted += 1
-            if self.submitted > 3:
-                raise BrokenProcessPool
-            future = Future()
-            future.set_exception(BrokenProcessPool())
-            return future
-
-    monkeypatch.setattr(kineto_scan, "ProcessPoolExecutor", Gone)
-    monkeypatch.setattr(kineto_scan, "_SMALL", 0)
-    same(scan(file, workers=3, piece_size=600), scan(file))
 
 
 def test_steps_that_overlap_are_refused(tmp_path):

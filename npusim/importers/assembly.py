@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from npusim import __version__
 from npusim.importers import kernel_names
+from npusim.importers.files import Numbering
 from npusim.importers.layers import layers
 from npusim.importers.work import Launch, Work
 from npusim.workload import LABELS, HostCosts, Steps, Workload
@@ -112,6 +113,7 @@ def _assembled(
     for c, texts, of in (
         ("kernel", [x.kernel for x in launches], launch),
         ("library", [kernel_names.library(x.kernel) for x in launches], launch),
+        ("routine", ["" for _ in launches], launch),
         ("phase", [_phase(step.works) for step in steps], number),
         ("operator", [x for step in steps for x in step.operators], None),
         *((c, [getattr(x, c) for x in works], work) for c in _FROM_WORK if c in LABELS),
@@ -136,10 +138,9 @@ def _assembled(
 
 def _distinct(items: Sequence[T]) -> tuple[list[T], NDArray[np.intp]]:
     """Return each object once, in order of appearance, and for each item which one it is."""
-    numbers: dict[int, int] = {}
-    codes = np.array([numbers.setdefault(id(x), len(numbers)) for x in items], dtype=np.intp)
-    first = np.unique(codes, return_index=True)[1]
-    return [items[i] for i in first], codes
+    codes = np.fromiter(map(Numbering().__getitem__, map(id, items)), np.intp, len(items))
+    first = np.flatnonzero(np.diff(np.maximum.accumulate(codes), prepend=-1))
+    return [items[i] for i in first.tolist()], codes
 
 
 def _labelled(
@@ -149,8 +150,8 @@ def _labelled(
 
     `of` says which text each operation has; they appear there in the order of the texts.
     """
-    numbers: dict[str, int] = {}
-    codes = np.array([numbers.setdefault(t, len(numbers)) for t in texts], dtype=np.intp)
+    numbers = Numbering()
+    codes = np.fromiter(map(numbers.__getitem__, texts), np.intp, len(texts))
     return list(numbers), codes if of is None else codes[of]
 
 

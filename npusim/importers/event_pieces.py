@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 from npusim.errors import InputError
 from npusim.importers import files
 
-PIECE = 2 << 20
+PIECE = 512 << 10
 _LONGEST_HEAD = 16 << 20
 _EVENTS = re.compile(rb'\{.*?"traceEvents"\s*:\s*\[', re.DOTALL)
 _BARE = re.compile(rb"(?:\xef\xbb\xbf)?\s*\[")
@@ -140,13 +140,10 @@ def _unpacked(path: Path, head: Head, size: int) -> Iterator[Piece]:
             if len(rest) < -start:
                 continue
             rest, start = rest[-start:], len(head.raw)
-        if len(rest) < size + _WINDOW:
-            continue
-        found = _BETWEEN.search(rest, size)
-        if found is not None:
+        while len(rest) >= size + _WINDOW and (found := _BETWEEN.search(rest, size)) is not None:
             end = found.start() + 1
             yield Piece(path, start, end, last=False, raw=rest[:end])
             start, rest = start + found.end() - 1, rest[found.end() - 1 :]
-        elif len(rest) > _LONGEST_PIECE:
+        if len(rest) > _LONGEST_PIECE:
             raise _endless(path)
     yield Piece(path, start, len(rest), last=True, raw=rest)

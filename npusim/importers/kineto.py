@@ -159,9 +159,9 @@ def _launches(device: Codes, runtime: Codes) -> tuple[Codes, NDArray[np.bool_]]:
 
 def _shared_ids(runtime: Codes, device: Codes) -> int | None:
     """Return how many calls carry the id of another that launched something, None if none do."""
-    joined = runtime[np.isin(runtime, device[device >= 0])]
-    extra = len(joined) - len(np.unique(joined))
-    return extra or None
+    ids = np.sort(runtime[runtime >= 0])
+    again = ids[1:][ids[1:] == ids[:-1]]
+    return int(np.isin(again, device).sum()) or None
 
 
 def _instances(calls: Calls, launch: Codes, runtime: int) -> Codes:
@@ -231,11 +231,12 @@ def _steps(c: _Capture, spans: list[Span]) -> tuple[list[StepColumns], Codes, di
                          value=f"{len(spans)} steps")  # fmt: skip
     step = np.where(inside, step, -1)
     about = _Describer(c)
-    members = [np.flatnonzero(step == i) for i in np.unique(step[inside])]
-    columns = [_step(c, rows, spans[step[rows[0]]], about) for rows in members]
+    rows = np.flatnonzero(inside)
+    members = np.split(rows, np.flatnonzero(np.diff(step[rows])) + 1)  # operations are in order
+    columns = [_step(c, m, spans[step[m[0]]], about) for m in members]
     outside = {"outside_steps": int((~inside).sum()),
                "outside_steps_s": float(c.device.length[~inside].sum()) * 1e-6}  # fmt: skip
-    return columns, np.concatenate(members), outside
+    return columns, rows, outside
 
 
 class _Describer:
@@ -252,11 +253,14 @@ class _Describer:
             Launch(names[k], size.grid, size.threads, size.nbytes)
             for k, size in zip(device.name[row].tolist(), self.sizes, strict=True)
         ]
+        self.blocks = [x.blocks for x in self.launches]
         self.works = [describe(c, x) for c, x in zip(self.calls, self.launches, strict=True)]
         # Streams of one device keep their numbers; those of others get numbers of their own.
         first = min(s.device for s in sizes)
         top = max(s.stream for s in sizes) + 1
         self.streams = np.array([s.stream + top * (s.device - first) for s in self.sizes])
+        self.registers = np.array([s.registers for s in self.sizes])
+        self.shared_memory = np.array([s.shared_memory for s in self.sizes])
         self.operators = [c.name if c is not None else "unknown" for c in self.calls]
         # Calls of copies may wait: those to or from the host, not those on the device.
         self.blocking = np.array([
@@ -274,30 +278,29 @@ def _step(c: _Capture, rows: Codes, span: Span, about: _Describer) -> StepColumn
     """Return one step: what each operation does, and the host's work around it."""
     kind = about.kind[rows]
     kinds = kind.tolist()
-    launches = [about.launches[k] for k in kinds]
     works = with_neighbours(
         [about.works[k] for k in kinds], [about.calls[k] for k in kinds],
-        [k.blocks for k in launches], c.instance[rows].tolist(),
+        [about.blocks[k] for k in kinds], c.instance[rows].tolist(),
     )  # fmt: skip
+    launches, operators = [about.launches[k] for k in kinds], [about.operators[k] for k in kinds]
     device = c.device[rows]
-    work_us, presync_us, sync, tail = _host(c, rows, span, about)
+    work_us, presync_us, sync, tail = _host(c, rows, device.stop, span, about)
     measured = {
         "start_s": np.maximum(device.start - span[0], 0.0) * 1e-6,
         "duration_s": device.length * 1e-6,
         "stream": about.streams[kind],
-        "registers": np.array([s.registers for s in about.sizes])[kind],
-        "shared_memory": np.array([s.shared_memory for s in about.sizes])[kind],
+        "registers": about.registers[kind],
+        "shared_memory": about.shared_memory[kind],
         "host_s": work_us * 1e-6,
         "sync": sync,
         "presync_s": presync_us * 1e-6,
     }
-    operators = [about.operators[k] for k in kinds]
     wall = (span[1] - span[0]) * 1e-6
     return StepColumns(launches, works, operators, measured, wall, tail * 1e-6, span[0] * 1e-6)
 
 
 def _host(
-    c: _Capture, rows: Codes, span: Span, about: _Describer
+    c: _Capture, rows: Codes, done: Floats, span: Span, about: _Describer
 ) -> tuple[Floats, Floats, NDArray[np.bool_], float]:
     """Return the host's work around each operation of a step, and after the last [us]."""
     start, stop = span
@@ -307,11 +310,12 @@ def _host(
     if not known.any():
         return work, presync, sync, 0.0
     launched = rows[known]
-    runtime = c.trace.runtime[c.launch[launched]]
-    calls = np.column_stack([runtime.start, runtime.start + np.nan_to_num(runtime.length)])
+    runtime, at = c.trace.runtime, c.launch[launched]
+    begun = runtime.start[at]
+    calls = np.column_stack([begun, begun + np.nan_to_num(runtime.length[at])])
     first = np.searchsorted(about.waits[:, 0], start, "left")
     last = np.searchsorted(about.waits[:, 0], stop, "right")
-    lane = host_lane(start, stop, calls, c.device.stop[launched], about.waits[first:last],
+    lane = host_lane(start, stop, calls, done[known], about.waits[first:last],
                      about.blocking[about.kind[launched]])  # fmt: skip
     work[known], presync[known], sync[known] = lane.work, lane.presync, lane.sync
     return work, presync, sync, lane.tail

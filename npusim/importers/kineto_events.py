@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from functools import cache, lru_cache
 from operator import attrgetter
 from typing import Any, TypeVar
 
@@ -186,7 +187,7 @@ class Columns:
     wrong: Wrong | None = None
 
 
-_GROUPS = {OPERATOR: 0, ANNOTATION: 3, RANGE: 4, **dict.fromkeys(RUNTIME, 1),
+_GROUPS: dict[str | None, int] = {OPERATOR: 0, ANNOTATION: 3, RANGE: 4, **dict.fromkeys(RUNTIME, 1),
            **dict.fromkeys(DEVICE, 2)}  # fmt: skip
 
 
@@ -209,15 +210,15 @@ def columns_of(events: Sequence[Event], base: Decimal) -> Columns:
 
 def _columns(events: Sequence[Event], base: Decimal) -> Columns:
     groups: tuple[list[Event], ...] = ([], [], [], [], [])
-    find = _GROUPS.get
+    put = {category: groups[group].append for category, group in _GROUPS.items()}.get
     for e in events:
-        if e.ph == "X" and (group := find(e.cat or "")) is not None:
-            groups[group].append(e)
+        if e.ph == "X":
+            put(e.cat, _nowhere)(e)
     operators, runtime, device, marks, ranges = groups
     names, threads, sizes = Numbering(), Numbering(), Numbering()
     shape, shapes = _shapes(operators)
     sized = _arguments(device, Sized)
-    size = _codes(sizes, _size_keys(device, sized))
+    size = _codes(sizes, _size_keys(device, sized), len(device))
     joined = _arguments(runtime, Launched)
     made = [
         _spans(operators, names, threads, shape, None, base),
@@ -232,6 +233,10 @@ def _columns(events: Sequence[Event], base: Decimal) -> Columns:
          for e, a in zip(ranges, _arguments(ranges, dict[str, float]), strict=True)], len(events),
         _first_wrong(events, zip(groups, made, strict=False)),
     )  # fmt: skip
+
+
+def _nowhere(_: Event) -> None:
+    """Take an event that nobody asks for."""
 
 
 class _Unreadable(Exception):
@@ -251,7 +256,8 @@ def _arguments(events: Sequence[Event], kind: type[T]) -> list[T | None]:
     """Return the arguments of events, None where one has none."""
     raw = [e.args or b"null" for e in events]
     try:
-        return msgspec.json.decode(b"[" + b",".join(raw) + b"]", type=list[kind | None])  # type: ignore[valid-type]
+        found: list[T | None] = decoder(list[kind | None]).decode(b"[%b]" % b",".join(raw))  # type: ignore[valid-type]
+        return found
     except _BROKEN:
         pass
     for e, text in zip(events, raw, strict=True):  # which of them it is
@@ -262,9 +268,23 @@ def _arguments(events: Sequence[Event], kind: type[T]) -> list[T | None]:
     raise _Unreadable(events[0], "not JSON")
 
 
-def _codes(table: Numbering, keys: Iterable[Any]) -> Short:
+@cache
+def decoder(kind: Any) -> msgspec.json.Decoder[Any]:
+    """Return what decodes JSON of a type; making one takes as long as some hundred events."""
+    return msgspec.json.Decoder(kind)
+
+
+def _codes(table: Numbering, keys: Iterable[Any], count: int) -> Short:
     """Return the number of each key."""
-    return np.array(list(map(table.__getitem__, keys)), dtype=np.int32)
+    return np.fromiter(map(table.__getitem__, keys), np.int32, count)
+
+
+def _thread_codes(table: Numbering, events: Sequence[Event]) -> Short:
+    """Return the number of each event's thread; most pieces are of one thread alone."""
+    processes, threads = {e.pid for e in events}, {e.tid for e in events}
+    if len(processes) == len(threads) == 1:
+        return np.full(len(events), table[processes.pop(), threads.pop()], dtype=np.int32)
+    return _codes(table, map(_THREAD, events), len(events))
 
 
 def shape_key(raw: bytes) -> bytes:
@@ -276,9 +296,9 @@ def shape_key(raw: bytes) -> bytes:
     Examples
     --------
     >>> shape_key(b'{"External id": 7, "Input Dims": [[2, 3]], "Ev Idx": 6}')
-    b'[[2, 3]'
+    b'[2, 3]'
     """
-    return raw[raw.find(b"[") : raw.rfind(b"]")]
+    return raw.partition(b"[")[2].rpartition(b"]")[0]
 
 
 def _bytes(raw: Iterable[msgspec.Raw]) -> list[bytes]:
@@ -291,17 +311,18 @@ def _bytes(raw: Iterable[msgspec.Raw]) -> list[bytes]:
 
 def _shapes(operators: Sequence[Event]) -> tuple[Short, list[bytes]]:
     """Return which arguments each operator has, and the distinct arguments as text."""
-    codes: dict[bytes, int] = {}
+    if not operators:
+        return np.zeros(0, dtype=np.int32), []
+    raw = _bytes([e.args for e in operators])
+    table = Numbering()
+    # `shape_key`, without the call
+    codes = [table[r.partition(b"[")[2].rpartition(b"]")[0]] for r in raw]
     whole: list[bytes] = []
-    found = []
-    for raw in _bytes([e.args for e in operators]) if operators else ():
-        key = raw[raw.find(b"[") : raw.rfind(b"]")]  # `shape_key`, without the call
-        code = codes.get(key)
-        if code is None:
-            code = codes[key] = len(whole)
-            whole.append(raw)
-        found.append(code)
-    return np.array(found, dtype=np.int32), whole
+    at = -1
+    for code in range(len(table)):
+        at = codes.index(code, at + 1)
+        whole.append(raw[at])
+    return np.array(codes, dtype=np.int32), whole
 
 
 def _spans(
@@ -313,8 +334,10 @@ def _spans(
     base: Decimal,
 ) -> Spans:
     """Return events as columns; a time that is missing is not-a-number."""
+    if not events:
+        return Spans.none()
     times: list[Any] = [e.ts for e in events]
-    if events and isinstance(events[0], ExactEvent):
+    if isinstance(events[0], ExactEvent):
         start = np.array([None if t is None else t - base for t in times], dtype=np.float64)
     else:
         start = np.array(times, dtype=np.float64) - float(base)
@@ -322,11 +345,11 @@ def _spans(
     return Spans(
         start,
         np.array([e.dur for e in events], dtype=np.float64),
-        _codes(names, map(_NAME, events)),
-        none if threads is None else _codes(threads, map(_THREAD, events)),
+        _codes(names, map(_NAME, events), len(events)),
+        none if threads is None else _thread_codes(threads, events),
         none if detail is None else detail,
         np.full(len(events), -1, dtype=np.int64) if arguments is None
-        else np.array([_correlation(a) for a in arguments], dtype=np.int64),
+        else np.array(_correlations(arguments), dtype=np.int64),
     )  # fmt: skip
 
 
@@ -340,6 +363,8 @@ def _first_wrong(
         for field, values, low, high in (
             ("ts", spans.start, -LATEST_US, LATEST_US), ("dur", spans.length, 0.0, LONGEST_US),
         ):  # fmt: skip
+            if len(values) and low <= values.min() and values.max() <= high:
+                continue
             bad = ~((values >= low) & (values <= high)) & (must | ~np.isnan(values))
             if bad.any():
                 found.setdefault(id(members[int(np.argmax(bad))]), field)
@@ -351,9 +376,9 @@ def _first_wrong(
     return Wrong(at, field, None if value is None else float(value))
 
 
-def _correlation(args: Launched | Sized | None) -> int:
-    value = args.correlation if args is not None else None
-    return value if type(value) is int and 0 <= value < _LARGEST_CORRELATION else -1
+def _correlations(arguments: Sequence[Launched | Sized | None]) -> list[int]:
+    values = [a.correlation if a is not None else None for a in arguments]
+    return [v if type(v) is int and 0 <= v < _LARGEST_CORRELATION else -1 for v in values]
 
 
 def _size_keys(events: Sequence[Event], sized: Sequence[Sized | None]) -> Iterable[_SizeKey]:
@@ -366,6 +391,7 @@ def _size_keys(events: Sequence[Event], sized: Sequence[Sized | None]) -> Iterab
     return zip([e.cat for e in events], grids, blocks, map(_SIZES, known), strict=True)
 
 
+@lru_cache(1024)  # pieces agree in most
 def _size(key: _SizeKey) -> Sizes:
     category, grid, block, (device, stream, registers, shared_memory, nbytes) = key
     return Sizes(
@@ -389,7 +415,7 @@ def _triple(raw: bytes) -> tuple[int, int, int]:
     ((8, 1, 1), (0, 0, 0), (0, 0, 0))
     """
     try:
-        x, y, z = msgspec.json.decode(raw, type=tuple[int, int, int])
+        x, y, z = decoder(tuple[int, int, int]).decode(raw)
     except msgspec.DecodeError:
         return (0, 0, 0)
     return (x, y, z) if all(0 <= v < 2**31 for v in (x, y, z)) else (0, 0, 0)

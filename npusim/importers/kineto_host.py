@@ -78,24 +78,27 @@ def host_costs(
     counted = (step >= 0) & (calls.start < stops[np.maximum(step, 0)])
     if not counted.any():
         return None
-    inner = np.zeros(len(calls))
     held = calls.parent >= 0
     around = calls.parent[held]
     # What a call does after its parent has ended is not the parent's time.
     left = calls.start[around] + calls.length[around] - calls.start[held]
-    np.add.at(inner, around, np.clip(calls.length[held], 0.0, np.maximum(left, 0.0)))
+    inner = np.bincount(around, np.clip(calls.length[held], 0.0, np.maximum(left, 0.0)),
+                        len(calls))  # fmt: skip
     own = np.maximum(calls.length - inner, 0.0)
     outermost = _outermost(calls)
     key = calls.name.astype(np.int64) * 2 + calls.is_operator
-    kinds, code = np.unique(key[counted], return_inverse=True)
-    self_s: Floats = np.bincount(code, own[counted]).astype(np.float64) * 1e-6
-    whole = (calls.length * outermost)[counted]
-    total_s: Floats = np.bincount(code, whole).astype(np.float64) * 1e-6
+    key = key[counted]
+    times = np.bincount(key)
+    kinds = np.flatnonzero(times)
+    whole = calls.length * outermost
+    self_s, total_s = (
+        np.bincount(key, spent[counted])[kinds].astype(np.float64) * 1e-6 for spent in (own, whole)
+    )
     order = np.argsort(-self_s, kind="stable")
     return HostCosts(
         tuple(names[k // 2] for k in kinds[order]),
         tuple("operator" if k % 2 else "runtime" for k in kinds[order]),
-        np.bincount(code)[order], self_s[order], total_s[order],
+        times[kinds][order], self_s[order], total_s[order],
     )  # fmt: skip
 
 
@@ -103,7 +106,9 @@ def _outermost(calls: Calls) -> NDArray[np.bool_]:
     """Return which calls are in no call of the same name."""
     outermost = np.ones(len(calls), dtype=bool)
     above = calls.parent.copy()
-    live = np.flatnonzero(above >= 0)
+    holds = np.zeros(int(calls.name.max(initial=0)) + 1, dtype=bool)
+    holds[calls.name[above[above >= 0]]] = True
+    live = np.flatnonzero((above >= 0) & holds[calls.name])
     for _ in range(nesting.DEEPEST):
         if not len(live):
             break

@@ -7,14 +7,10 @@ split at a wrong place, the rest is read event by event, which mends a cut or sa
 from __future__ import annotations
 
 import re
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
-from decimal import Decimal
-from itertools import islice
-from multiprocessing import get_context
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -25,46 +21,24 @@ from npusim.errors import InputError
 from npusim.importers import files
 from npusim.importers.chrome_events import Events
 from npusim.importers.event_pieces import PIECE, Head, Piece, head_of, pieces
+from npusim.importers.kineto_decoder import About, Decoder, decoder_of
 from npusim.importers.kineto_events import (
-    COARSE_US,
     LATEST_US,
     LONGEST_US,
     Columns,
-    Event,
-    ExactEvent,
     Range,
     Short,
     Sizes,
     Spans,
-    columns_of,
     shape_key,
 )
+from npusim.importers.kineto_helpers import side_by_side
 
 Tick = Callable[[int, int], None]
 
 _SMALL = 32 << 20  # bytes below which starting helpers takes longer than they save
-_TIME = re.compile(rb'"ts"\s*:\s*(-?\d{1,30}(?:\.\d{1,30})?)')
 _BATCH = 4096
 _MOST_CALLS = 20_000_000  # of the host: a gigabyte of columns
-
-
-class About(msgspec.Struct):
-    """What stands around the events of a trace."""
-
-    deviceProperties: Any = None  # noqa: N815  (as in the file)
-    distributedInfo: Any = None  # noqa: N815
-    cuda_driver_version: Any = None
-    cuda_runtime_version: Any = None
-    hip_driver_version: Any = None
-    hip_runtime_version: Any = None
-
-
-class _Rest(About):
-    traceEvents: list[Event] = []  # noqa: N815
-
-
-class _ExactRest(About):
-    traceEvents: list[ExactEvent] = []  # noqa: N815
 
 
 @dataclass(frozen=True)
@@ -96,41 +70,6 @@ class Trace:
     repaired: bool = False
 
 
-@dataclass(frozen=True)
-class _Decoder:
-    """How pieces of one trace are read: the time that counts as zero, and whether floats do."""
-
-    base: Decimal
-    exact: bool
-
-    def piece(self, piece: Piece) -> tuple[Columns, About | None] | None:
-        """Return a piece as columns, or None if it is not whole events.
-
-        Raises
-        ------
-        msgspec.ValidationError
-            An event with a field of a wrong type.
-        """
-        event = ExactEvent if self.exact else Event
-        try:
-            if not piece.last:
-                found = msgspec.json.decode(b"[" + piece.text() + b"]", type=list[event])  # type: ignore[valid-type]
-                return columns_of(found, self.base), None
-            kind: type[_Rest | _ExactRest] = _ExactRest if self.exact else _Rest
-            rest = msgspec.json.decode(b'{"traceEvents":[' + piece.text(), type=kind)
-        except msgspec.ValidationError:
-            raise
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-            return None
-        return columns_of(rest.traceEvents, self.base), rest
-
-    def batch(self, events: list[dict[str, Any]]) -> Columns:
-        """Return events that were read one by one as columns."""
-        raw = msgspec.json.Encoder(decimal_format="number").encode(events)
-        event = ExactEvent if self.exact else Event
-        return columns_of(msgspec.json.decode(raw, type=list[event]), self.base)  # type: ignore[valid-type]
-
-
 def scan(path: Path, workers: int = 1, tick: Tick | None = None, piece_size: int = PIECE) -> Trace:
     """Read the events of a trace.
 
@@ -154,95 +93,27 @@ def scan(path: Path, workers: int = 1, tick: Tick | None = None, piece_size: int
         raise InputError("no traceEvents", file=path, allowed="an object with traceEvents")
     merger = _Merger(path)
     merger.about.append(_about(path, head))
-    total = path.stat().st_size
-    workers = workers if total >= _SMALL else 1
+    size = path.stat().st_size
     found = pieces(path, head, piece_size)
     first = next(found)
-    decoder = _decoder(first)
-    stream = _chained(first, found)
-    done = _in_turn(decoder, stream) if workers < 2 else _side_by_side(decoder, stream, workers)
-    for piece, result in done:
-        if isinstance(result, msgspec.ValidationError):
-            raise _wrong_type(path, merger.events, result)
-        if result is None:
-            merger.add_one_by_one(decoder, piece)
-            break
-        merger.add(*result)
-        if tick is not None:
-            tick(piece.start + piece.size, total if piece.raw is None else 0)
+    decoder = decoder_of(first)
+    total = size if first.raw is None else 0
+    helpers = workers - 1 if size >= _SMALL else 0
+    with closing(side_by_side(decoder, chain([first], found), helpers)) as done:
+        for piece, result in done:
+            if isinstance(result, msgspec.ValidationError):
+                raise _wrong_type(path, merger.events, result)
+            if result is None:
+                merger.add_one_by_one(decoder, piece)
+                break
+            merger.add(*result)
+            if tick is not None:
+                tick(piece.start + piece.size, total)
     return merger.trace()
-
-
-def _chained(first: Piece, rest: Iterator[Piece]) -> Iterator[Piece]:
-    yield first
-    yield from rest
-
-
-def _decoder(first: Piece) -> _Decoder:
-    found = _TIME.search(first.text())
-    base = Decimal(found[1].decode()) if found is not None else Decimal(0)
-    if abs(base) > LATEST_US:
-        base = Decimal(0)
-    return _Decoder(base, abs(base) > COARSE_US)
 
 
 def _about(path: Path, head: Head) -> About:
     return files.decode_json(path, head.raw + b"]}", About)
-
-
-_Result = tuple[Columns, About | None] | msgspec.ValidationError | None
-
-
-def _attempt(decoder: _Decoder, piece: Piece) -> _Result:
-    try:
-        return decoder.piece(piece)
-    except msgspec.ValidationError as error:
-        return error
-
-
-def _in_turn(decoder: _Decoder, stream: Iterable[Piece]) -> Iterator[tuple[Piece, _Result]]:
-    for piece in stream:
-        yield piece, _attempt(decoder, piece)
-
-
-def _side_by_side(
-    decoder: _Decoder, stream: Iterator[Piece], workers: int
-) -> Iterator[tuple[Piece, _Result]]:
-    """Yield pieces in order; this process decodes those that its helpers are too busy for."""
-    waiting: deque[tuple[Piece, Future[_Result]]] = deque()
-    # A fresh interpreter each: a fork of a process that draws a progress bar may hang.
-    with ProcessPoolExecutor(workers - 1, mp_context=get_context("spawn")) as pool:
-        try:
-            for piece in stream:
-                busy = sum(not future.done() for _, future in waiting)
-                future = _handed(pool, decoder, piece) if busy < 2 * (workers - 1) else None
-                if future is None:
-                    future = Future()
-                    future.set_result(_attempt(decoder, piece))
-                waiting.append((piece, future))
-                while waiting and (waiting[0][1].done() or len(waiting) > 8 * workers):
-                    first, future = waiting.popleft()
-                    yield first, _result(decoder, first, future)
-            for piece, future in waiting:
-                yield piece, _result(decoder, piece, future)
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _handed(pool: ProcessPoolExecutor, decoder: _Decoder, piece: Piece) -> Future[_Result] | None:
-    """Hand a piece to a helper; None if they are gone."""
-    try:
-        return pool.submit(_attempt, decoder, piece)
-    except BrokenProcessPool:
-        return None
-
-
-def _result(decoder: _Decoder, piece: Piece, future: Future[_Result]) -> _Result:
-    """Return what a helper made of a piece; if it was killed, this process does its work."""
-    try:
-        return future.result()
-    except BrokenProcessPool:
-        return _attempt(decoder, piece)
 
 
 def _wrong_type(path: Path, before: int, error: msgspec.ValidationError) -> InputError:
@@ -299,7 +170,7 @@ class _Merger:
         if about is not None:
             self.about.append(about)
 
-    def add_one_by_one(self, decoder: _Decoder, piece: Piece) -> None:
+    def add_one_by_one(self, decoder: Decoder, piece: Piece) -> None:
         """Add what is left from a piece on, up to where the trace was cut."""
         events = Events(self.path, start=piece.start, count=self.events)
         numbered = iter(events)

@@ -51,7 +51,7 @@ def durations(
     found = np.quantile(ratio, [0.1, 0.5, 0.9]).tolist() if known.any() else [None] * 3
     explanation = (
         _clock(timeline, counters, known),
-        _cache(timeline, counters, known),
+        _cache(timeline, counters, exact, known),
         _short(theirs, ours),
     )
     return {
@@ -101,22 +101,34 @@ def _with_weights(
     return known & ~np.isnan(read) & (w["read_weight"] > 0)
 
 
-def _cache(w: Workload, counters: Mapping[str, Array], known: NDArray[np.bool_]) -> str:
-    """Say whether the profiled kernels found their weights in cache, from bytes read of DRAM."""
-    known = _with_weights(w, counters, known)
+def _cache(
+    w: Workload,
+    counters: Mapping[str, Array],
+    exact: NDArray[np.bool_],
+    timed: NDArray[np.bool_],
+) -> str:
+    """Say whether the profiled kernels found their weights in cache, from bytes read of DRAM.
+
+    It is judged by the kernels that `is_warm` judges by, with times or without; `timed` are those
+    whose durations can be compared.
+    """
+    known = _with_weights(w, counters, exact)
     if not known.any():
         return ""
     weights, dram = (
         float(w["read_weight"][known].sum()), float(counters["dram_read"][known].sum()),
     )  # fmt: skip
-    ratio = float(counters["profiled_s"][known].sum() / w["duration_s"][known].sum())
+    both = known & timed
+    theirs, ours = counters["profiled_s"][both].sum(), w["duration_s"][both].sum()
+    ratio = float(theirs / ours) if both.any() else 0.0
     text = (
         f"{int(known.sum())} kernels with {units.show(weights, 'B')} of weights read "
         f"{units.show(dram, 'B')} of DRAM ({dram / weights:.1%})"
     )
     if dram < _WARM * weights:
+        beside = f"; durations are {ratio:.2f} of the timeline's" if ratio else ""
         return f"{text}: the operands were in L2 (warm replay), so what it counted of DRAM " \
-               f"and L2 hits is left out; durations are {ratio:.2f} of the timeline's"  # fmt: skip
+               f"and L2 hits is left out{beside}"  # fmt: skip
     if dram < _COLD * weights:
         return f"{text}: part of the operands was in cache"
     slower = f", and take {ratio:.2f} times as long as in the run" if ratio > 1 + _SAME else ""

@@ -1,6 +1,6 @@
-"""Device time of a kernel: floor + max(compute, memory).
+"""Device time of a kernel: a floor, and transfers and arithmetic that overlap.
 
-Puts the effects of the other files together; each of them says what it leaves out.
+Each kind of operation goes to the model that knows it; each of these says what it leaves out.
 """
 
 from __future__ import annotations
@@ -9,13 +9,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npusim.arch import Designs
-from npusim.models.floor import floor_time
-from npusim.models.roofline import compute_time, memory_time
+from npusim.models import gemm, stream
+from npusim.models.cost import Cost
 from npusim.workload import Operations
 
 PARAMETERS = ()  # reads none itself
 
 BOUNDS = ("floor", "memory", "compute")
+
+_MODELS = ((gemm.KINDS, gemm.READS, gemm.gemm_cost), (None, stream.READS, stream.stream_cost))
+
+
+def kernel_cost(operations: Operations, designs: Designs) -> Cost:
+    """Return what each operation costs on each design, each (U, D) [s].
+
+    Designs that differ in nothing a model reads are costed once.
+    """
+    whole = {name: np.zeros((len(operations), len(designs))) for name in BOUNDS}
+    left = np.ones(len(operations), dtype=bool)
+    for kinds, reads, model in _MODELS:
+        rows = left & (True if kinds is None else np.isin(operations.kind, kinds))
+        if not rows.any():
+            continue
+        left &= ~rows
+        few, which = designs.distinct(reads)
+        found = model(operations.take(rows), few)
+        for name in BOUNDS:
+            whole[name][rows] = getattr(found, name)[:, which]
+    return Cost(**whole)
 
 
 def kernel_time(operations: Operations, designs: Designs) -> NDArray[np.float64]:
@@ -28,26 +49,17 @@ def kernel_time(operations: Operations, designs: Designs) -> NDArray[np.float64]
     >>> kernel_time(w.operations(), h200).shape == (len(w), 1)
     True
     """
-    busy = np.maximum(compute_time(operations, designs), memory_time(operations, designs))
-    return floor_time(operations, designs) + busy
+    return kernel_cost(operations, designs).time
 
 
 def parts(operations: Operations, designs: Designs) -> dict[str, NDArray[np.float64]]:
-    """Return what each operation's time is made of, each (U, D) [s]; the sum is `kernel_time`.
-
-    Memory counts where it takes longer than the arithmetic beside it, and the other way round.
-    """
-    compute, memory = compute_time(operations, designs), memory_time(operations, designs)
-    longer = memory >= compute
-    return {
-        "floor": floor_time(operations, designs),
-        "memory": np.where(longer, memory, 0.0),
-        "compute": np.where(longer, 0.0, compute),
-    }
+    """Return what each operation's time is made of, each (U, D) [s]; the sum is `kernel_time`."""
+    cost = kernel_cost(operations, designs)
+    return {name: getattr(cost, name) for name in BOUNDS}
 
 
 def bound(operations: Operations, designs: Designs) -> NDArray[np.object_]:
     """Return which of `BOUNDS` is the largest part of each operation's time, shape (U, D)."""
-    stacked = np.stack([parts(operations, designs)[name] for name in BOUNDS])
+    stacked = np.stack(list(parts(operations, designs).values()))
     names: NDArray[np.object_] = np.array(BOUNDS, dtype=object)[np.argmax(stacked, axis=0)]
     return names

@@ -29,6 +29,8 @@ PARAMETERS = (
     "units.count",
     "units.clock",
     "matrix.clock",
+    "units.base_clock",
+    "matrix.boost_share",
     "matrix.efficiency",
     *(f"matrix.{dtype}.rate" for dtype in MATRIX_DTYPES),
     "vector.fp32.rate",
@@ -58,6 +60,12 @@ def matrix_peak(designs: Designs, dtype: str) -> Array:
     return designs[f"matrix.{dtype}.rate"] * designs["units.count"] * designs["matrix.clock"]
 
 
+def sustained_clock(designs: Designs) -> Array:
+    """Return the clock of a long matrix kernel under the power limit, shape (D,) or (1,) [Hz]."""
+    base = designs["units.base_clock"]
+    return base + designs["matrix.boost_share"] * (designs["units.clock"] - base)
+
+
 def vector_peak(designs: Designs) -> Array:
     """Return the datasheet fp32 vector throughput, shape (D,) or (1,) [FLOP/s]."""
     return designs["vector.fp32.rate"] * designs["units.count"] * designs["units.clock"]
@@ -71,7 +79,8 @@ def bandwidth(designs: Designs) -> Array:
 def throughput(kind: str, dtype: str, designs: Designs) -> Array:
     """Return the arithmetic throughput that an operation can reach, shape (D,) or (1,) [FLOP/s]."""
     if unit_of(kind, dtype, designs) == "matrix":
-        return matrix_peak(designs, dtype) * designs["matrix.efficiency"]
+        cycles = designs[f"matrix.{dtype}.rate"] * designs["units.count"]
+        return cycles * sustained_clock(designs) * designs["matrix.efficiency"]
     return vector_peak(designs) * designs["vector.efficiency"]
 
 
@@ -91,7 +100,7 @@ def compute_time(operations: Operations, designs: Designs) -> Array:
 
     >>> import npusim as ns
     >>> from npusim.workload import Operations
-    >>> one = Operations(np.array(["pointwise"], object), np.array(["fp32"], object),
+    >>> one = Operations(*(np.array([x], object) for x in ("pointwise", "fp32", "", "")),
     ...                  {"flop": np.array([1e9])})
     >>> bool(np.isclose(compute_time(one, Designs(ns.load_arch("h200"))), 1e9 / (0.76 * 66.9e12),
     ...                 rtol=1e-3))

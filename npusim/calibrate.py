@@ -1,0 +1,325 @@
+"""Calibration: parameters of a machine fitted to measured operations, with a record of it.
+
+The record says for each parameter what it was and is, between which bounds, how sure the fit is,
+what it is good for, and why; and for each kind of operation what is left unexplained, as quantiles
+of measured over predicted time with the range of shapes and machines that were measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from npusim.arch import PARAMETERS, Arch, Designs, Provenance, parameter
+from npusim.bands import MACHINE, Domain, Residual, residual, shape_columns, span, widened
+from npusim.errors import InputError
+from npusim.fit import LOSSES, Fit, Pair, Variable
+from npusim.measured import Measured
+from npusim.measured.period import predicted
+from npusim.validate import Errors, errors_of
+
+Array = NDArray[np.float64]
+Bounds = Mapping[str, tuple[float, float]]
+
+_AT_BOUND = 1e-3  # as a share of the bound
+_DIGITS = 5  # of a fitted value: the next ones mean nothing
+_SURE = 2.0  # standard errors on either side, as the range in which the value is believed to lie
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What became of one parameter of one machine.
+
+    Attributes
+    ----------
+    path, machine : str
+        Dotted path, and the machine's name.
+    shared : bool
+        Whether the value is one for all machines.
+    before, after : float
+        Value before and after [SI].
+    low, high : float
+        Bounds of the fit [SI].
+    at_bound : bool
+        Whether the fit ended at one of them: the data would like to go on.
+    standard_error : float
+        Of the value after [SI]; not-a-number where the data do not tell.
+    effect : float
+        By how much the median error of all operations grows when it alone is put back.
+    source, why : str
+        What it was fitted to, and how many measurements decide it. One on which none depends is
+        left as it was, with its source.
+    """
+
+    path: str
+    machine: str
+    shared: bool
+    before: float
+    after: float
+    low: float
+    high: float
+    at_bound: bool
+    standard_error: float
+    effect: float
+    source: str
+    why: str
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether any measurement depends on it."""
+        return not (np.isnan(self.standard_error) and self.before == self.after)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Machines fitted to measurements.
+
+    Attributes
+    ----------
+    archs : tuple of Arch
+        The machines with their fitted values, in order of appearance.
+    fitted : tuple of Fitted
+        One a parameter and machine.
+    free : int
+        Parameters that were fitted; one that machines share counts once.
+    before, after : Errors
+        Of all operations that were fitted to. Report on others: these flatter.
+    residuals : dict of str to Residual
+        What is left, by kind of operation.
+    rows : tuple of str
+        What was measured, one a pair.
+    """
+
+    archs: tuple[Arch, ...]
+    fitted: tuple[Fitted, ...]
+    free: int
+    before: Errors
+    after: Errors
+    residuals: dict[str, Residual]
+    rows: tuple[str, ...]
+
+    def of(self, machine: str) -> tuple[Fitted, ...]:
+        """Return what became of the parameters of one machine."""
+        return tuple(f for f in self.fitted if f.machine == machine)
+
+
+def calibrate(
+    pairs: Sequence[Pair],
+    free: Sequence[str],
+    *,
+    shared: bool = True,
+    own: Collection[str] = (),
+    bounds: Bounds | None = None,
+    loss: str = "soft_l1",
+    starts: int = 1,
+    seed: int = 0,
+) -> Calibration:
+    """Fit parameters to measured operations.
+
+    Minimises the sum of a robust loss of log(predicted / measured), so that twice too slow is as
+    bad as twice too fast and a few outliers do not decide.
+
+    Parameters
+    ----------
+    pairs : sequence of (Measured, Arch)
+        What was measured on which machine; of one machine there may be several.
+    free : sequence of str
+        Dotted paths to fit.
+    shared : bool
+        Whether machines share one value of each parameter.
+    own : collection of str
+        Parameters of which each machine has its own value all the same.
+    bounds : mapping of str to (low, high), optional
+        Bounds of some parameters [SI]. By default the range that the machine's file gives where
+        it is wider than a point, else the bounds of the parameter's declaration. A shared value
+        keeps to the bounds of all machines.
+    loss : str
+        One of `npusim.fit.LOSSES`.
+    starts : int
+        Starting points: the values of the machines, and others at random. The best end counts.
+    seed : int
+        Of the random starting points.
+
+    Returns
+    -------
+    Calibration
+
+    Raises
+    ------
+    InputError
+        Nothing to fit or to fit to, an unknown parameter, one that a machine does not have or that
+        only takes whole numbers, or bounds that do not hold its value.
+    """
+    machines = _checked(pairs, free, loss, starts)
+    asked = _variables(pairs, machines, free, shared, own, bounds or {})
+    moved = Fit(pairs, asked).seen()
+    kept = [v for v, m in zip(asked, moved, strict=True) if m]
+    if not kept:
+        raise InputError("no measured time depends on what is to be fitted",
+                         value=", ".join(free))  # fmt: skip
+    fit = Fit(pairs, kept)
+    end = fit.solve(loss, starts, seed)
+    values = _rounded(end.values, kept)
+    log = fit.residuals(np.column_stack([values, fit.start()]))
+    put_back = np.repeat(values[:, None], len(kept), axis=1)
+    np.fill_diagonal(put_back, fit.start())
+    effect = _median_ape(fit.residuals(put_back)) - _median_ape(log[:, 0])
+    found = dict(zip(kept, zip(values, end.standard_error, effect, strict=True), strict=True))
+    rows = _rows(pairs)
+    fitted = [
+        _fitted(v, machines[name], found.get(v), f"{m} of {len(log)}", rows)
+        for v, m in zip(asked, moved, strict=True)
+        for name in dict.fromkeys(pairs[i][1].name for i in v.pairs)
+    ]
+    archs = {name: _with_fitted(arch, fitted) for name, arch in machines.items()}
+    seconds = np.concatenate([m.seconds for m, _ in pairs])
+    after, before = (errors_of(np.exp(column) * seconds, seconds) for column in log.T)
+    left = residuals([(m, archs[arch.name]) for m, arch in pairs])
+    return Calibration(tuple(archs.values()), tuple(fitted), len(kept), before, after, left, rows)
+
+
+def residuals(pairs: Sequence[Pair]) -> dict[str, Residual]:
+    """Return what models leave of measured operations, by kind, with what was measured.
+
+    Fitted on one half and taken from the other, these make honest bands.
+    """
+    ratios: dict[str, list[Array]] = {}
+    domains: dict[str, Domain] = {}
+    for measured, arch in pairs:
+        ratio = measured.seconds / predicted(measured, Designs(arch))[:, 0]
+        for kind in sorted(set(measured.operations.kind)):
+            rows = measured.operations.kind == kind
+            ratios.setdefault(kind, []).append(ratio[rows])
+            domains[kind] = widened(domains.get(kind, {}), _domain(measured.take(rows), arch))
+    return {k: residual(np.concatenate(r), domains[k]) for k, r in sorted(ratios.items())}
+
+
+def _domain(measured: Measured, arch: Arch) -> Domain:
+    """Return the least and most of each quantity that was measured, of operations of one kind."""
+    o = measured.operations
+    domain = {name: span(column) for name, column in shape_columns(str(o.kind[0]), o)}
+    domain |= {path: (arch[path],) * 2 for path in MACHINE if path in arch.values}
+    used = np.where(np.isnan(measured.units), arch["units.count"], measured.units)
+    return domain | {"units.count": span(used)}
+
+
+def _checked(pairs: Sequence[Pair], free: Sequence[str], loss: str, starts: int) -> dict[str, Arch]:
+    """Return the machines by name, if all that was asked can be done."""
+    if not pairs or not free:
+        raise InputError("nothing to fit to" if free else "nothing to fit")
+    machines: dict[str, Arch] = {}
+    for _, arch in pairs:
+        if machines.setdefault(arch.name, arch) != arch:
+            raise InputError("two machines of one name", value=arch.name)
+    twice = next((path for path in free if list(free).count(path) > 1), None)
+    if twice is not None:
+        raise InputError("parameter given twice", value=twice)
+    if loss not in LOSSES:
+        raise InputError("unknown loss", value=loss, allowed=", ".join(LOSSES))
+    if starts < 1:
+        raise InputError("too few starts", value=starts, allowed="1 or more")
+    for path in free:
+        if parameter(path).path.endswith(".count"):
+            raise InputError("takes whole numbers only, so it cannot be fitted", value=path)
+    return machines
+
+
+def _variables(
+    pairs: Sequence[Pair], machines: Mapping[str, Arch], free: Sequence[str], shared: bool,
+    own: Collection[str], bounds: Bounds,
+) -> list[Variable]:  # fmt: skip
+    """Return what to fit: one variable a parameter, or one for each machine."""
+    found = []
+    for path in free:
+        apart = not shared or path in own
+        for names in ([name] for name in machines) if apart else [list(machines)]:
+            its = tuple(i for i, (_, arch) in enumerate(pairs) if arch.name in names)
+            found.append(_variable(path, its, [machines[n] for n in names], bounds.get(path)))
+    return found
+
+
+def _variable(
+    path: str, pairs: tuple[int, ...], archs: Sequence[Arch], bounds: tuple[float, float] | None
+) -> Variable:
+    """Return a variable that begins at the machines' value (of several the median)."""
+    before = [arch[path] for arch in archs]
+    ends = [bounds or _bounds(arch, path) for arch in archs]
+    low, high = max(e[0] for e in ends), min(e[1] for e in ends)
+    if low >= high:
+        raise InputError("has no bounds that hold for every machine", place=path,
+                         value=", ".join(arch.name for arch in archs),
+                         hint="give each machine its own value")  # fmt: skip
+    return Variable(path, pairs, low, min(max(float(np.median(before)), low), high), high)
+
+
+def _bounds(arch: Arch, path: str) -> tuple[float, float]:
+    """Return the range that a machine gives a parameter, or the declared bounds."""
+    p = PARAMETERS[path]
+    given = arch.provenance[path]
+    return (given.low, given.high) if given.low < given.high else (p.low, p.high)
+
+
+def _median_ape(log: Array) -> Array:
+    """Return the median error of each design from log(predicted / measured), (N, D) to (D,)."""
+    median: Array = np.median(np.abs(np.exp(log) - 1), axis=0)
+    return median
+
+
+def _rounded(values: Array, of: Sequence[Variable]) -> Array:
+    """Return fitted values to a few digits, within their bounds."""
+    short = [float(f"{value:.{_DIGITS}g}") for value in values]
+    return np.clip(short, [v.low for v in of], [v.high for v in of])
+
+
+def _rows(pairs: Sequence[Pair]) -> tuple[str, ...]:
+    """Say what was fitted to."""
+    said = []
+    for measured, arch in pairs:
+        ops = ", ".join(sorted(set(measured.op)))
+        said.append(f"{len(measured)} rows of {measured.source} on {arch.name} ({ops})")
+    return tuple(said)
+
+
+def _fitted(
+    v: Variable, arch: Arch, end: tuple[float, float, float] | None, moved: str,
+    rows: Sequence[str],
+) -> Fitted:  # fmt: skip
+    """Return what became of a parameter; without an end it was not fitted."""
+    before, shared = arch[v.path], len({*v.pairs}) > 1
+    if end is None:
+        return Fitted(v.path, arch.name, False, before, before, v.low, v.high, False, np.nan, 0.0,
+                      arch.provenance[v.path].source,
+                      "left as it was: no measured time depends on it")  # fmt: skip
+    after, error, effect = (float(x) for x in end)
+    at_bound = _near(after, v.low) or _near(after, v.high)
+    why = f"{moved} measured times depend on it"
+    why += "; at its bound: the measurements ask for more" if at_bound else ""
+    source = f"npusim calibrate: {'; '.join(rows)}"
+    return Fitted(v.path, arch.name, shared, before, after, v.low, v.high, at_bound, error, effect,
+                  source, why)  # fmt: skip
+
+
+def _near(value: float, bound: float) -> bool:
+    return abs(value - bound) <= _AT_BOUND * abs(bound)
+
+
+def _with_fitted(arch: Arch, fitted: Sequence[Fitted]) -> Arch:
+    """Return a machine with its fitted values and where they come from."""
+    values, provenance = dict(arch.values), dict(arch.provenance)
+    for f in fitted:
+        if f.machine == arch.name and f.is_fitted:
+            values[f.path] = f.after
+            provenance[f.path] = Provenance(f.source, "calibrated", *_believed(f))
+    return replace(arch, values=values, provenance=provenance)
+
+
+def _believed(f: Fitted) -> tuple[float, float]:
+    """Return the range in which a value is believed to lie: within the bounds, around the fit."""
+    if np.isnan(f.standard_error):
+        return f.low, f.high
+    far = _SURE * f.standard_error
+    low, high = (float(f"{end:.{_DIGITS}g}") for end in (f.after - far, f.after + far))
+    return max(f.low, min(low, f.after)), min(f.high, max(high, f.after))

@@ -1,0 +1,66 @@
+"""What the device time of a kernel is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+PARAMETERS = ()  # reads none itself
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Device time of U operations on D designs, by what it is spent on, each (U, D) [s].
+
+    Attributes
+    ----------
+    floor : array
+        Latency that neither bandwidth nor arithmetic explains.
+    memory, compute : array
+        Transfers and arithmetic. They overlap: what both take counts to the longer one.
+    """
+
+    floor: Array
+    memory: Array
+    compute: Array
+
+    @property
+    def time(self) -> Array:
+        """Their sum, shape (U, D) [s]."""
+        return self.floor + self.memory + self.compute
+
+
+def overlapped(floor: Array, memory: Array, compute: Array, busy: Array) -> Cost:
+    """Return the cost of a kernel that is busy for `busy` seconds beside its floor.
+
+    Examples
+    --------
+    >>> one, two, three = (np.array([[x]]) for x in (1.0, 2.0, 3.0))
+    >>> cost = overlapped(one, two, three, busy=np.array([[3.5]]))
+    >>> cost.memory.item(), cost.compute.item(), cost.time.item()
+    (0.0, 3.5, 4.5)
+    """
+    longer = memory >= compute
+    shape = busy.shape
+    return Cost(
+        np.broadcast_to(floor, shape), np.where(longer, busy, 0.0), np.where(longer, 0.0, busy)
+    )
+
+
+def smooth_max(a: Array, b: Array, power: Array) -> Array:
+    """Return ``(a^p + b^p)^(1/p)``: the sum for p = 1, the larger one for large p.
+
+    Examples
+    --------
+    >>> smooth_max(np.array([3.0]), np.array([4.0]), np.array([2.0])).item()
+    5.0
+    """
+    larger = np.maximum(a, b)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio = np.where(larger > 0, np.minimum(a, b) / larger, 0.0)
+    result: Array = larger * (1.0 + ratio**power) ** (1.0 / power)
+    return result

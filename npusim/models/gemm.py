@@ -1,0 +1,171 @@
+"""Matrix products: tiles over compute units, split-K, and the bytes they load.
+
+A library cuts the result into tiles of tm x tn, and the reduction into s parts where there are
+fewer tiles than units; it takes what is fastest, so does the model. A unit with b blocks of
+k-steps of 64:
+
+    t_units  = b x steps x max(2 tm tn 64 / matrix rate, bytes of a step / load rate)
+    t_l2     = bytes of all steps / L2 bandwidth
+    t_dram   = bytes not resident / DRAM bandwidth of the active units
+    t        = floor + start / clock + smooth_max(max(t_units, t_l2), t_dram) [+ reduction of parts]
+
+Blocks of a cluster share their loads (multicast). The matrix unit runs at a clock between base
+and boost, as its power limit allows. Products on vector units (fp32) are cut the same way.
+
+Source: tile quantisation and split-K as in NVIDIA, "Matrix multiplication background user's
+guide" (DU-08939); rates and floors from the architecture file.
+
+Left out: rasterisation order (how much of the operands an L2 holds across waves), stream-K,
+skewed k-steps, epilogues, alignment; kernels of m <= 4 that a library writes apart.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from npusim.arch import Designs
+from npusim.models import memory, residency, roofline
+from npusim.models.cost import Cost, overlapped, smooth_max
+from npusim.models.memory import dram_bandwidth, l2_bandwidth
+from npusim.models.residency import resident_share
+from npusim.models.roofline import throughput
+from npusim.workload import Operations
+
+Array = NDArray[np.float64]
+
+KINDS = ("gemv", "gemm", "grouped_gemm", "conv")
+
+PARAMETERS = (
+    "floor.matmul",
+    "gemm.start",
+    "gemm.reduce",
+    "gemm.cluster",
+    "gemm.tile_step",
+    "gemm.overlap",
+)
+
+READS = {*PARAMETERS, *memory.PARAMETERS, *residency.PARAMETERS, *roofline.PARAMETERS}
+
+_STEP = 64  # length of a k-step
+_LEAST = 8  # rows of the smallest matrix instruction
+_SIDES = (64, 128, 256)
+_LARGEST = 128 * 256  # what registers and accumulators of a unit hold
+_SPLITS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+_ACCUMULATOR = 4.0  # bytes of a partial result
+_ELEMENT = {"fp32": 4.0, "tf32": 4.0, "fp64": 8.0, "fp8": 1.0, "int8": 1.0, "int4": 0.5}
+
+
+def gemm_cost(operations: Operations, designs: Designs) -> Cost:
+    """Return the cost of matrix products, each (U, D) [s].
+
+    Parameters
+    ----------
+    operations : Operations
+        U products: ``batch`` problems of m x n x k, their bytes and reuse distances. Routine
+        ``split`` is a kernel whose parts another operation sums, ``whole`` one that does not
+        split; else the model chooses, and counts the sum.
+    designs : Designs
+        D designs.
+
+    Examples
+    --------
+    A 4096 x 8192 x 8192 product in bf16 on an H200 (measured: 738 us):
+
+    >>> import npusim as ns
+    >>> from npusim.measured.shapes import linear
+    >>> cost = gemm_cost(linear([4096], [8192], [8192]), Designs(ns.load_arch("h200")))
+    >>> bool(0.9 < cost.time.item() / 738e-6 < 1.1)
+    True
+    """
+    rows = _Rows(operations, designs)
+    shape = len(operations), len(designs)
+    best, core, dram = np.full(shape, np.inf), np.zeros(shape), np.zeros(shape)
+    for tile in _tiles(designs):
+        for split in _SPLITS:
+            chosen = rows.worth(tile, split)
+            if not chosen.any():
+                continue
+            found = rows.time(chosen, tile, split)
+            better = found[0] < best[chosen]
+            for kept, new in zip((best, core, dram), found, strict=True):
+                kept[chosen] = np.where(better, new, kept[chosen])
+    floor = designs["floor.matmul"] + designs["gemm.start"] / designs["units.clock"]
+    return overlapped(floor, dram, core, best)
+
+
+def _tiles(designs: Designs) -> list[tuple[int, int]]:
+    """Return the tiles of the library: one side of 64, 128 or 256, the other in its steps."""
+    step = int(designs["gemm.tile_step"].min())
+    others = [n for n in range(64, 257) if n % step == 0] or [64]
+    both = [(side, n) for side in _SIDES for n in others]
+    return sorted({t for m, n in both for t in ((m, n), (n, m)) if m * n <= _LARGEST})
+
+
+class _Rows:
+    """The products as columns (U, 1), and what does not depend on the tile."""
+
+    def __init__(self, operations: Operations, designs: Designs) -> None:
+        batch, self.m, self.n, self.k = (
+            np.maximum(operations[c].astype(np.float64), 1.0)[:, None]
+            for c in ("batch", "m", "n", "k")
+        )
+        self.batch = batch
+        self.designs = designs
+        self.routine = operations.routine
+        self.element = np.array([_ELEMENT.get(t, 2.0) for t in operations.dtype])[:, None]
+        self.units = designs["units.count"]
+        self.rate = np.vstack([
+            np.broadcast_to(throughput(kind, dtype, designs) / self.units, len(designs))
+            for kind, dtype in zip(operations.kind, operations.dtype, strict=True)
+        ])  # fmt: skip
+        weight = 1.0 - resident_share(operations["distance_weight"], designs)
+        other = 1.0 - resident_share(operations["distance_activation"], designs)
+        moved = operations["read_activation"] + operations["write_activation"]
+        read = operations["read_weight"] + operations["read_kv"] + operations["write_kv"]
+        self.dram = read[:, None] * weight + moved[:, None] * other
+
+    def worth(self, tile: tuple[int, int], split: int) -> NDArray[np.bool_]:
+        """Return for which products a tile and a split are worth a look, shape (U,)."""
+        tm, tn = tile
+        fits = (tm <= np.maximum(self.m, _SIDES[0])) & (tn <= np.maximum(self.n, _SIDES[0]))
+        if tm != _SIDES[0]:
+            fits &= self.m > _SIDES[0]
+        if split == 1:
+            return (fits[:, 0]) & (self.routine != "split")
+        tiles = self._tiles(tile)
+        fits &= (tiles < self.units.max()) & (self.k >= 2 * _STEP * split)
+        allowed: NDArray[np.bool_] = fits[:, 0] & (self.routine != "whole")
+        return allowed
+
+    def _tiles(self, tile: tuple[int, int]) -> Array:
+        count: Array = self.batch * np.ceil(self.m / tile[0]) * np.ceil(self.n / tile[1])
+        return count
+
+    def time(
+        self, chosen: NDArray[np.bool_], tile: tuple[int, int], split: int
+    ) -> tuple[Array, Array, Array]:
+        """Return busy time, time in units and L2, and time of DRAM, each (chosen, D) [s]."""
+        d, (tm, tn) = self.designs, tile
+        steps = np.ceil(self.k / _STEP / split)[chosen]
+        blocks = self._tiles(tile)[chosen] * split
+        used = np.minimum(tm, np.ceil(self.m / _LEAST) * _LEAST)[chosen]
+        active = np.minimum(blocks, self.units)
+        loads = (used + tn) * _STEP * self.element[chosen] / d["gemm.cluster"]
+        arithmetic = 2.0 * used * tn * _STEP / self.rate[chosen]
+        step = np.maximum(arithmetic, loads / (d["units.load_rate"] * d["units.clock"]))
+        core = np.maximum(
+            np.ceil(blocks / self.units) * steps * step,
+            blocks * steps * loads / l2_bandwidth(active, d),
+        )
+        dram = self.dram[chosen] / dram_bandwidth(active, d)
+        busy = smooth_max(core, dram, d["gemm.overlap"])
+        if split > 1:
+            parts = (self.batch * self.m * self.n)[chosen] * (2.0 * _ACCUMULATOR * split)
+            apart = (self.routine[chosen] == "split")[:, None]
+            sums = d["gemm.reduce"] + parts / l2_bandwidth(self.units[None, :], d)
+            busy = busy + np.where(apart, 0.0, sums)
+        if (d["gemm.tile_step"] > 8).any():
+            step_ok = ((tm % d["gemm.tile_step"] == 0) & (tn % d["gemm.tile_step"] == 0))
+            busy = np.where(step_ok | ((tm in _SIDES) and (tn in _SIDES)), busy, np.inf)
+        return busy, np.broadcast_to(core, busy.shape), np.broadcast_to(dram, busy.shape)

@@ -1,0 +1,78 @@
+"""Bandwidth: what the active compute units can pull from DRAM and from the last-level cache.
+
+A unit keeps a number of bytes in flight, and each takes a latency: A active units pull at most
+A x in_flight / latency. DRAM gives at most bandwidth x efficiency. Between the two bounds lies
+queueing, which is written as a smooth minimum:
+
+    B = (pull^-3 + peak^-3)^(-1/3)
+
+Source: the asymptotic bounds of a closed queueing network, P. Denning, J. Buzen, "The operational
+analysis of queueing network models", ACM Computing Surveys 10(3), 1978,
+doi:10.1145/356733.356735; the exponent 3 describes the streams on 8 to 132 units of an H200.
+
+Left out: row-buffer locality, refresh, reads against writes, channel conflicts.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from npusim.arch import Designs
+
+Array = NDArray[np.float64]
+
+PARAMETERS = (
+    "units.clock",
+    "memories.dram.bandwidth",
+    "memories.dram.efficiency",
+    "memories.dram.latency",
+    "memories.dram.in_flight",
+    "memories.l2.capacity",
+    "memories.l2.rate",
+    "units.load_rate",
+)
+
+_SHARPNESS = 3.0
+
+
+def dram_peak(designs: Designs) -> Array:
+    """Return the DRAM bandwidth that a long stream reaches, shape (D,) or (1,) [B/s]."""
+    return designs["memories.dram.bandwidth"] * designs["memories.dram.efficiency"]
+
+
+def dram_bandwidth(active: Array, designs: Designs) -> Array:
+    """Return the DRAM bandwidth that active units reach, the shape of `active` [B/s].
+
+    Parameters
+    ----------
+    active : array, shape (U, D)
+        Compute units that have work, >= 1.
+    designs : Designs
+
+    Examples
+    --------
+    >>> import npusim as ns
+    >>> h200 = Designs(ns.load_arch("h200"))
+    >>> few, all_of_them = dram_bandwidth(np.array([[8.0], [132.0]]), h200)[:, 0] / 1e9
+    >>> bool(few < 1300 and 4000 < all_of_them < 4800)
+    True
+    """
+    pull = active * (designs["memories.dram.in_flight"] / designs["memories.dram.latency"])
+    peak = dram_peak(designs)
+    slower = np.minimum(pull, peak)
+    ratio = slower / np.maximum(pull, peak)
+    return slower / (1.0 + ratio**_SHARPNESS) ** (1.0 / _SHARPNESS)
+
+
+def l2_bandwidth(active: Array, designs: Designs) -> Array:
+    """Return the bandwidth of the last-level cache to active units, as `active` [B/s].
+
+    Each unit takes ``units.load_rate`` a clock at most; all together ``memories.l2.rate`` each.
+    A machine without such a cache loads past it at the rate of its units.
+    """
+    clock, load = designs["units.clock"], designs["units.load_rate"]
+    if "memories.l2.capacity" not in designs:
+        return active * load * clock
+    together = designs["units.count"] * designs["memories.l2.rate"]
+    return np.minimum(active * load, together) * clock
