@@ -5,7 +5,7 @@ python docs/make_tables.py
 
 from pathlib import Path
 
-from npusim.arch import PARAMETERS
+from npusim.parameters import PARAMETERS
 from npusim.counters import COUNTERS
 from npusim.models import modelled
 from npusim.units import show

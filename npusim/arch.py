@@ -1,8 +1,6 @@
 """An accelerator as numbers: `Arch` is one machine, `Designs` are many of them as columns.
 
-Every number that a design could change is a `Parameter` in the table below, declared once with
-its dotted path, unit, bounds and meaning. The same path is the key in YAML, the ``--set`` flag,
-the column of a result and the label of an axis. Values are floats in SI units.
+Every number that a design could change is declared once, in `npusim.parameters`.
 
 A parameter may be declared before a cost model reads it. Which parameters have a model is asked
 of the models (:func:`npusim.models.modelled`), not written here.
@@ -14,12 +12,14 @@ import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from npusim import units
 from npusim.errors import InputError
+from npusim.parameters import PARAMETERS, Parameter
 
 Array = NDArray[np.float64]
 
@@ -29,135 +29,6 @@ KINDS = {
     "calibrated": "fitted to measurements of this machine",
     "assumed": "nobody published it; carries a range",
 }
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One number of a machine, declared once.
-
-    Attributes
-    ----------
-    path : str
-        Dotted path, the one name used everywhere.
-    unit : str
-        Unit of the value; inside npusim always its SI form.
-    low, high : float
-        Bounds that any real or imagined machine respects [SI].
-    meaning : str
-        What it is, in a sentence.
-    required : bool
-        Whether every machine must give it. What is not required and not given does not exist on
-        that machine (an FP8 rate, a GEMV unit).
-    """
-
-    path: str
-    unit: str
-    low: float
-    high: float
-    meaning: str
-    required: bool = False
-
-
-_DTYPE_NAMES = ("fp32", "tf32", "fp16", "bf16", "fp8", "int8", "int4")
-_FLOOR = "time from start to end that even the smallest {} takes on the device"
-_FLOORS = {
-    "matmul": "matrix product (GEMV, GEMM, grouped GEMM, convolution)",
-    "attention": "fused attention kernel",
-    "pointwise": "pointwise kernel, cast, copy or fill",
-    "reduction": "reduction, softmax or normalisation",
-    "gather": "gather, scatter, index or concatenation",
-    "sort": "sort, top-k or scan",
-    "memcpy": "copy or fill by the copy engine",
-}
-
-PARAMETERS: Mapping[str, Parameter] = MappingProxyType({p.path: p for p in (
-    Parameter("units.count", "1", 1, 1e6, "compute units enabled (SM, CU, AP, core)", True),
-    Parameter("units.clock", "Hz", 1e6, 1e11, "boost clock of the compute units", True),
-    Parameter("units.base_clock", "Hz", 1e6, 1e11,
-              "clock that the units hold under the power limit", True),
-    Parameter("units.load_rate", "B/clock", 1, 1e6,
-              "what one compute unit takes in from the last-level cache, at most", True),
-    Parameter("matrix.clock", "Hz", 1e6, 1e11,
-              "clock at which the matrix peak is quoted", True),
-    Parameter("matrix.efficiency", "1", 1e-3, 1,
-              "share of the matrix unit's cycles that a large GEMM uses, at the clock it runs at",
-              True),
-    Parameter("matrix.boost_share", "1", 0, 1,
-              "where between base and boost clock a large GEMM settles under the power limit",
-              True),
-    *(Parameter(f"matrix.{d}.rate", "FLOP/clock", 1, 1e9,
-                f"dense {d} matrix throughput of one compute unit (multiply and add are two)")
-      for d in _DTYPE_NAMES),
-    Parameter("vector.fp32.rate", "FLOP/clock", 1, 1e9,
-              "fp32 vector throughput of one compute unit (multiply and add are two)", True),
-    Parameter("vector.efficiency", "1", 1e-3, 1,
-              "share of the vector peak that a long vector kernel sustains", True),
-    Parameter("special.rate", "OP/clock", 1, 1e9,
-              "special functions (exp, GELU, SiLU, rsqrt) of one compute unit"),
-    Parameter("memories.dram.bandwidth", "B/s", 1e6, 1e18, "DRAM bandwidth of the datasheet",
-              True),
-    Parameter("memories.dram.efficiency", "1", 1e-3, 1,
-              "share of the DRAM bandwidth that a long stream reaches", True),
-    Parameter("memories.dram.capacity", "B", 1e6, 1e18, "DRAM capacity", True),
-    Parameter("memories.dram.latency", "s", 1e-9, 1e-3, "latency of a DRAM access", True),
-    Parameter("memories.dram.in_flight", "B", 32, 1e9,
-              "bytes that one compute unit keeps in flight to DRAM", True),
-    Parameter("memories.l2.capacity", "B", 1e3, 1e15, "capacity of the last-level cache"),
-    Parameter("memories.l2.usable", "1", 0.05, 1,
-              "share of its capacity that reused data can fill"),
-    Parameter("memories.l2.ways", "1", 1, 4096,
-              "effective associativity: how sharply hits end where data no longer fits"),
-    Parameter("memories.l2.rate", "B/clock", 0.1, 1e6,
-              "what the last-level cache gives each compute unit while all of them pull"),
-    Parameter("memories.l1.capacity", "B", 1e3, 1e12,
-              "L1 cache and shared memory of one compute unit"),
-    Parameter("memories.victim.capacity", "B", 0, 1e15, "victim cache between L1 and L2"),
-    Parameter("memories.kv_sram.capacity", "B", 0, 1e15, "SRAM that holds the KV cache"),
-    Parameter("memories.kv_sram.bandwidth", "B/s", 1e6, 1e18, "bandwidth of the KV SRAM"),
-    Parameter("gemm.start", "1", 0, 1e6,
-              "clock cycles of a matrix product beside its streaming: first tile in, last one out",
-              True),
-    Parameter("gemm.reduce", "s", 0, 1e-3,
-              "time of the second kernel of a split-K product, beside its transfers", True),
-    Parameter("gemm.cluster", "1", 1, 64,
-              "thread blocks that share what one of them loads (multicast; 1: none)", True),
-    Parameter("gemm.tile_step", "1", 8, 256,
-              "granularity of tile sizes in the library of matrix products", True),
-    Parameter("gemm.overlap", "1", 1, 16,
-              "how well a product overlaps transfers and arithmetic (1: not at all)", True),
-    Parameter("gemv.count", "1", 0, 1e6, "GEMV units (0: none)"),
-    Parameter("gemv.lanes", "1", 1, 1e6, "multiply-accumulate lanes of one GEMV unit"),
-    Parameter("gemv.latency", "s", 0, 1e-3, "start latency of the GEMV unit"),
-    Parameter("fusion.chain", "1", 0, 1e4,
-              "longest chain of operations that the fusion engine runs as one (0: none)"),
-    Parameter("fusion.buffer", "B", 0, 1e12, "buffer that a fused chain may use in one unit"),
-    Parameter("link.bandwidth", "B/s", 1e6, 1e18, "bandwidth to other chips, both directions"),
-    Parameter("power.limit", "W", 1e-3, 1e6, "board power limit"),
-    Parameter("power.idle", "W", 0, 1e6, "board power with nothing to do"),
-    Parameter("area.die", "mm2", 1e-7, 1, "die area"),
-    *(Parameter(f"floor.{name}", "s", 0, 1e-3, _FLOOR.format(text), True)
-      for name, text in _FLOORS.items()),
-    Parameter("launch.eager.host", "s", 0, 1e-2,
-              "host time of one eager launch, framework included, where no trace gives it", True),
-    Parameter("launch.eager.latency", "s", 0, 1e-2,
-              "time from the host's launch call to the start on an idle device", True),
-    Parameter("launch.eager.copy_latency", "s", 0, 1e-2,
-              "time from the host's copy call to the start on an idle device", True),
-    Parameter("launch.eager.interval", "s", 0, 1e-3,
-              "idle time of the device between two operations launched one by one", True),
-    Parameter("launch.graph.submit", "s", 0, 1e-1,
-              "time from the host's graph launch to the first operation", True),
-    Parameter("launch.graph.interval", "s", 0, 1e-3,
-              "idle time of the device between two operations of a graph", True),
-    Parameter("launch.queue.submit", "s", 0, 1e-1,
-              "time from the host's doorbell to the first operation of a hardware queue", True),
-    Parameter("launch.queue.interval", "s", 0, 1e-3,
-              "idle time of the device between two operations of a hardware queue", True),
-    Parameter("host.speed", "1", 1e-3, 1e3,
-              "speed of the host relative to the host of the trace", True),
-    Parameter("host.sync", "s", 0, 1e-2,
-              "host time from the end of the device's work to the return of a sync", True),
-)})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -199,6 +70,8 @@ class Arch:
         Names under which profilers report this machine.
     note : str
         What a reader should know before trusting it.
+    calibration : mapping
+        The record of `npusim calibrate`, where the machine's file has one.
     """
 
     name: str
@@ -207,6 +80,7 @@ class Arch:
     provenance: Mapping[str, Provenance]
     devices: tuple[str, ...] = ()
     note: str = ""
+    calibration: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "values", MappingProxyType(dict(self.values)))

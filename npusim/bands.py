@@ -25,7 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npusim import units
-from npusim.arch import PARAMETERS, Designs
+from npusim.arch import Designs
+from npusim.parameters import PARAMETERS
 from npusim.errors import InputError
 from npusim.workload import Operations
 

@@ -8,17 +8,20 @@ of measured over predicted time with the range of shapes and machines that were 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from npusim.arch import PARAMETERS, Arch, Designs, Provenance, parameter
+from npusim.arch import Arch, Designs, Provenance, parameter
+from npusim.parameters import PARAMETERS
 from npusim.bands import MACHINE, Domain, Residual, residual, shape_columns, span, widened
 from npusim.errors import InputError
 from npusim.fit import LOSSES, Fit, Pair, Variable
 from npusim.measured import Measured
 from npusim.measured.period import predicted
+from npusim.models import modelled
 from npusim.validate import Errors, errors_of
 
 Array = NDArray[np.float64]
@@ -86,7 +89,8 @@ class Calibration:
     free : int
         Parameters that were fitted; one that machines share counts once.
     before, after : Errors
-        Of all operations that were fitted to. Report on others: these flatter.
+        Of all operations that were fitted to, where the fit began and where it ended. Report on
+        others: these flatter.
     residuals : dict of str to Residual
         What is left, by kind of operation.
     rows : tuple of str
@@ -104,6 +108,17 @@ class Calibration:
     def of(self, machine: str) -> tuple[Fitted, ...]:
         """Return what became of the parameters of one machine."""
         return tuple(f for f in self.fitted if f.machine == machine)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values in SI units, ready for JSON; None where the data do not tell."""
+        fitted = [asdict(f) for f in self.fitted]
+        for f in fitted:
+            f["standard_error"] = None if np.isnan(f["standard_error"]) else f["standard_error"]
+        return {
+            "measured": list(self.rows), "free": self.free,
+            "before": asdict(self.before), "after": asdict(self.after), "fitted": fitted,
+            "residuals": {kind: r.as_record() for kind, r in self.residuals.items()},
+        }  # fmt: skip
 
 
 def calibrate(
@@ -151,7 +166,8 @@ def calibrate(
     ------
     InputError
         Nothing to fit or to fit to, an unknown parameter, one that a machine does not have or that
-        only takes whole numbers, or bounds that do not hold its value.
+        only takes whole numbers, fewer measurements than parameters, or bounds of machines that
+        share a value and have none in common.
     """
     machines = _checked(pairs, free, loss, starts)
     asked = _variables(pairs, machines, free, shared, own, bounds or {})
@@ -160,25 +176,50 @@ def calibrate(
     if not kept:
         raise InputError("no measured time depends on what is to be fitted",
                          value=", ".join(free))  # fmt: skip
+    measurements = sum(len(m) for m, _ in pairs)
+    if measurements < len(kept):
+        raise InputError("fewer measurements than parameters to fit", value=measurements,
+                         allowed=f"{len(kept)} or more")  # fmt: skip
     fit = Fit(pairs, kept)
     end = fit.solve(loss, starts, seed)
-    values = _rounded(end.values, kept)
+    values = np.where(end.values == fit.start(), end.values, _rounded(end.values, kept))
     log = fit.residuals(np.column_stack([values, fit.start()]))
     put_back = np.repeat(values[:, None], len(kept), axis=1)
     np.fill_diagonal(put_back, fit.start())
     effect = _median_ape(fit.residuals(put_back)) - _median_ape(log[:, 0])
     found = dict(zip(kept, zip(values, end.standard_error, effect, strict=True), strict=True))
     rows = _rows(pairs)
-    fitted = [
-        _fitted(v, machines[name], found.get(v), f"{m} of {len(log)}", rows)
-        for v, m in zip(asked, moved, strict=True)
-        for name in dict.fromkeys(pairs[i][1].name for i in v.pairs)
-    ]
+    fitted: list[Fitted] = []
+    for v, m in zip(asked, moved, strict=True):
+        names = dict.fromkeys(pairs[i][1].name for i in v.pairs)
+        told = f"{m} of {len(log)}"
+        fitted += [_fitted(v, machines[name], len(names) > 1, found.get(v), told, rows)
+                   for name in names]  # fmt: skip
+    count = len({(f.path, "" if f.shared else f.machine) for f in fitted if f.is_fitted})
     archs = {name: _with_fitted(arch, fitted) for name, arch in machines.items()}
     seconds = np.concatenate([m.seconds for m, _ in pairs])
     after, before = (errors_of(np.exp(column) * seconds, seconds) for column in log.T)
     left = residuals([(m, archs[arch.name]) for m, arch in pairs])
-    return Calibration(tuple(archs.values()), tuple(fitted), len(kept), before, after, left, rows)
+    return Calibration(tuple(archs.values()), tuple(fitted), count, before, after, left, rows)
+
+
+def unpublished(arch: Arch) -> tuple[str, ...]:
+    """Return the parameters that models read and that no document or direct measurement gives.
+
+    What can be fitted where nobody says what to fit.
+
+    Examples
+    --------
+    >>> import npusim as ns
+    >>> "floor.matmul" in unpublished(ns.load_arch("h200"))
+    True
+    >>> "memories.dram.bandwidth" in unpublished(ns.load_arch("h200"))
+    False
+    """
+    read = modelled()
+    return tuple(path for path, p in arch.provenance.items()
+                 if p.kind in ("calibrated", "assumed") and path in read
+                 and not path.endswith(".count"))  # fmt: skip
 
 
 def residuals(pairs: Sequence[Pair]) -> dict[str, Residual]:
@@ -284,18 +325,20 @@ def _rows(pairs: Sequence[Pair]) -> tuple[str, ...]:
 
 
 def _fitted(
-    v: Variable, arch: Arch, end: tuple[float, float, float] | None, moved: str,
+    v: Variable, arch: Arch, shared: bool, end: tuple[float, float, float] | None, moved: str,
     rows: Sequence[str],
 ) -> Fitted:  # fmt: skip
-    """Return what became of a parameter; without an end it was not fitted."""
-    before, shared = arch[v.path], len({*v.pairs}) > 1
+    """Return what became of a parameter; without an end no measurement depends on it."""
+    before = arch[v.path]
     if end is None:
         return Fitted(v.path, arch.name, False, before, before, v.low, v.high, False, np.nan, 0.0,
                       arch.provenance[v.path].source,
                       "left as it was: no measured time depends on it")  # fmt: skip
     after, error, effect = (float(x) for x in end)
-    at_bound = _near(after, v.low) or _near(after, v.high)
+    unseen = np.isnan(error) and after == before
+    at_bound = not unseen and (_near(after, v.low) or _near(after, v.high))
     why = f"{moved} measured times depend on it"
+    why += ", in steps that no gradient sees: left as it was" if unseen else ""
     why += "; at its bound: the measurements ask for more" if at_bound else ""
     source = f"npusim calibrate: {'; '.join(rows)}"
     return Fitted(v.path, arch.name, shared, before, after, v.low, v.high, at_bound, error, effect,

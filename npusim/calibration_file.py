@@ -5,6 +5,7 @@ Text with a unit is chosen so that reading the file gives the very same numbers.
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import numpy as np
 import yaml
 
 from npusim import units
-from npusim.arch import PARAMETERS, Arch, Provenance
+from npusim.arch import Arch, Provenance
+from npusim.parameters import PARAMETERS
 from npusim.atomic import whole_file
 from npusim.calibrate import Calibration, Fitted
 from npusim.errors import InputError
@@ -117,4 +119,5 @@ def exact(value: float, unit: str) -> str | float | int:
         text = units.show(value, unit, digits)
         if units.parse(text, unit) == value:
             return text
-    return f"{value!r} {unit}"
+    shift = 6 if unit == "mm2" else 0  # the only unit that is not the SI one
+    return f"{Decimal(repr(float(value))).scaleb(shift)} {unit}"

@@ -6,9 +6,7 @@ Exit status: 0 done, 1 bad input (one line an error on stderr), 2 bad usage.
 
 from __future__ import annotations
 
-import json
 import os
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,12 +16,13 @@ import click
 
 from npusim import __version__
 from npusim.capture.commands import capture
+from npusim.cli_measured import calibrate, validate
+from npusim.cli_output import JSON, command_line, print_json
 from npusim.errors import InputError, NpusimError
 
 if TYPE_CHECKING:
     from npusim.workload import Workload
 
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object in SI units.")
 _LAUNCHES = click.Choice(["eager", "graph", "queue"])
 
 
@@ -56,7 +55,8 @@ def main() -> None:
     """
 
 
-main.add_command(capture)
+for command in (capture, calibrate, validate):
+    main.add_command(command)
 
 
 @main.command("import")
@@ -73,7 +73,7 @@ main.add_command(capture)
     type=click.Choice(["ns", "us"]),
     help="Unit of the times in the file, where its format does not fix it (mcTracer).",
 )
-@_JSON
+@JSON
 def import_(
     source: Sequence[str], output: Path | None, time_unit: str | None, as_json: bool
 ) -> None:
@@ -100,7 +100,7 @@ def import_(
     taken = intake.joined(loaded, one) if one is not None else intake.apart(loaded, output)
     intake.save(taken)
     if as_json:
-        _print_json({"workloads": [
+        print_json({"workloads": [
             {"file": str(t.file), **_inspected(t.workload), "joined": t.summary} for t in taken
         ]})  # fmt: skip
     else:
@@ -120,7 +120,7 @@ def import_(
     metavar="ARCH",
     help="Machine whose rooflines the report shows; by default the one that was traced.",
 )
-@_JSON
+@JSON
 def inspect(workload: str, report: Path | None, arch_name: str | None, as_json: bool) -> None:
     """Show what a workload or trace holds: time by kind, idle share, what has no FLOP and bytes.
 
@@ -143,7 +143,7 @@ def inspect(workload: str, report: Path | None, arch_name: str | None, as_json: 
 
         content["report"] = [str(file) for file in save_report(w, report, arch)]
     if as_json:
-        _print_json(content)
+        print_json(content)
         return
     from npusim import tables
 
@@ -155,7 +155,7 @@ def inspect(workload: str, report: Path | None, arch_name: str | None, as_json: 
 @main.command()
 @click.argument("a")
 @click.argument("b")
-@_JSON
+@JSON
 def diff(a: str, b: str, as_json: bool) -> None:
     """Show what changed between two captures, A and B: workloads or traces.
 
@@ -167,7 +167,7 @@ def diff(a: str, b: str, as_json: bool) -> None:
 
     found = difference(load_workload(a), load_workload(b))
     if as_json:
-        _print_json(found.as_dict())
+        print_json(found.as_dict())
         return
     from npusim import capture_tables
 
@@ -198,7 +198,7 @@ def diff(a: str, b: str, as_json: bool) -> None:
     metavar="PATH=VALUE",
     help="Change a parameter, e.g. --set 'memories.dram.bandwidth=2.5 TB/s'; may be repeated.",
 )
-@_JSON
+@JSON
 def replay(
     workload: str, arch_name: str, mode: str, launch: str, settings: Sequence[str], as_json: bool
 ) -> None:
@@ -216,9 +216,9 @@ def replay(
     idle = predict.without_effect(loaded, base, changes, launch, mode)
     if idle:
         click.echo(f"note: changes nothing here: --set {', '.join(idle)}", err=True)
-    content = {**result.as_dict(), "no_effect": list(idle), "command": _command()}
+    content = {**result.as_dict(), "no_effect": list(idle), "command": command_line()}
     if as_json:
-        _print_json(content)
+        print_json(content)
         return
     from npusim import tables
 
@@ -254,7 +254,7 @@ def replay(
     help="Folder for results and figures. Default: results/NAME.",
 )
 @click.option("--figures/--no-figures", default=True, show_default=True, help="Draw figures.")
-@_JSON
+@JSON
 def sweep(
     arch_or_study: str,
     workloads: Sequence[str],
@@ -281,10 +281,10 @@ def sweep(
     for error in asked.refused:
         click.echo(f"refused axis: {error}; swept without it", err=True)
     with terminal.progress("designs", quiet=as_json) as tick:
-        done = outcome.run_job(asked, _command(), tick)
+        done = outcome.run_job(asked, command_line(), tick)
     outcome.save_outcome(done, folder, figures)
     if as_json:
-        _print_json(done.summary)
+        print_json(done.summary)
     else:
         tables.swept(done, folder)
 
@@ -297,7 +297,7 @@ def sweep(
     type=click.Path(path_type=Path, dir_okay=False),
     help="Write every design beside every measured figure as CSV.",
 )
-@_JSON
+@JSON
 def compare(result: Sequence[Path], output: Path | None, as_json: bool) -> None:
     """Put results beside measured baselines.
 
@@ -310,14 +310,14 @@ def compare(result: Sequence[Path], output: Path | None, as_json: bool) -> None:
     if output is not None:
         beside.save_comparisons(output, compared)
     if as_json:
-        _print_json({"results": [c.summary for c in compared]})
+        print_json({"results": [c.summary for c in compared]})
     else:
         tables.compared(compared)
 
 
 @main.command()
 @click.argument("name", required=False)
-@_JSON
+@JSON
 def archs(name: str | None, as_json: bool) -> None:
     """List machines, or show one with the source of every value."""
     from npusim import catalog, tables
@@ -325,11 +325,11 @@ def archs(name: str | None, as_json: bool) -> None:
 
     if name is not None:
         arch = load_arch(name)
-        _print_json(tables.arch_content(arch)) if as_json else tables.arch(arch)
+        print_json(tables.arch_content(arch)) if as_json else tables.arch(arch)
         return
     known = [load_arch(n) for n in catalog.names("archs")]
     if as_json:
-        _print_json(
+        print_json(
             {
                 "archs": [
                     {"name": a.name, "title": a.title, "devices": list(a.devices)} for a in known
@@ -342,7 +342,7 @@ def archs(name: str | None, as_json: bool) -> None:
 
 @main.command()
 @click.argument("name", required=False)
-@_JSON
+@JSON
 def workloads(name: str | None, as_json: bool) -> None:
     """List workloads, or show one with its provenance."""
     from npusim import catalog, tables
@@ -351,11 +351,11 @@ def workloads(name: str | None, as_json: bool) -> None:
     if name is not None:
         w = load_workload(name)
         content = {**_inspected(w), "meta": dict(w.meta)}
-        _print_json(content) if as_json else tables.workload(w, content)
+        print_json(content) if as_json else tables.workload(w, content)
         return
     known = [load_workload(n) for n in catalog.names("workloads")]
     if as_json:
-        _print_json({"workloads": [_inspected(w) for w in known]})
+        print_json({"workloads": [_inspected(w) for w in known]})
     else:
         tables.workload_list(known)
 
@@ -381,10 +381,3 @@ def _settings(settings: Sequence[str]) -> list[tuple[str, float]]:
         raise InputError(str(refused[0]), place="--set")
     return pairs
 
-
-def _command() -> str:
-    return "npusim " + " ".join(shlex.quote(part) for part in sys.argv[1:])
-
-
-def _print_json(content: Any) -> None:
-    click.echo(json.dumps(content, allow_nan=False))

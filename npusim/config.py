@@ -8,7 +8,7 @@ architecture with ``arch:`` and carries one.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,12 +16,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from npusim import units
-from npusim.arch import PARAMETERS, Arch, Provenance, check, siblings
+from npusim import catalog, units
+from npusim.arch import Arch, Provenance, check, siblings
+from npusim.parameters import PARAMETERS
 from npusim.errors import InputError, InputErrors
 from npusim.yaml_tree import Place, Tree, read_tree
 
 _MOST_STEPS = 1_000_000
+_Values = dict[str, tuple[float, Provenance]]
 
 
 class _Strict(BaseModel):
@@ -94,16 +96,68 @@ class Study:
     sweep: Sweep
 
 
+class _FittedEntry(_Strict):
+    """What a calibration did to one parameter."""
+
+    before: str | float
+    after: str | float
+    bounds: Annotated[list[str | float], Field(min_length=2, max_length=2)]
+    at_bound: bool
+    shared: bool
+    standard_error: str | float | None
+    effect: float
+    source: Annotated[str, Field(min_length=3)]
+    why: str
+
+
+class _ResidualEntry(_Strict):
+    """What a calibration left unexplained for one kind of operation."""
+
+    n: Annotated[int, Field(ge=1)]
+    p10: Annotated[float, Field(gt=0)]
+    p50: Annotated[float, Field(gt=0)]
+    p90: Annotated[float, Field(gt=0)]
+    domain: dict[str, Annotated[list[float], Field(min_length=2, max_length=2)]]
+
+
+class _BeforeAfter(_Strict):
+    before: float
+    after: float
+
+
+class _Calibration(_Strict):
+    """The record of `npusim calibrate`."""
+
+    measured: Annotated[list[str], Field(min_length=1)]
+    free: Annotated[int, Field(ge=1)]
+    median_ape: _BeforeAfter
+    p90_ape: _BeforeAfter
+    parameters: dict[str, _FittedEntry]
+    residuals: dict[str, _ResidualEntry]
+
+
 @cache
 def _schema() -> type[BaseModel]:
     """Return the schema of an architecture file, built from the declared parameters."""
+    around: dict[str, Any] = {
+        "title": (Annotated[str, Field(min_length=1)], ...),
+        "devices": (list[str], Field(default_factory=list)),
+        "note": (str, ""),
+        "sweep": (_Sweep | None, None),
+        "calibration": (_Calibration | None, None),
+    }
+    return create_model("ArchFile", __base__=_entries(PARAMETERS), **around)
+
+
+def _entries(paths: Iterable[str]) -> type[BaseModel]:
+    """Return the schema of a tree of parameters."""
     tree: dict[str, Any] = {}
-    for path, p in PARAMETERS.items():
+    for path in paths:
         *groups, leaf = path.split(".")
         at = tree
         for group in groups:
             at = at.setdefault(group, {})
-        at[leaf] = p
+        at[leaf] = PARAMETERS[path]
 
     def model(name: str, node: dict[str, Any]) -> type[BaseModel]:
         fields: dict[str, Any] = {}
@@ -117,13 +171,37 @@ def _schema() -> type[BaseModel]:
         made: type[BaseModel] = create_model(name, __base__=_Strict, **fields)
         return made
 
-    around: dict[str, Any] = {
-        "title": (Annotated[str, Field(min_length=1)], ...),
-        "devices": (list[str], Field(default_factory=list)),
-        "note": (str, ""),
-        "sweep": (_Sweep | None, None),
-    }
-    return create_model("ArchFile", __base__=model("arch", tree), **around)
+    return model("arch", tree)
+
+
+@cache
+def _libraries() -> _Values:
+    """Return the numbers of libraries that ship: what every machine begins with."""
+    found: _Values = {}
+    paths = [path for path in PARAMETERS if path.startswith("library.")]
+    for file in sorted((catalog.folder("archs") / "libraries").glob("*.yaml")):
+        tree = read_tree(file)
+        errors = _problems(tree, _entries(paths))
+        _refuse(errors)
+        found |= _given(tree, paths, errors)
+        _refuse(errors)
+    return found
+
+
+def _given(
+    tree: Tree, paths: Iterable[str], errors: list[InputError], malformed: bool = False
+) -> _Values:
+    """Return the entries of a file, adding their mistakes to `errors`."""
+    found: _Values = {}
+    for path in paths:
+        entry = _at(tree.values, path)
+        if entry is None or (malformed and not _fits(_Entry, entry)):
+            continue
+        try:
+            found[path] = _entry(tree, path, entry)
+        except InputErrors as error:
+            errors += error.errors
+    return found
 
 
 class _StudyFile(_Strict):
@@ -154,22 +232,17 @@ def read_arch(file: Path) -> tuple[Arch, Sweep | None]:
     tree = read_tree(file)
     errors = _problems(tree, _schema())
     malformed = bool(errors)
-    values: dict[str, float] = {}
-    provenance: dict[str, Provenance] = {}
-    for path in PARAMETERS:
-        entry = _at(tree.values, path)
-        if entry is None or (malformed and not _fits(_Entry, entry)):
-            continue
-        try:
-            values[path], provenance[path] = _entry(tree, path, entry)
-        except InputErrors as error:
-            errors += error.errors
+    given = _given(tree, PARAMETERS, errors, malformed)
+    given |= {path: entry for path, entry in _libraries().items() if path not in given}
     block, sweep = tree.values.get("sweep"), None
     if block is not None and not (malformed and not _fits(_Sweep, block)):
         sweep = _sweep(tree, block, errors)
     _refuse(errors)
+    values = {path: value for path, (value, _) in given.items()}
+    provenance = {path: mark for path, (_, mark) in given.items()}
     arch = Arch(file.stem, tree.values["title"], values, provenance,
-                tuple(tree.values.get("devices", ())), tree.values.get("note", ""))  # fmt: skip
+                tuple(tree.values.get("devices", ())), tree.values.get("note", ""),
+                tree.values.get("calibration") or {})  # fmt: skip
     return arch, sweep
 
 

@@ -25,7 +25,9 @@ _LARGE_RESIDUAL = 0.1  # of the logarithm: beyond it a robust loss grows more sl
 _STEP = 1e-4  # of a variable, for differences
 _PROBES = (0.9, 1.1)  # times the value, beside both bounds, to see whether it counts at all
 _UNSEEN = 1e-12
+_UNMOVED = 1e-9
 _FAR = 1e3  # how far below its value a parameter is probed whose bound is zero
+_INSIDE = 0.1  # of a variable and of its range: on a bound itself the search would stand still
 _REACH = 10.0  # how far from its value another start may lie
 
 Pair = tuple[Measured, Arch]
@@ -91,7 +93,6 @@ class Fit:
     def __init__(self, pairs: Sequence[Pair], variables: Sequence[Variable]) -> None:
         self.pairs = pairs
         self.variables = variables
-        self._seconds = [measured.seconds for measured, _ in pairs]
 
     def residuals(self, values: Array) -> Array:
         """Return log(predicted / measured) of all N operations, pair after pair.
@@ -107,10 +108,13 @@ class Fit:
         """
         parts = []
         for i, (measured, arch) in enumerate(self.pairs):
-            own = {v.path: values[j] for j, v in enumerate(self.variables) if i in v.pairs}
-            time = predicted(measured, Designs(arch, own))
-            log = np.log(time / self._seconds[i][:, None])
-            parts.append(np.broadcast_to(log, (len(log), values.shape[1])))
+            its = [j for j, v in enumerate(self.variables) if i in v.pairs]
+            # Designs that differ in other machines' parameters only are one on this machine.
+            few, which = np.unique(values[its], axis=1, return_inverse=True)
+            paths = [self.variables[j].path for j in its]
+            designs = Designs(arch, dict(zip(paths, few, strict=True)))
+            log = np.log(predicted(measured, designs) / measured.seconds[:, None])
+            parts.append(log[:, which.reshape(-1)])
         return np.concatenate(parts)
 
     def start(self) -> Array:
@@ -133,17 +137,20 @@ class Fit:
         x_low, x_high = (np.array([v.x(b) for v, b in zip(self.variables, bounds, strict=True)])
                          for bounds in ([v.low for v in self.variables],
                                         [v.high for v in self.variables]))  # fmt: skip
+        begins = list(self._starts(starts, seed, x_low, x_high))
         ends = [
             least_squares(
                 lambda x: self.residuals(self._values(x[:, None]))[:, 0], x0,
                 jac=lambda x: self._jacobian(x, x_low, x_high), bounds=(x_low, x_high),
                 method="trf", x_scale="jac", loss=loss, f_scale=_LARGE_RESIDUAL,
             )
-            for x0 in self._starts(starts, seed, x_low, x_high)
+            for x0 in begins
         ]  # fmt: skip
-        best = min(ends, key=lambda end: float(end.cost))
-        values = self._values(best.x[:, None])[:, 0]
-        return Solution(values, self._standard_error(best.jac, float(best.cost), values))
+        best = min(range(starts), key=lambda i: float(ends[i].cost))
+        end, values = ends[best], self._values(ends[best].x[:, None])[:, 0]
+        if best == 0:  # what no gradient moved stays as given, were it on its bound
+            values = np.where(np.abs(end.x - begins[0]) < _UNMOVED, self.start(), values)
+        return Solution(values, self._standard_error(end.jac, float(end.cost), values))
 
     def _values(self, x: Array) -> Array:
         """Return the parameters of D designs from the variables, both (P, D)."""
@@ -153,9 +160,10 @@ class Fit:
         first = np.array([v.x(v.start) for v in self.variables])
         random = np.random.default_rng(seed)
         far = np.array([np.log(_REACH) if v.start > 0 else 1.0 for v in self.variables])
+        inside = np.minimum(_INSIDE, _INSIDE * (high - low))
         for number in range(starts):
             away = random.uniform(-far, far) if number else np.zeros(len(first))
-            yield np.clip(first + away, low, high)
+            yield np.clip(first + away, low + inside, high - inside)
 
     def _jacobian(self, x: Array, low: Array, high: Array) -> Array:
         """Return d residual / d variable by central differences, one-sided at a bound, (N, P)."""

@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from npusim import store
-from npusim.arch import PARAMETERS, Designs
+from npusim.arch import Designs
+from npusim.parameters import PARAMETERS
 from npusim.atomic import whole_folder
 from npusim.beside import measured_content, suffix
 from npusim.caveats import not_modelled, notes

@@ -20,7 +20,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from numpy.typing import NDArray
 
 from npusim import units
-from npusim.arch import PARAMETERS, Arch, Designs
+from npusim.arch import Arch, Designs
+from npusim.parameters import PARAMETERS
 from npusim.compare import error_of
 from npusim.models import roofline as roof_model
 from npusim.workload import Workload

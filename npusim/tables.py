@@ -12,7 +12,8 @@ from rich.padding import Padding
 from rich.text import Text
 
 from npusim import terminal, units
-from npusim.arch import PARAMETERS, Arch
+from npusim.arch import Arch
+from npusim.parameters import PARAMETERS
 from npusim.beside import Compared
 from npusim.models import modelled
 from npusim.outcome import Outcome

@@ -129,8 +129,8 @@ class Operations:
         """Return a numeric column, shape (U,)."""
         return self.columns[column]
 
-    def take(self, rows: NDArray[Any]) -> Operations:
-        """Return some of the operations, by index or mask."""
+    def take(self, rows: NDArray[Any] | slice) -> Operations:
+        """Return some of the operations, by index, mask or slice."""
         kind, dtype, library, routine = (getattr(self, c)[rows] for c in COST_LABELS)
         columns = {c: column[rows] for c, column in self.columns.items()}
         return Operations(kind, dtype, library, routine, columns)

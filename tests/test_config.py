@@ -7,7 +7,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from npusim import catalog, config
-from npusim.arch import KINDS, PARAMETERS
+from npusim.arch import KINDS
+from npusim.parameters import PARAMETERS
 from npusim.errors import InputError, InputErrors, NpusimError
 from npusim.load import load_arch
 

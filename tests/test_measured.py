@@ -217,8 +217,8 @@ def test_a_column_that_an_operation_needs_is_missed_once(tmp_path):
 def test_tables_that_are_none(tmp_path):
     with pytest.raises(InputError, match="no measured operations"):
         read(tmp_path)
-    with pytest.raises(InputError, match="latency_us"):
-        read(tmp_path, LINEAR, header=["op", "dtype", "m"])
+    with pytest.raises(InputError, match="header: column is missing: 'latency_us'"):
+        measured.read(table(tmp_path, LINEAR, header=["op", "dtype", "m"]))
     other = tmp_path / "other.txt"
     other.write_text("hello\n")
     assert not measured.is_measured(other)

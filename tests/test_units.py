@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from npusim.arch import PARAMETERS
+from npusim.parameters import PARAMETERS
 from npusim.errors import InputError
 from npusim.units import dimension, parse, show
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 import npusim as ns
-from npusim import measured
+from npusim import calibration_tables, measured
 from npusim.arch import Designs
+from npusim.calibrate import calibrate
 from npusim.lanes import durations
 from npusim.measured import period
 from npusim.validate import Errors, errors_of, validate, validate_trace
@@ -36,7 +37,9 @@ def test_a_table_by_hand(monkeypatch, tmp_path):
             {**DECODE, "launch": "kernel", "weight_copies": 1}]  # fmt: skip
 
     def fixed(o, designs):
-        time = np.where(o.kind == "attention", *(seconds[k] for k in ("decode_attention", "linear")))
+        time = np.where(
+            o.kind == "attention", *(seconds[k] for k in ("decode_attention", "linear"))
+        )
         return time[:, None].astype(float)
 
     monkeypatch.setattr(period, "kernel_time", fixed)
@@ -111,3 +114,22 @@ def test_shipped_measurements_and_traces_can_be_held_against_the_machine():
     assert trace.steps is not None
     assert abs(trace.steps.wall_error) < 0.02
     assert abs(trace.steps.busy_error) < 0.3
+
+
+def test_tables_tell_the_figures(capsys, tmp_path):
+    h200 = ns.load_arch("h200")
+    rows = [{"duration_s": 1e-6}, timed(1e-6)]
+    calibration_tables.validated(validate_trace(workload(*rows, device="NVIDIA H200"), h200))
+    out = capsys.readouterr().out
+    assert "h200 against made; the machine has" in out
+    assert "of which 50.0% is predicted" in out
+    assert "note: kernels without shapes or time, left out: 1 of 2" in out
+    m = measured.read(AXES)
+    m = m.take(m.op == "pointwise")
+    done = calibrate([(m, h200)], ["floor.pointwise", "floor.sort"])
+    calibration_tables.calibrated(done, tmp_path / "out.yaml")
+    out = capsys.readouterr().out
+    assert "fitted to 112 rows of h200_axes.json on h200 (pointwise)" in out
+    assert "1 free parameter\n" in out
+    assert "left as it was: no measured time depends on it" in out
+    assert "out.yaml; report errors on measurements that it has not seen" in out

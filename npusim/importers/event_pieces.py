@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 from npusim.errors import InputError
 from npusim.importers import files
 
-PIECE = 512 << 10
+PIECE = 768 << 10  # with what it decodes to, about what a core has of cache
 _LONGEST_HEAD = 16 << 20
 _EVENTS = re.compile(rb'\{.*?"traceEvents"\s*:\s*\[', re.DOTALL)
 _BARE = re.compile(rb"(?:\xef\xbb\xbf)?\s*\[")

@@ -7,11 +7,10 @@ event. What nobody asks for (flow arrows, Python functions) is counted and left 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from functools import cache, lru_cache
+from functools import cache
 from operator import attrgetter
 from typing import Any, TypeVar
 
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npusim.importers.files import Numbering
+from npusim.importers.kineto_sizes import Plain, Sized, Sizes, size_keys, size_of, texts
 
 DEVICE = ("kernel", "gpu_memcpy", "gpu_memset")
 RANGE = "cuda_profiler_range"
@@ -33,30 +33,10 @@ _LARGEST_CORRELATION = 2**62
 COARSE_US = 2.0**43
 
 
-_Plain = str | int | float | None
-
-
 class Launched(msgspec.Struct, gc=False):
     """What joins a runtime call with what it launched."""
 
-    correlation: _Plain = None
-
-
-class Sized(
-    msgspec.Struct,
-    gc=False,
-    rename={"registers": "registers per thread", "shared_memory": "shared memory"},
-):
-    """What a device event says of itself; lists stay text until somebody needs them."""
-
-    correlation: _Plain = None
-    device: _Plain = None
-    stream: _Plain = None
-    grid: msgspec.Raw = msgspec.Raw()
-    block: msgspec.Raw = msgspec.Raw()
-    registers: _Plain = None
-    shared_memory: _Plain = None
-    bytes: _Plain = None
+    correlation: Plain = None
 
 
 class Event(msgspec.Struct, gc=False):
@@ -64,11 +44,11 @@ class Event(msgspec.Struct, gc=False):
 
     ph: str = ""
     cat: str | None = None
-    name: _Plain = ""
+    name: Plain = ""
     ts: float | None = None
     dur: float | None = None
-    pid: _Plain = None
-    tid: _Plain = None
+    pid: Plain = None
+    tid: Plain = None
     args: msgspec.Raw = msgspec.Raw()
 
 
@@ -79,7 +59,6 @@ class ExactEvent(Event, gc=False):
 
 
 T = TypeVar("T")
-_SizeKey = tuple[str | None, bytes, bytes, tuple[_Plain, ...]]
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
 Short = NDArray[np.int32]  # a million events are three numbers each
@@ -124,20 +103,6 @@ class Spans:
     def stop(self) -> Floats:
         """End of each event [us]."""
         return self.start + self.length
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """What a device event says of itself besides its name."""
-
-    grid: tuple[int, int, int]
-    threads: int
-    nbytes: float
-    device: int
-    stream: int
-    registers: int
-    shared_memory: float
-    category: str
 
 
 @dataclass(frozen=True)
@@ -218,7 +183,7 @@ def _columns(events: Sequence[Event], base: Decimal) -> Columns:
     names, threads, sizes = Numbering(), Numbering(), Numbering()
     shape, shapes = _shapes(operators)
     sized = _arguments(device, Sized)
-    size = _codes(sizes, _size_keys(device, sized), len(device))
+    size = _codes(sizes, size_keys([e.cat for e in device], sized), len(device))
     joined = _arguments(runtime, Launched)
     made = [
         _spans(operators, names, threads, shape, None, base),
@@ -228,10 +193,10 @@ def _columns(events: Sequence[Event], base: Decimal) -> Columns:
     ]
     return Columns(
         made[0], made[1], made[2], made[3], [str(n) for n in names], list(threads),
-        shapes, [_size(key) for key in sizes],
+        shapes, [size_of(key) for key in sizes],
         [Range(str(e.name), a or {})
          for e, a in zip(ranges, _arguments(ranges, dict[str, float]), strict=True)], len(events),
-        _first_wrong(events, zip(groups, made, strict=False)),
+        None if _all_known(made) else _first_wrong(events, zip(groups, made, strict=False)),
     )  # fmt: skip
 
 
@@ -248,7 +213,6 @@ class _Unreadable(Exception):
 
 
 _NAME, _THREAD = attrgetter("name"), attrgetter("pid", "tid")
-_SIZES = attrgetter("device", "stream", "registers", "shared_memory", "bytes")
 _BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -301,19 +265,11 @@ def shape_key(raw: bytes) -> bytes:
     return raw.partition(b"[")[2].rpartition(b"]")[0]
 
 
-def _bytes(raw: Iterable[msgspec.Raw]) -> list[bytes]:
-    """Return texts apart from the piece they are in, faster than one by one.
-
-    No JSON holds a zero byte.
-    """
-    return b"\0".join(raw).split(b"\0")
-
-
 def _shapes(operators: Sequence[Event]) -> tuple[Short, list[bytes]]:
     """Return which arguments each operator has, and the distinct arguments as text."""
     if not operators:
         return np.zeros(0, dtype=np.int32), []
-    raw = _bytes([e.args for e in operators])
+    raw = texts([e.args for e in operators])
     table = Numbering()
     # `shape_key`, without the call
     codes = [table[r.partition(b"[")[2].rpartition(b"]")[0]] for r in raw]
@@ -353,6 +309,16 @@ def _spans(
     )  # fmt: skip
 
 
+def _all_known(made: Sequence[Spans]) -> bool:
+    """Return whether all times are there and in their limits, as they nearly always are."""
+    start = np.concatenate([s.start for s in made])
+    length = np.concatenate([s.length for s in made])
+    return not len(start) or bool(
+        start.min() >= -LATEST_US and start.max() <= LATEST_US
+        and length.min() >= 0 and length.max() <= LONGEST_US
+    )  # fmt: skip
+
+
 def _first_wrong(
     events: Sequence[Event], groups: Iterable[tuple[list[Event], Spans]]
 ) -> Wrong | None:
@@ -363,8 +329,6 @@ def _first_wrong(
         for field, values, low, high in (
             ("ts", spans.start, -LATEST_US, LATEST_US), ("dur", spans.length, 0.0, LONGEST_US),
         ):  # fmt: skip
-            if len(values) and low <= values.min() and values.max() <= high:
-                continue
             bad = ~((values >= low) & (values <= high)) & (must | ~np.isnan(values))
             if bad.any():
                 found.setdefault(id(members[int(np.argmax(bad))]), field)
@@ -379,49 +343,3 @@ def _first_wrong(
 def _correlations(arguments: Sequence[Launched | Sized | None]) -> list[int]:
     values = [a.correlation if a is not None else None for a in arguments]
     return [v if type(v) is int and 0 <= v < _LARGEST_CORRELATION else -1 for v in values]
-
-
-def _size_keys(events: Sequence[Event], sized: Sequence[Sized | None]) -> Iterable[_SizeKey]:
-    """Return what sizes are read from; most kernels of a trace agree in it with others."""
-    if not events:
-        return []
-    none = Sized()
-    known = [a if a is not None else none for a in sized]
-    grids, blocks = _bytes([a.grid for a in known]), _bytes([a.block for a in known])
-    return zip([e.cat for e in events], grids, blocks, map(_SIZES, known), strict=True)
-
-
-@lru_cache(1024)  # pieces agree in most
-def _size(key: _SizeKey) -> Sizes:
-    category, grid, block, (device, stream, registers, shared_memory, nbytes) = key
-    return Sizes(
-        _triple(grid),
-        math.prod(_triple(block)),
-        _number(nbytes),
-        int(_number(device)),
-        int(_number(stream)),
-        int(_number(registers)),
-        _number(shared_memory),
-        str(category),
-    )
-
-
-def _triple(raw: bytes) -> tuple[int, int, int]:
-    """Return sizes along three axes; zeros where the text does not say them.
-
-    Examples
-    --------
-    >>> _triple(b"[8, 1, 1]"), _triple(b"[8]"), _triple(b"")
-    ((8, 1, 1), (0, 0, 0), (0, 0, 0))
-    """
-    try:
-        x, y, z = decoder(tuple[int, int, int]).decode(raw)
-    except msgspec.DecodeError:
-        return (0, 0, 0)
-    return (x, y, z) if all(0 <= v < 2**31 for v in (x, y, z)) else (0, 0, 0)
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return 0.0
-    return float(value) if 0 <= value < 2**50 else 0.0

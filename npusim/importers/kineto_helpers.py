@@ -11,10 +11,13 @@ from collections import deque
 from collections.abc import Generator, Iterable
 from dataclasses import replace
 from multiprocessing import get_context
-from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING
 
 from npusim.importers.event_pieces import Piece
 from npusim.importers.kineto_decoder import Decoder, Result
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
 
 _AHEAD = 2  # pieces that a helper has
 _MOST_WAITING = 64  # pieces of which the columns wait for those of one before them

@@ -51,12 +51,13 @@ def calls_of(trace: Trace) -> Calls:
     stop = np.where(is_operator, start + length, start)
     order = nesting.order(thread, start, stop)
     order = order[np.isfinite(start[order])]
-    parent = nesting.parents(thread[order], start[order], stop[order], is_operator[order])
+    start, is_operator = start[order], is_operator[order]
+    parent = nesting.parents(thread[order], start, stop[order], is_operator)
     rows = [np.arange(len(s), dtype=np.int32) for s in (operators, runtime)]
     name = np.concatenate([operators.name, runtime.name])
     shape = np.concatenate([operators.detail, np.full(len(runtime), -1, dtype=np.int32)])
-    return Calls(start[order], length[order], name[order], shape[order], parent,
-                 is_operator[order], np.concatenate(rows)[order])  # fmt: skip
+    return Calls(start, length[order], name[order], shape[order], parent, is_operator,
+                 np.concatenate(rows)[order])  # fmt: skip
 
 
 def host_costs(

@@ -11,8 +11,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from npusim.importers.kineto_events import Codes, Range, Sizes, Spans
+from npusim.importers.kineto_events import Codes, Range, Spans
 from npusim.importers.kineto_scan import Trace
+from npusim.importers.kineto_sizes import Sizes
 from npusim.workload import Workload
 
 _MISSING = "__missing__"  # the profiler lost the name

@@ -28,11 +28,11 @@ from npusim.importers.kineto_events import (
     Columns,
     Range,
     Short,
-    Sizes,
     Spans,
     shape_key,
 )
 from npusim.importers.kineto_helpers import side_by_side
+from npusim.importers.kineto_sizes import Sizes
 
 Tick = Callable[[int, int], None]
 

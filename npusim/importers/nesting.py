@@ -54,12 +54,15 @@ def parents(
     found[first] = -1
     moment = stop == start
     stop = stop if holds is None else np.where(holds, stop, -np.inf)
-    open_ = np.flatnonzero(found >= 0)
+    # The first round, of all calls and the one before each, needs no looking up.
+    ended = ~first
+    ended[1:] &= (stop[:-1] < start[1:]) | ((stop[:-1] == start[1:]) & ~moment[1:])
+    open_ = np.flatnonzero(ended)
     while len(open_):
-        end = stop[found[open_]]
-        open_ = open_[(end < start[open_]) | ((end == start[open_]) & ~moment[open_])]
         found[open_] = found[found[open_]]
         open_ = open_[found[open_] >= 0]
+        end = stop[found[open_]]
+        open_ = open_[(end < start[open_]) | ((end == start[open_]) & ~moment[open_])]
     return found
 
 

@@ -162,7 +162,10 @@ def _gather_rows(call: Call, _: Launch) -> Work | None:
 
 
 def _index(call: Call, launch: Launch) -> Work | None:
-    """Return advanced indexing: the size of the index is not recorded, the grid tells rows."""
+    """Return advanced indexing: the size of the index is not recorded, the grid tells rows.
+
+    Where a block takes many elements, the last one is half full on average.
+    """
     t = call.tensors
     if not t or not launch.blocks:
         return None
@@ -170,8 +173,9 @@ def _index(call: Call, launch: Launch) -> Work | None:
     width = max(x.shape[-1], 1) if x.shape else 1
     if "vectorized_gather" in launch.kernel:
         elements = launch.grid[0] * width
-    else:  # four elements a thread; the last block is partly full
-        elements = max((launch.blocks * launch.threads * 4) // width, 1) * width
+    else:  # four elements a thread
+        full = launch.blocks - 0.5
+        elements = max(round(full * launch.threads * 4 / width), 1) * width
     elements = min(elements, launch.blocks * launch.threads * 16)
     moved = float(elements * x.itemsize)
     return _stream("gather", x.dtype, (max(elements // width, 1), width), 0.0, read=moved,

@@ -38,8 +38,9 @@ _LONGEST_US = 1e9
 
 
 def is_table(path: Path) -> bool:
-    """Return whether a file is a table of measured operations; never raises."""
-    return set(_ALWAYS) <= set(csv_rows.header(path))
+    """Return whether a file is meant as a table of measured operations; never raises."""
+    header = csv_rows.header(path)
+    return "op" in header and ("latency_us" in header or "dtype" in header)
 
 
 def read_table(path: Path) -> Measured:

@@ -106,7 +106,7 @@ def _fullest(items: Array, slots: Array, limit: Array, tiles: Array | None = Non
 
     most = int(min(_MOST, limit.max()))
     best = np.max([fill(parts) for parts in range(1, most + 1)], axis=0)
-    chosen = np.ones_like(best)
+    chosen: Array = np.ones_like(best)
     for parts in range(most, 0, -1):
         chosen = np.where(fill(parts) >= _GOOD * best, parts, chosen)
     return chosen

@@ -4,7 +4,7 @@ A library cuts the result into tiles of tm x tn, and the reduction into s parts 
 fewer tiles than units; it takes what is fastest, so does the model. A unit with b blocks of
 k-steps of 64:
 
-    t_units  = b x steps x max(2 tm tn 64 / matrix rate, bytes of a step / load rate)
+    t_units  = b x (fill / clock + steps x max(2 tm tn 64 / matrix rate, step bytes / load rate))
     t_l2     = bytes of all steps / L2 bandwidth
     t_dram   = bytes not resident / DRAM bandwidth of the active units
     t        = floor + start / clock + smooth_max(max(t_units, t_l2), t_dram) [+ reduction of parts]
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from npusim.arch import Designs
 from npusim.models import memory, residency, roofline
 from npusim.models.cost import Cost, overlapped, smooth_max
-from npusim.models.memory import dram_bandwidth, l2_bandwidth
+from npusim.models.memory import TILES, dram_bandwidth, l2_bandwidth, miss_bandwidth
 from npusim.models.residency import resident_share
 from npusim.models.roofline import throughput
 from npusim.workload import Operations
@@ -39,6 +39,7 @@ KINDS = ("gemv", "gemm", "grouped_gemm", "conv")
 PARAMETERS = (
     "floor.matmul",
     "gemm.start",
+    "gemm.fill",
     "gemm.reduce",
     "gemm.cluster",
     "gemm.tile_step",
@@ -52,6 +53,7 @@ _LEAST = 8  # rows of the smallest matrix instruction
 _SIDES = (64, 128, 256)
 _LARGEST = 128 * 256  # what registers and accumulators of a unit hold
 _SPLITS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+_BLOCK = 16384  # products times designs
 _ACCUMULATOR = 4.0  # bytes of a partial result
 _ELEMENT = {"fp32": 4.0, "tf32": 4.0, "fp64": 8.0, "fp8": 1.0, "int8": 1.0, "int4": 0.5}
 
@@ -78,20 +80,27 @@ def gemm_cost(operations: Operations, designs: Designs) -> Cost:
     >>> bool(0.9 < cost.time.item() / 738e-6 < 1.1)
     True
     """
-    rows = _Rows(operations, designs)
     shape = len(operations), len(designs)
     best, core, dram = np.full(shape, np.inf), np.zeros(shape), np.zeros(shape)
+    rows = max(_BLOCK // len(designs), 1)  # of a block that stays in cache
+    for start in range(0, len(operations), rows):
+        part = slice(start, start + rows)
+        best[part], core[part], dram[part] = _fastest(operations.take(part), designs)
+    floor = designs["floor.matmul"] + designs["gemm.start"] / designs["units.clock"]
+    return overlapped(floor, dram, core, best)
+
+
+def _fastest(operations: Operations, designs: Designs) -> tuple[Array, Array, Array]:
+    """Return busy time, time in units and L2, and time of DRAM with the best tile and split."""
+    rows = _Rows(operations, designs)
+    shape = len(operations), len(designs)
+    kept = np.full(shape, np.inf), np.zeros(shape), np.zeros(shape)
     for tile in _tiles(designs):
         for split in _SPLITS:
             chosen = rows.worth(tile, split)
-            if not chosen.any():
-                continue
-            found = rows.time(chosen, tile, split)
-            better = found[0] < best[chosen]
-            for kept, new in zip((best, core, dram), found, strict=True):
-                kept[chosen] = np.where(better, new, kept[chosen])
-    floor = designs["floor.matmul"] + designs["gemm.start"] / designs["units.clock"]
-    return overlapped(floor, dram, core, best)
+            if chosen.size:
+                rows.improve(kept, chosen, tile, split)
+    return kept
 
 
 def _tiles(designs: Designs) -> list[tuple[int, int]]:
@@ -115,6 +124,8 @@ class _Rows:
         self.routine = operations.routine
         self.element = np.array([_ELEMENT.get(t, 2.0) for t in operations.dtype])[:, None]
         self.units = designs["units.count"]
+        self.grain = designs["gemm.tile_step"]
+        self.reach = miss_bandwidth(designs)
         self.rate = np.vstack([
             np.broadcast_to(throughput(kind, dtype, designs) / self.units, len(designs))
             for kind, dtype in zip(operations.kind, operations.dtype, strict=True)
@@ -125,47 +136,54 @@ class _Rows:
         read = operations["read_weight"] + operations["read_kv"] + operations["write_kv"]
         self.dram = read[:, None] * weight + moved[:, None] * other
 
-    def worth(self, tile: tuple[int, int], split: int) -> NDArray[np.bool_]:
-        """Return for which products a tile and a split are worth a look, shape (U,)."""
+    def worth(self, tile: tuple[int, int], split: int) -> NDArray[np.intp]:
+        """Return the products for which a tile and a split are worth a look."""
         tm, tn = tile
-        fits = (tm <= np.maximum(self.m, _SIDES[0])) & (tn <= np.maximum(self.n, _SIDES[0]))
-        if tm != _SIDES[0]:
-            fits &= self.m > _SIDES[0]
+        wide = np.maximum(self.m, _SIDES[0]), np.maximum(self.n, _SIDES[0])
+        fits = (tm <= wide[0]) & (tn <= wide[1]) & ((tm == _SIDES[0]) | (self.m > _SIDES[0]))
         if split == 1:
-            return (fits[:, 0]) & (self.routine != "split")
-        tiles = self._tiles(tile)
-        fits &= (tiles < self.units.max()) & (self.k >= 2 * _STEP * split)
-        allowed: NDArray[np.bool_] = fits[:, 0] & (self.routine != "whole")
-        return allowed
+            return np.flatnonzero(fits[:, 0] & (self.routine != "split"))
+        fits &= (self._tiles(tile) < self.units.max()) & (self.k >= 2 * _STEP * split)
+        return np.flatnonzero(fits[:, 0] & (self.routine != "whole"))
 
     def _tiles(self, tile: tuple[int, int]) -> Array:
         count: Array = self.batch * np.ceil(self.m / tile[0]) * np.ceil(self.n / tile[1])
         return count
 
-    def time(
-        self, chosen: NDArray[np.bool_], tile: tuple[int, int], split: int
-    ) -> tuple[Array, Array, Array]:
-        """Return busy time, time in units and L2, and time of DRAM, each (chosen, D) [s]."""
+    def improve(
+        self, kept: tuple[Array, Array, Array], chosen: NDArray[np.intp], tile: tuple[int, int],
+        split: int,
+    ) -> None:  # fmt: skip
+        """Put the times with a tile and a split where they are the best so far.
+
+        `kept` are busy time, time in units and L2, and time of DRAM, each (U, D) [s].
+        """
         d, (tm, tn) = self.designs, tile
-        steps = np.ceil(self.k / _STEP / split)[chosen]
-        blocks = self._tiles(tile)[chosen] * split
-        used = np.minimum(tm, np.ceil(self.m / _LEAST) * _LEAST)[chosen]
+        rows = slice(None) if len(chosen) == len(self.m) else chosen  # a view where it can be
+        steps = np.ceil(self.k[rows] / _STEP / split)
+        blocks = self._tiles(tile)[rows] * split
+        used = np.minimum(tm, np.ceil(self.m[rows] / _LEAST) * _LEAST)
         active = np.minimum(blocks, self.units)
-        loads = (used + tn) * _STEP * self.element[chosen] / d["gemm.cluster"]
-        arithmetic = 2.0 * used * tn * _STEP / self.rate[chosen]
+        loads = (used + tn) * _STEP * self.element[rows] / d["gemm.cluster"]
+        arithmetic = 2.0 * used * tn * _STEP / self.rate[rows]
         step = np.maximum(arithmetic, loads / (d["units.load_rate"] * d["units.clock"]))
         core = np.maximum(
-            np.ceil(blocks / self.units) * steps * step,
+            np.ceil(blocks / self.units) * (steps * step + d["gemm.fill"] / d["units.clock"]),
             blocks * steps * loads / l2_bandwidth(active, d),
         )
-        dram = self.dram[chosen] / dram_bandwidth(active, d)
-        busy = smooth_max(core, dram, d["gemm.overlap"])
+        reach = np.minimum(dram_bandwidth(active, d, TILES), self.reach)
+        dram = self.dram[rows] / reach
+        apart: Array = np.zeros(1)
         if split > 1:
-            parts = (self.batch * self.m * self.n)[chosen] * (2.0 * _ACCUMULATOR * split)
-            apart = (self.routine[chosen] == "split")[:, None]
+            parts = (self.batch * self.m * self.n)[rows] * (2.0 * _ACCUMULATOR * split)
             sums = d["gemm.reduce"] + parts / l2_bandwidth(self.units[None, :], d)
-            busy = busy + np.where(apart, 0.0, sums)
-        if (d["gemm.tile_step"] > 8).any():
-            step_ok = ((tm % d["gemm.tile_step"] == 0) & (tn % d["gemm.tile_step"] == 0))
-            busy = np.where(step_ok | ((tm in _SIDES) and (tn in _SIDES)), busy, np.inf)
-        return busy, np.broadcast_to(core, busy.shape), np.broadcast_to(dram, busy.shape)
+            apart = np.where((self.routine[rows] == "split")[:, None], 0.0, sums)
+        if tm not in _SIDES or tn not in _SIDES:
+            apart = np.where((tm % self.grain == 0) & (tn % self.grain == 0), apart, np.inf)
+        best = kept[0][rows]
+        if not (np.maximum(core, dram) + apart < best).any():
+            return  # even with perfect overlap: most of them end here
+        busy = smooth_max(core, dram, d["gemm.overlap"]) + apart
+        better = busy < best
+        for old, new in zip(kept, (busy, core, dram), strict=True):
+            old[rows] = np.where(better, new, old[rows])

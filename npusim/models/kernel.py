@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npusim.arch import Designs
-from npusim.models import gemm, stream
+from npusim.models import attention, gemm, stream
 from npusim.models.cost import Cost
 from npusim.workload import Operations
 
@@ -17,7 +17,11 @@ PARAMETERS = ()  # reads none itself
 
 BOUNDS = ("floor", "memory", "compute")
 
-_MODELS = ((gemm.KINDS, gemm.READS, gemm.gemm_cost), (None, stream.READS, stream.stream_cost))
+_MODELS = (
+    (attention.KINDS, attention.READS, attention.attention_cost),
+    (gemm.KINDS, gemm.READS, gemm.gemm_cost),
+    (None, stream.READS, stream.stream_cost),
+)
 
 
 def kernel_cost(operations: Operations, designs: Designs) -> Cost:

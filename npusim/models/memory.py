@@ -4,11 +4,12 @@ A unit keeps a number of bytes in flight, and each takes a latency: A active uni
 A x in_flight / latency. DRAM gives at most bandwidth x efficiency. Between the two bounds lies
 queueing, which is written as a smooth minimum:
 
-    B = (pull^-3 + peak^-3)^(-1/3)
+    B = (pull^-s + peak^-s)^(-1/s)
 
 Source: the asymptotic bounds of a closed queueing network, P. Denning, J. Buzen, "The operational
 analysis of queueing network models", ACM Computing Surveys 10(3), 1978,
-doi:10.1145/356733.356735; the exponent 3 describes the streams on 8 to 132 units of an H200.
+doi:10.1145/356733.356735. Streams that read and write saturate softly (s = 3 describes those on 8
+to 132 units of an H200), loads of many tiles at once sharply.
 
 Left out: row-buffer locality, refresh, reads against writes, channel conflicts.
 """
@@ -24,6 +25,8 @@ Array = NDArray[np.float64]
 
 PARAMETERS = (
     "units.clock",
+    "units.count",
+    "units.miss_rate",
     "memories.dram.bandwidth",
     "memories.dram.efficiency",
     "memories.dram.latency",
@@ -33,7 +36,7 @@ PARAMETERS = (
     "units.load_rate",
 )
 
-_SHARPNESS = 3.0
+STREAM, TILES = 3.0, 8.0  # sharpness of saturation
 
 
 def dram_peak(designs: Designs) -> Array:
@@ -41,7 +44,7 @@ def dram_peak(designs: Designs) -> Array:
     return designs["memories.dram.bandwidth"] * designs["memories.dram.efficiency"]
 
 
-def dram_bandwidth(active: Array, designs: Designs) -> Array:
+def dram_bandwidth(active: Array, designs: Designs, sharpness: float = STREAM) -> Array:
     """Return the DRAM bandwidth that active units reach, the shape of `active` [B/s].
 
     Parameters
@@ -49,6 +52,8 @@ def dram_bandwidth(active: Array, designs: Designs) -> Array:
     active : array, shape (U, D)
         Compute units that have work, >= 1.
     designs : Designs
+    sharpness : float
+        Exponent of the smooth minimum.
 
     Examples
     --------
@@ -62,7 +67,15 @@ def dram_bandwidth(active: Array, designs: Designs) -> Array:
     peak = dram_peak(designs)
     slower = np.minimum(pull, peak)
     ratio = slower / np.maximum(pull, peak)
-    return slower / (1.0 + ratio**_SHARPNESS) ** (1.0 / _SHARPNESS)
+    return slower / (1.0 + ratio**sharpness) ** (1.0 / sharpness)
+
+
+def miss_bandwidth(designs: Designs) -> Array:
+    """Return what all units together can take in from DRAM, shape (D,) or (1,) [B/s].
+
+    It binds where few units stand before a fast memory.
+    """
+    return designs["units.count"] * designs["units.miss_rate"] * designs["units.clock"]
 
 
 def l2_bandwidth(active: Array, designs: Designs) -> Array:

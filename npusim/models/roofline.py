@@ -30,6 +30,7 @@ PARAMETERS = (
     "units.clock",
     "matrix.clock",
     "units.base_clock",
+    "units.powered",
     "matrix.boost_share",
     "matrix.efficiency",
     *(f"matrix.{dtype}.rate" for dtype in MATRIX_DTYPES),
@@ -61,9 +62,24 @@ def matrix_peak(designs: Designs, dtype: str) -> Array:
 
 
 def sustained_clock(designs: Designs) -> Array:
-    """Return the clock of a long matrix kernel under the power limit, shape (D,) or (1,) [Hz]."""
-    base = designs["units.base_clock"]
-    return base + designs["matrix.boost_share"] * (designs["units.clock"] - base)
+    """Return the clock of a long matrix kernel under the power limit, shape (D,) or (1,) [Hz].
+
+    With all units busy it lies between the base clock and the clock of the quoted peak. Power
+    grows with the number of busy units and the cube of the clock (voltage follows it), so fewer
+    units run faster, up to that clock.
+
+    Examples
+    --------
+    >>> import npusim as ns
+    >>> h200 = ns.load_arch("h200")
+    >>> clocks = sustained_clock(Designs(h200, {"units.count": np.array([8.0, 132.0])}))
+    >>> (clocks / 1e9).round(2).tolist()
+    [1.83, 1.66]
+    """
+    base, quoted = designs["units.base_clock"], designs["matrix.clock"]
+    together = base + designs["matrix.boost_share"] * (quoted - base)
+    fewer = (designs["units.powered"] / designs["units.count"]) ** (1.0 / 3.0)
+    return np.minimum(together * fewer, quoted)
 
 
 def vector_peak(designs: Designs) -> Array:

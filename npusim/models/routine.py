@@ -1,41 +1,180 @@
 """Device time of a library's routines: pointwise, copies, gathers, reductions, scans, sorts.
 
-    time    = floor + depth x chain / clock + hypot(memory, issue)
-    issue   = ceil(blocks / units) x (block + work of a block x element) / clock
-    depth   = ceil(work / threads launched)
+    time  = floor + depth x chain / clock + hypot(memory, issue)
+    issue = ceil(blocks / units) x (block + work of a block x element) / clock
+    depth = ceil(work / threads launched)
 
 - floor [s]: what the smallest kernel of the routine takes;
-- chain [cycle]: from one element of a thread to its next, where the second waits for the first
-  (an address that a load gives, a store that the compiler cannot move a load across);
+- chain [cycle]: from one element of a thread to its next where the second waits for the first
+  (for an address that a load gives, or for a store that a load may not overtake);
 - block [cycle]: what a compute unit spends on starting, synchronising and ending a block;
-- element [cycle]: what it spends on issuing the instructions of one element (or byte, or multiply
-  and add: `WORK`), with as many threads as it holds.
+- element [cycle]: what it spends on the instructions of one element (byte, thread, product:
+  `npusim.library.ROUTINES`) with as many threads as it holds.
 
-Memory and issue overlap in part: half-way between adding up and hiding one behind the other, the
-square root of the sum of their squares. Blocks go to units evenly; a unit that has one more
-decides. A grid that the trace does not tell is taken to have 512 elements a block.
+Memory and issue overlap in part: the square root of the sum of their squares lies half-way between
+one after the other and one behind the other. Blocks go to units evenly, a unit that has one more
+decides; a grid that is not known is taken to fill all units. A product's arithmetic on the matrix
+unit is a third that overlaps.
 
-The four numbers of a routine are data of the library (`library.ROUTINE.*`), the same on every
-machine: instructions and dependences come with the code. Those a routine does not have are zero.
+The numbers of a routine come with its code, so every machine has the same (``library.*``); those
+that it does not have are zero. Copies to and from the host go by its link, not by DRAM: their
+`element` is the link's.
 
-Source: N.-M. Ho, W.-F. Wong, "Exploiting half precision arithmetic in Nvidia GPUs", HPEC 2017, for
-the issue bound of ATen-like kernels; D. Lowell et al. on latency-bound kernels; fitted numbers:
-workloads/experiments/h200_routines.md.
+Source: issue and latency bounds after V. Volkov, "Understanding latency hiding on GPUs", UC
+Berkeley EECS-2016-143, 2016; numbers fitted to workloads/experiments/h200_routines.parquet.
 
-Left out: registers and shared memory (occupancy), clocks under a power limit, contended atomics,
-which elements a mask chooses.
+Left out: registers and shared memory (how many threads a unit holds), atomics that meet, clocks
+under a power limit, how the chosen elements of a mask lie.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from npusim.arch import Designs
-from npusim.workload import Operations
+from npusim.library import NUMBERS, ROUTINES
+from npusim.models import memory, residency, roofline
+from npusim.models.cost import Cost, overlapped
+from npusim.workload import BYTES, Operations
 
 Array = NDArray[np.float64]
 
-NUMBERS = ("floor", "element", "block", "chain")
+PARAMETERS = (
+    "units.count",
+    "units.clock",
+    *(f"library.{routine}.{number}" for routine in ROUTINES for number in NUMBERS),
+)
+
+READS = {*PARAMETERS, *memory.PARAMETERS, *residency.PARAMETERS, *roofline.PARAMETERS}
+
+_HOST = ("copy_to_host", "copy_to_host_pageable", "copy_from_host", "copy_from_host_pageable")
+_MATRIX = ("grouped_matrix",)
+
+# Resident data on an H200: fills at 4.7 TB/s, copies at 6.3, sums of two at 6.7, reads at 9.1.
+_WRITE = 2.0
+
+_ITEM = {"bf16": 2.0, "fp16": 2.0, "fp64": 8.0, "int64": 8.0, "int16": 2.0,
+         "fp8": 1.0, "int8": 1.0, "uint8": 1.0, "bool": 1.0}  # fmt: skip
+_ITEM_ELSE = 4.0  # fp32, int32 and what is unknown
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a routine's numbers are multiplied by, each (U, D) or (U, 1).
+
+    Attributes
+    ----------
+    depth : array
+        Elements of a thread, one after the other (0: not known).
+    rounds : array
+        Blocks on the busiest unit.
+    share : array
+        Work on the busiest unit [element].
+    memory : array
+        Time of the transfers alone [s].
+    matrix : array
+        Time of a matrix product's arithmetic alone [s].
+    """
+
+    depth: Array
+    rounds: Array
+    share: Array
+    memory: Array
+    matrix: Array
+
+
+def known(operations: Operations, designs: Designs) -> NDArray[np.bool_]:
+    """Return which operations have a routine whose numbers the designs have, shape (U,)."""
+    costed = [r for r in ROUTINES if f"library.{r}.floor" in designs]
+    return np.isin(operations.routine, costed)
+
+
+def routine_cost(operations: Operations, designs: Designs) -> Cost:
+    """Return the cost of operations whose routine is `known`, each (U, D) [s].
+
+    Parameters
+    ----------
+    operations : Operations
+        U operations: ``batch`` x m x n elements, bytes, reuse distances, ``blocks`` and
+        ``threads`` (0 where unknown).
+    designs : Designs
+        D designs.
+    """
+    shape = routine_shape(operations, designs)
+    floor, element, block, chain = (_number(name, operations, designs) for name in NUMBERS)
+    clock = designs["units.clock"]
+    issue = (shape.rounds * block + shape.share * element) / clock
+    compute = np.hypot(issue, shape.matrix)
+    return overlapped(floor + shape.depth * chain / clock, shape.memory, compute,
+                      np.hypot(shape.memory, compute))  # fmt: skip
+
+
+def routine_shape(operations: Operations, designs: Designs) -> Shape:
+    """Return how the work of operations with a routine lies on the units of the designs."""
+    units = designs["units.count"]
+    work = amount(operations)[:, None]
+    launched = operations["blocks"][:, None].astype(float)
+    blocks = np.where(launched > 0, launched, units)
+    rounds = np.ceil(blocks / units)
+    threads = operations["threads"][:, None] * launched
+    depth = np.where(threads > 0, np.ceil(work / np.maximum(threads, 1.0)), 0.0)
+    moved = transfer_time(operations, np.minimum(blocks, units), designs)
+    return Shape(depth, rounds, rounds * work / blocks, moved, _matrix_time(operations, designs))
+
+
+def amount(operations: Operations) -> Array:
+    """Return the work of each operation in what its routine counts, shape (U,)."""
+    counted = np.array([ROUTINES[r] for r in operations.routine], dtype=object)
+    elements = np.prod([np.maximum(operations[c], 1) for c in ("batch", "m", "n")],
+                       axis=0, dtype=float)  # fmt: skip
+    cats = operations.kind == "cat"  # m x n is its largest input
+    items = np.array([_ITEM.get(d, _ITEM_ELSE) for d in operations.dtype[cats]])
+    elements[cats] = np.maximum(operations.bytes_moved[cats] / (2.0 * items), 1.0)
+    return np.select(
+        [counted == "elements", counted == "bytes", counted == "threads"],
+        [elements, operations.bytes_moved,
+         operations["blocks"] * operations["threads"].astype(float)],
+        operations["flop"] / 2.0,
+    )  # fmt: skip
+
+
+def transfer_time(operations: Operations, active: Array, designs: Designs) -> Array:
+    """Return the time of loads and stores by `active` units, (U, D) [s].
+
+    What is read of weights and KV cache comes from the cache as far as it stays there from step to
+    step; activations, and what is written of them, as far as they have just been touched. The
+    cache takes as long for a byte written as for `_WRITE` bytes read.
+    """
+    time = np.zeros((len(operations), len(designs)))
+    dram = memory.dram_bandwidth(active, designs)
+    l2 = memory.l2_bandwidth(active, designs)
+    for data in ("weight", "kv", "activation"):
+        share = residency.resident_share(operations[f"distance_{data}"], designs)
+        for column, slots in ((f"read_{data}", 1.0), (f"write_{data}", _WRITE)):
+            if column in BYTES:  # nothing writes weights
+                moved = operations[column][:, None]
+                time += moved * (slots * share / l2 + (1.0 - share) / dram)
+    time[np.isin(operations.routine, _HOST)] = 0.0
+    return time
+
+
+def _matrix_time(operations: Operations, designs: Designs) -> Array:
+    """Return the time of the arithmetic of matrix products, 0 for all else, (U, D) [s]."""
+    time = np.zeros((len(operations), len(designs)))
+    rows = np.isin(operations.routine, _MATRIX)
+    if rows.any():
+        time[rows] = roofline.compute_time(operations.take(rows), designs)
+    return time
+
+
+def _number(name: str, operations: Operations, designs: Designs) -> Array:
+    """Return a number of each operation's routine, 0 where it has none, (U, D)."""
+    found = np.zeros((len(operations), len(designs)))
+    for routine in set(operations.routine):
+        path = f"library.{routine}.{name}"
+        if path in designs:
+            found[operations.routine == routine] = designs[path]
+    return found

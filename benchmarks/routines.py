@@ -1,0 +1,167 @@
+"""Numbers of the library's routines from a trace of `npusim.capture.routines`.
+
+    python benchmarks/routines.py fold TRACE OUT.parquet
+    python benchmarks/routines.py fit WORKLOAD MACHINE [OUT.yaml]
+
+`fold` keeps one step of a trace: of each operation the median time over the steps, without the
+kernels that rewrite inputs. `fit` finds which numbers a routine needs (another one only where it
+lowers the cost by a twentieth), fits them to a random half of its calls (bounded least squares of
+the log error, robust to outliers) and prints the errors on the other half. What it writes is
+fitted to both halves.
+"""
+
+import itertools
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import least_squares
+
+import npusim as ns
+from npusim.arch import Designs
+from npusim.library import NUMBERS, ROUTINES
+from npusim.models.routine import Shape, routine_shape
+from npusim.workload import Steps, Workload
+
+REWRITES = ("aten::neg_", "aten::logical_or", "aten::logical_or_", "aten::mul_")
+SEED, SPREAD, WORTH, FEWEST = 7, 0.1, 1.05, 6
+STARTS = {"element": (0.05, 0.5, 5.0), "block": (30.0, 300.0), "chain": (5.0, 100.0, 500.0)}
+MOST = {"floor": 1e-4, "element": 1e3, "block": 2e3, "chain": 1e4}
+LEAST = {"floor": 5e-7, "element": 1e-4, "block": 1.0, "chain": 1.0}
+CHOICES = [(), *((n,) for n in STARTS), *itertools.combinations(STARTS, 2)]
+
+
+class Found(NamedTuple):
+    """A routine's numbers: fitted to all rows, to each half and all, errors on the other half."""
+
+    routine: str
+    rows: int
+    chosen: tuple
+    values: np.ndarray
+    fits: np.ndarray
+    errors: np.ndarray
+
+
+def fold(trace, out):
+    w = ns.import_trace(trace)
+    steps = len(w.steps)
+    one = len(w) // steps
+    for c in ("kernel", "blocks", "step"):
+        rows = w[c].reshape(steps, one)
+        assert c == "step" or (rows == rows[0]).all(), f"steps differ in {c}"
+    keep = np.flatnonzero(~w.mask("operator", *REWRITES)[:one])
+    times = np.median(w["duration_s"].reshape(steps, one), axis=0)
+    columns = {c: v[:one][keep] for c, v in w.columns.items()}
+    columns["duration_s"] = times[keep]
+    folded = Workload("h200_routines", columns, w.labels,
+                      Steps(w.steps.wall_s[:1], w.steps.tail_s[:1]),
+                      meta={**w.meta, "folded_steps": steps, "rewrites_left_out": one - len(keep)})
+    ns.save_workload(folded, Path(out))
+    print(f"{out}: {len(folded)} operations of {one}, medians of {steps} steps")
+
+
+def times(numbers, shape, clock):
+    floor, element, block, chain = numbers
+    issue = (shape.rounds * block + shape.share * element) / clock
+    busy = np.hypot(shape.memory, np.hypot(issue, shape.matrix))
+    return (floor + shape.depth * chain / clock + busy)[:, 0]
+
+
+def fit(shape, measured, clock, chosen):
+    """Return cost and numbers of the best fit with a floor and the chosen numbers."""
+    names = ["floor", *chosen]
+    at = [list(NUMBERS).index(n) for n in names]
+
+    def whole(logs):
+        numbers = np.zeros(len(NUMBERS))
+        numbers[at] = np.exp(logs)
+        return numbers
+
+    def error(logs):
+        return np.log(times(whole(logs), shape, clock) / measured)
+
+    low, high = (np.log([side[n] for n in names]) for side in (LEAST, MOST))
+    best = None
+    for start in itertools.product(*(STARTS[n] for n in chosen)):
+        guess = np.log([0.9 * measured.min(), *start])
+        found = least_squares(error, np.clip(guess, low + 1e-6, high - 1e-6), bounds=(low, high),
+                              loss="soft_l1", f_scale=SPREAD)
+        if best is None or found.cost < best[0]:
+            best = (found.cost, whole(found.x))
+    return best
+
+
+def choose(shape, measured, clock):
+    """Return the numbers worth having: one more must lower the cost by a twentieth."""
+    costs = {c: fit(shape, measured, clock, c)[0] * WORTH ** len(c) for c in CHOICES}
+    return min(costs, key=costs.get)
+
+
+def part(shape, rows):
+    return Shape(*(getattr(shape, f)[rows] for f in Shape.__dataclass_fields__))
+
+
+def distinct(w, rows):
+    """Return one row of each that a model cannot tell apart, and the median time of its like."""
+    table = np.column_stack([w[c][rows].astype(float) for c in
+                             ("kernel", "m", "n", "batch", "flop", "blocks", "threads")]
+                            + [w.bytes_moved[rows]])
+    first, which = np.unique(table, axis=0, return_index=True, return_inverse=True)[1:]
+    spent = w["duration_s"][rows]
+    return rows[first], np.array([np.median(spent[which.ravel() == i]) for i in range(len(first))])
+
+
+def calibrate(w, machine, wanted=tuple(ROUTINES)):
+    """Yield what was found of each routine."""
+    designs = Designs(ns.load_arch(machine))
+    clock = float(designs["units.clock"][0])
+    routine = w.text("routine")
+    usable = (routine != "") & ~w.mask("basis", "name", "none")
+    for name in sorted(set(routine[usable]) & set(wanted)):
+        rows, measured = distinct(w, np.flatnonzero(usable & (routine == name)))
+        if len(rows) < FEWEST:
+            print(f"{name}: {len(rows)} rows are too few", file=sys.stderr)
+            continue
+        shape = routine_shape(w.operations(rows), designs)
+        half = np.random.default_rng(SEED).permutation(len(rows)) < (len(rows) + 1) // 2
+        chosen = choose(shape, measured, clock)
+        one, other, both = (fit(part(shape, r), measured[r], clock, chosen)[1]
+                            for r in (half, ~half, half | ~half))
+        errors = np.abs(times(one, part(shape, ~half), clock) / measured[~half] - 1)
+        yield Found(name, len(rows), ("floor", *chosen), both, np.array([one, other, both]), errors)
+
+
+def report(workload, machine, out=None):
+    found = list(calibrate(ns.load_workload(workload), machine))
+    print(f"{'routine':24} {'n':>4} {'floor us':>8} {'element':>8} {'block':>7} {'chain':>6} "
+          f"{'median':>7} {'p90':>6} {'worst':>6}")
+    for f in found:
+        show = (f.values[0] * 1e6, *f.values[1:], *(100 * np.quantile(f.errors, (0.5, 0.9, 1.0))))
+        print(f"{f.routine:24} {f.rows:4} {show[0]:8.2f} {show[1]:8.3f} {show[2]:7.0f} "
+              f"{show[3]:6.0f} {show[4]:6.1f}% {show[5]:5.0f}% {show[6]:5.0f}%")
+    errors = np.concatenate([f.errors for f in found])
+    print(f"{len(found)} routines, {sum(len(f.chosen) for f in found)} numbers; {len(errors)} "
+          f"held back: median {100 * np.median(errors):.1f} %, "
+          f"p90 {100 * np.quantile(errors, 0.9):.1f} %")
+    if out is not None:
+        lines = [line for f in found for line in written(f, Path(workload).name)]
+        Path(out).write_text("\n".join(["library:", *lines, ""]))
+
+
+def written(f, source):
+    """Return the lines of a routine in a machine's file; the range is that of halves and whole."""
+    median, p90 = 100 * np.quantile(f.errors, (0.5, 0.9))
+    yield f"  {f.routine}:"
+    for i, name in enumerate(NUMBERS):
+        if name in f.chosen:
+            scale, unit = (1e6, " us") if name == "floor" else (1.0, "")
+            low, value, high = (f"{v * scale:.3g}{unit}" for v in
+                                (f.fits[:, i].min(), f.values[i], f.fits[:, i].max()))
+            about = f"{source}, {f.rows} calls; half held back: {median:.0f} %, p90 {p90:.0f} %"
+            yield (f'    {name}: {{value: {value}, source: "{about}", kind: calibrated, '
+                   f"range: [{low}, {high}]}}")
+
+
+if __name__ == "__main__":
+    {"fold": fold, "fit": report}[sys.argv[1]](*sys.argv[2:])

@@ -1,0 +1,95 @@
+"""The commands that hold models against measurements: ``npusim calibrate`` and ``validate``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from npusim.cli_output import JSON, command_line, print_json
+
+if TYPE_CHECKING:
+    from npusim.measured import Measured
+
+
+@click.command()
+@click.argument("measured", nargs=-1, required=True)
+@click.option("--arch", "arch_name", required=True, metavar="ARCH", help="Machine to fit.")
+@click.option(
+    "--free",
+    multiple=True,
+    metavar="PATH",
+    help="Parameter to fit, e.g. --free floor.matmul; may be repeated. By default those that the "
+    "machine's file calls calibrated or assumed.",
+)
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the fitted machine there (YAML), with the record of the fit.",
+)
+@JSON
+def calibrate(
+    measured: Sequence[str], arch_name: str, free: Sequence[str], output: Path, as_json: bool
+) -> None:
+    """Fit parameters of a machine to measured operations.
+
+    MEASURED is a CSV table with one operation a row (see `npusim validate`), the axes.json of
+    `npusim capture experiments`, or a workload or trace. Minimises a robust loss of the logarithm
+    of predicted over measured time, within the ranges that the machine's file gives.
+    """
+    from npusim import calibration_file, calibration_tables
+    from npusim.calibrate import calibrate, unpublished
+    from npusim.load import load_arch
+
+    arch = load_arch(arch_name)
+    pairs = [(_measured(name), arch) for name in measured]
+    done = calibrate(pairs, free or unpublished(arch))
+    calibration_file.write(done, arch.name, output)
+    if as_json:
+        print_json({**done.as_dict(), "file": str(output), "command": command_line()})
+    else:
+        calibration_tables.calibrated(done, output)
+
+
+@click.command()
+@click.argument("measured")
+@click.option("--arch", "arch_name", required=True, metavar="ARCH", help="Machine measured on.")
+@JSON
+def validate(measured: str, arch_name: str, as_json: bool) -> None:
+    """Hold predictions against measurements: error statistics.
+
+    MEASURED is a workload or trace, the axes.json of `npusim capture experiments`, or a CSV table
+    with one measured operation a row: op, dtype, latency_us, and of linear m,n,k; of
+    decode_attention batch,heads,kv_heads,head_dim,context; of prefill_attention sequence,causal
+    for the context; of pointwise name,elements; of stream bytes_read,bytes_written. Optional:
+    weight_copies (operand sets in turn, blank: cold), units, launch (graph, kernel or eager).
+    """
+    from npusim import calibration_tables
+    from npusim import measured as tables_of
+    from npusim.load import load_arch, load_workload
+    from npusim.validate import validate, validate_trace
+
+    arch = load_arch(arch_name)
+    if tables_of.is_measured(Path(measured)):
+        found = validate(tables_of.read(Path(measured)), arch)
+    else:
+        found = validate_trace(load_workload(measured), arch)
+    if as_json:
+        print_json({**found.as_dict(), "command": command_line()})
+    else:
+        calibration_tables.validated(found)
+
+
+def _measured(name: str) -> Measured:
+    """Return measured operations: a table, experiments, or the kernels of a workload or trace."""
+    from npusim import measured
+    from npusim.load import load_workload
+
+    path = Path(name)
+    if measured.is_measured(path):
+        return measured.read(path)
+    return measured.from_workload(load_workload(name))

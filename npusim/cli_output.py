@@ -1,0 +1,22 @@
+"""What the commands share: the ``--json`` flag, and how its object is printed."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from typing import Any
+
+import click
+
+JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object in SI units.")
+
+
+def command_line() -> str:
+    """Return the command as it was given, ready to be run again."""
+    return "npusim " + " ".join(shlex.quote(part) for part in sys.argv[1:])
+
+
+def print_json(content: Any) -> None:
+    """Print one object on stdout."""
+    click.echo(json.dumps(content, allow_nan=False))

@@ -1,0 +1,172 @@
+"""Every number of a machine, declared once: dotted path, unit, bounds and meaning.
+
+The same path is the key in YAML, the ``--set`` flag, the column of a result and the label of an
+axis. Values are floats in SI units. Paths under ``library.`` are numbers of software: they come
+with the code of a library and are the same on every machine unless its file says otherwise
+(``archs/libraries``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from npusim.library import NUMBERS, ROUTINES
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One number of a machine, declared once.
+
+    Attributes
+    ----------
+    path : str
+        Dotted path, the one name used everywhere.
+    unit : str
+        Unit of the value; inside npusim always its SI form.
+    low, high : float
+        Bounds that any real or imagined machine respects [SI].
+    meaning : str
+        What it is, in a sentence.
+    required : bool
+        Whether every machine must give it. What is not required and not given does not exist on
+        that machine (an FP8 rate, a GEMV unit).
+    """
+
+    path: str
+    unit: str
+    low: float
+    high: float
+    meaning: str
+    required: bool = False
+
+
+_DTYPE_NAMES = ("fp32", "tf32", "fp16", "bf16", "fp8", "int8", "int4")
+_FLOOR = "time from start to end that even the smallest {} takes on the device"
+_FLOORS = {
+    "matmul": "matrix product (GEMV, GEMM, grouped GEMM, convolution)",
+    "attention": "fused attention kernel",
+    "pointwise": "pointwise kernel, cast, copy or fill",
+    "reduction": "reduction, softmax or normalisation",
+    "gather": "gather, scatter, index or concatenation",
+    "sort": "sort, top-k or scan",
+    "memcpy": "copy or fill by the copy engine",
+}
+
+_DECODE = {
+    "start": ("1", 0, 100, "floor of its decode kernel, in floors of attention"),
+    "helpers": ("1", 0, 100, "helper kernels of a decode call, in floors of attention"),
+    "block": ("1", 0, 1e6, "clock cycles of a block of its decode kernel beside its tiles"),
+    "share": ("1", 1e-3, 1, "share of the matrix peak that a tile of its decode kernel reaches"),
+    "combine": ("1", 0, 100, "kernel that combines parts of the keys, in floors of attention"),
+    "part": ("1", 0, 1e6, "clock cycles that combining takes longer for each part of the keys"),
+}
+_PREFILL = {
+    "start": ("1", 0, 100, "floor of its prefill kernel, in floors of attention"),
+    "helpers": ("1", 0, 100, "helper kernels of a prefill call, in floors of attention"),
+    "block": ("1", 0, 1e6, "clock cycles of a block of its prefill kernel beside its tiles"),
+    "share": ("1", 1e-3, 1, "share of the matrix peak that a tile of its prefill kernel reaches"),
+    "softmax": ("OP/clock", 1e-2, 1e6, "elements of softmax that its prefill kernel does a clock"),
+}
+_ATTENTION = ("cudnn", "fa2", "fa3", "fa3_sm80")
+
+PARAMETERS: Mapping[str, Parameter] = MappingProxyType({p.path: p for p in (
+    Parameter("units.count", "1", 1, 1e6, "compute units enabled (SM, CU, AP, core)", True),
+    Parameter("units.clock", "Hz", 1e6, 1e11, "boost clock of the compute units", True),
+    Parameter("units.base_clock", "Hz", 1e6, 1e11,
+              "clock that the units hold under the power limit, whatever they do", True),
+    Parameter("units.powered", "1", 1, 1e6,
+              "busy units for which the base clock is quoted: fewer of them may run faster", True),
+    Parameter("units.load_rate", "B/clock", 1, 1e6,
+              "what one compute unit takes in from the last-level cache, at most", True),
+    Parameter("units.miss_rate", "B/clock", 0.1, 1e6,
+              "what one compute unit takes in from DRAM while all of them do, at most", True),
+    Parameter("matrix.clock", "Hz", 1e6, 1e11,
+              "clock at which the matrix peak is quoted", True),
+    Parameter("matrix.efficiency", "1", 1e-3, 1,
+              "share of the matrix unit's cycles that a large GEMM uses, at the clock it runs at",
+              True),
+    Parameter("matrix.boost_share", "1", 0, 1,
+              "where between base and boost clock a large GEMM settles under the power limit",
+              True),
+    *(Parameter(f"matrix.{d}.rate", "FLOP/clock", 1, 1e9,
+                f"dense {d} matrix throughput of one compute unit (multiply and add are two)")
+      for d in _DTYPE_NAMES),
+    Parameter("vector.fp32.rate", "FLOP/clock", 1, 1e9,
+              "fp32 vector throughput of one compute unit (multiply and add are two)", True),
+    Parameter("vector.efficiency", "1", 1e-3, 1,
+              "share of the vector peak that a long vector kernel sustains", True),
+    Parameter("special.rate", "OP/clock", 1, 1e9,
+              "special functions (exp, GELU, SiLU, rsqrt) of one compute unit"),
+    Parameter("memories.dram.bandwidth", "B/s", 1e6, 1e18, "DRAM bandwidth of the datasheet",
+              True),
+    Parameter("memories.dram.efficiency", "1", 1e-3, 1,
+              "share of the DRAM bandwidth that a long stream reaches", True),
+    Parameter("memories.dram.capacity", "B", 1e6, 1e18, "DRAM capacity", True),
+    Parameter("memories.dram.latency", "s", 1e-9, 1e-3, "latency of a DRAM access", True),
+    Parameter("memories.dram.in_flight", "B", 32, 1e9,
+              "bytes that one compute unit keeps in flight to DRAM", True),
+    Parameter("memories.l2.capacity", "B", 1e3, 1e15, "capacity of the last-level cache"),
+    Parameter("memories.l2.usable", "1", 0.05, 1,
+              "share of its capacity that reused data can fill"),
+    Parameter("memories.l2.ways", "1", 1, 4096,
+              "effective associativity: how sharply hits end where data no longer fits"),
+    Parameter("memories.l2.rate", "B/clock", 0.1, 1e6,
+              "what the last-level cache gives each compute unit while all of them pull"),
+    Parameter("memories.l1.capacity", "B", 1e3, 1e12,
+              "L1 cache and shared memory of one compute unit"),
+    Parameter("memories.victim.capacity", "B", 0, 1e15, "victim cache between L1 and L2"),
+    Parameter("memories.kv_sram.capacity", "B", 0, 1e15, "SRAM that holds the KV cache"),
+    Parameter("memories.kv_sram.bandwidth", "B/s", 1e6, 1e18, "bandwidth of the KV SRAM"),
+    Parameter("gemm.start", "1", 0, 1e6,
+              "clock cycles of a matrix product beside its streaming: first tile in, last one out",
+              True),
+    Parameter("gemm.fill", "1", 0, 1e5,
+              "clock cycles of a block beside its k-steps: pipeline fill, writing the tile", True),
+    Parameter("gemm.reduce", "s", 0, 1e-3,
+              "time of the second kernel of a split-K product, beside its transfers", True),
+    Parameter("gemm.cluster", "1", 1, 64,
+              "thread blocks that share what one of them loads (multicast; 1: none)", True),
+    Parameter("gemm.tile_step", "1", 8, 256,
+              "granularity of tile sizes in the library of matrix products", True),
+    Parameter("gemm.overlap", "1", 1, 16,
+              "how well a product overlaps transfers and arithmetic (1: not at all)", True),
+    *(Parameter(f"library.{name}_{phase}.{number}", unit, low, high, meaning)
+      for name in _ATTENTION for phase, numbers in (("decode", _DECODE), ("prefill", _PREFILL))
+      for number, (unit, low, high, meaning) in numbers.items()),
+    *(Parameter(f"library.{routine}.{number}", unit, 0, high, f"routine {routine}: {meaning}")
+      for routine in ROUTINES for number, (unit, high, meaning) in NUMBERS.items()),
+    Parameter("gemv.count", "1", 0, 1e6, "GEMV units (0: none)"),
+    Parameter("gemv.lanes", "1", 1, 1e6, "multiply-accumulate lanes of one GEMV unit"),
+    Parameter("gemv.latency", "s", 0, 1e-3, "start latency of the GEMV unit"),
+    Parameter("fusion.chain", "1", 0, 1e4,
+              "longest chain of operations that the fusion engine runs as one (0: none)"),
+    Parameter("fusion.buffer", "B", 0, 1e12, "buffer that a fused chain may use in one unit"),
+    Parameter("link.bandwidth", "B/s", 1e6, 1e18, "bandwidth to other chips, both directions"),
+    Parameter("power.limit", "W", 1e-3, 1e6, "board power limit"),
+    Parameter("power.idle", "W", 0, 1e6, "board power with nothing to do"),
+    Parameter("area.die", "mm2", 1e-7, 1, "die area"),
+    *(Parameter(f"floor.{name}", "s", 0, 1e-3, _FLOOR.format(text), True)
+      for name, text in _FLOORS.items()),
+    Parameter("launch.eager.host", "s", 0, 1e-2,
+              "host time of one eager launch, framework included, where no trace gives it", True),
+    Parameter("launch.eager.latency", "s", 0, 1e-2,
+              "time from the host's launch call to the start on an idle device", True),
+    Parameter("launch.eager.copy_latency", "s", 0, 1e-2,
+              "time from the host's copy call to the start on an idle device", True),
+    Parameter("launch.eager.interval", "s", 0, 1e-3,
+              "idle time of the device between two operations launched one by one", True),
+    Parameter("launch.graph.submit", "s", 0, 1e-1,
+              "time from the host's graph launch to the first operation", True),
+    Parameter("launch.graph.interval", "s", 0, 1e-3,
+              "idle time of the device between two operations of a graph", True),
+    Parameter("launch.queue.submit", "s", 0, 1e-1,
+              "time from the host's doorbell to the first operation of a hardware queue", True),
+    Parameter("launch.queue.interval", "s", 0, 1e-3,
+              "idle time of the device between two operations of a hardware queue", True),
+    Parameter("host.speed", "1", 1e-3, 1e3,
+              "speed of the host relative to the host of the trace", True),
+    Parameter("host.sync", "s", 0, 1e-2,
+              "host time from the end of the device's work to the return of a sync", True),
+)})  # fmt: skip
