@@ -21,7 +21,7 @@ from scipy.optimize import least_squares
 import npusim as ns
 from npusim.arch import Designs
 from npusim.library import NUMBERS, ROUTINES
-from npusim.models.routine import Shape, routine_shape
+from npusim.models.routine import HOST, Shape, routine_shape
 from npusim.workload import Steps, Workload
 
 REWRITES = ("aten::neg_", "aten::logical_or", "aten::logical_or_", "aten::mul_")
@@ -92,9 +92,10 @@ def fit(shape, measured, clock, chosen):
     return best
 
 
-def choose(shape, measured, clock):
+def choose(routine, shape, measured, clock):
     """Return the numbers worth having: one more must lower the cost by a twentieth."""
-    costs = {c: fit(shape, measured, clock, c)[0] * WORTH ** len(c) for c in CHOICES}
+    choices = CHOICES if routine not in HOST else [()]
+    costs = {c: fit(shape, measured, clock, c)[0] * WORTH ** len(c) for c in choices}
     return min(costs, key=costs.get)
 
 
@@ -125,7 +126,7 @@ def calibrate(w, machine, wanted=tuple(ROUTINES)):
             continue
         shape = routine_shape(w.operations(rows), designs)
         half = np.random.default_rng(SEED).permutation(len(rows)) < (len(rows) + 1) // 2
-        chosen = choose(shape, measured, clock)
+        chosen = choose(name, shape, measured, clock)
         one, other, both = (fit(part(shape, r), measured[r], clock, chosen)[1]
                             for r in (half, ~half, half | ~half))
         errors = np.abs(times(one, part(shape, ~half), clock) / measured[~half] - 1)

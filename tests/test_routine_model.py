@@ -90,10 +90,11 @@ def test_the_cache_takes_twice_as_long_to_write():
     assert seconds(write, machine) == pytest.approx(2 * seconds(read, machine))
 
 
-def test_copies_to_the_host_do_not_go_by_the_cache():
+def test_copies_to_the_host_go_by_its_link():
     machine = Machine({"copy_to_host.floor": 1e-6})
+    machine.numbers["host.bandwidth"] = np.array([50e9])
     ops = operations("copy_to_host", kind="memcpy", read_activation=1e9, write_activation=1e9)
-    assert seconds(ops, machine)[0, 0] == 1e-6
+    assert seconds(ops, machine)[0, 0] == pytest.approx(1e-6 + 1e9 / 50e9)
 
 
 @pytest.mark.parametrize(

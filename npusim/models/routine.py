@@ -17,14 +17,15 @@ decides; a grid that is not known is taken to fill all units. A product's arithm
 unit is a third that overlaps.
 
 The numbers of a routine come with its code, so every machine has the same (``library.*``); those
-that it does not have are zero. Copies to and from the host go by its link, not by DRAM: their
-`element` is the link's.
+that it does not have are zero. Copies to and from the host go by its link (``host.bandwidth``), not
+by DRAM.
 
 Source: issue and latency bounds after V. Volkov, "Understanding latency hiding on GPUs", UC
 Berkeley EECS-2016-143, 2016; numbers fitted to workloads/experiments/h200_routines.parquet.
 
 Left out: registers and shared memory (how many threads a unit holds), atomics that meet, clocks
-under a power limit, how the chosen elements of a mask lie.
+under a power limit, how the chosen elements of a mask lie, pageable memory of the host beyond the
+megabyte or so that is staged at once.
 """
 
 from __future__ import annotations
@@ -45,12 +46,13 @@ Array = NDArray[np.float64]
 PARAMETERS = (
     "units.count",
     "units.clock",
+    "host.bandwidth",
     *(f"library.{routine}.{number}" for routine in ROUTINES for number in NUMBERS),
 )
 
 READS = {*PARAMETERS, *memory.PARAMETERS, *residency.PARAMETERS, *roofline.PARAMETERS}
 
-_HOST = ("copy_to_host", "copy_to_host_pageable", "copy_from_host", "copy_from_host_pageable")
+HOST = ("copy_to_host", "copy_to_host_pageable", "copy_from_host", "copy_from_host_pageable")
 _MATRIX = ("grouped_matrix",)
 
 # Resident data on an H200: fills at 4.7 TB/s, copies at 6.3, sums of two at 6.7, reads at 9.1.
@@ -157,7 +159,11 @@ def transfer_time(operations: Operations, active: Array, designs: Designs) -> Ar
             if column in BYTES:  # nothing writes weights
                 moved = operations[column][:, None]
                 time += moved * (slots * share / l2 + (1.0 - share) / dram)
-    time[np.isin(operations.routine, _HOST)] = 0.0
+    to_host = np.isin(operations.routine, HOST)
+    time[to_host] = 0.0
+    if "host.bandwidth" in designs:  # each byte is read on one side and written on the other
+        over = operations.bytes_moved[to_host, None] / 2.0
+        time[to_host] = over / designs["host.bandwidth"]
     return time
 
 

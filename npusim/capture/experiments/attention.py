@@ -15,7 +15,7 @@ AXES = ("decode_attention", "prefill_attention")
 _DECODE_HEADS = ((10, 10, 128), (16, 2, 128), (32, 8, 64), (32, 8, 128))  # query, key-value, size
 _BATCHES, _CONTEXTS = (1, 4, 16, 64), (256, 1024, 4096, 16384)
 _PREFILL_HEADS = ((10, 128), (16, 72), (12, 64), (32, 128))
-_LENGTHS = (256, 1024, 4096, 8192)
+_LENGTHS = (128, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192)
 
 
 def points(device: Row, quick: bool) -> list[Row]:
