@@ -21,6 +21,7 @@ from scipy.optimize import least_squares
 import npusim as ns
 from npusim.arch import Designs
 from npusim.library import NUMBERS, ROUTINES
+from npusim.models.floor import floor_path
 from npusim.models.routine import HOST, Shape, routine_shape
 from npusim.workload import Steps, Workload
 
@@ -33,7 +34,8 @@ CHOICES = [(), *((n,) for n in STARTS), *itertools.combinations(STARTS, 2)]
 
 
 class Found(NamedTuple):
-    """A routine's numbers: fitted to all rows, to each half and all, errors on the other half."""
+    """A routine's numbers: fitted to all rows, to each half and all, errors on the other half,
+    and the floor of the machine for that kind of kernel."""
 
     routine: str
     rows: int
@@ -41,6 +43,7 @@ class Found(NamedTuple):
     values: np.ndarray
     fits: np.ndarray
     errors: np.ndarray
+    floor_s: float
 
 
 def fold(trace, out):
@@ -130,7 +133,10 @@ def calibrate(w, machine, wanted=tuple(ROUTINES)):
         one, other, both = (fit(part(shape, r), measured[r], clock, chosen)[1]
                             for r in (half, ~half, half | ~half))
         errors = np.abs(times(one, part(shape, ~half), clock) / measured[~half] - 1)
-        yield Found(name, len(rows), ("floor", *chosen), both, np.array([one, other, both]), errors)
+        kinds, counts = np.unique(w.text("kind")[rows].astype(str), return_counts=True)
+        floor_s = float(designs[floor_path(kinds[np.argmax(counts)])][0])
+        yield Found(name, len(rows), ("floor", *chosen), both, np.array([one, other, both]),
+                    errors, floor_s)
 
 
 def report(workload, machine, out=None):
@@ -156,8 +162,8 @@ def written(f, source):
     yield f"  {f.routine}:"
     for i, name in enumerate(NUMBERS):
         if name in f.chosen:
-            scale, unit = (1e6, " us") if name == "floor" else (1.0, "")
-            low, value, high = (f"{v * scale:.3g}{unit}" for v in
+            scale = 1 / f.floor_s if name == "floor" else 1.0
+            low, value, high = (f"{v * scale:.3g}" for v in
                                 (f.fits[:, i].min(), f.values[i], f.fits[:, i].max()))
             about = f"{source}, {f.rows} calls; half held back: {median:.0f} %, p90 {p90:.0f} %"
             yield (f'    {name}: {{value: {value}, source: "{about}", kind: calibrated, '

@@ -35,7 +35,7 @@ ROUTINES: Mapping[str, str] = MappingProxyType({
 
 # Number of a routine -> unit, upper bound and meaning of its parameter.
 NUMBERS: Mapping[str, tuple[str, float, str]] = MappingProxyType({
-    "floor": ("s", 1e-3, "time of the smallest kernel"),
+    "floor": ("1", 1e3, "time of its smallest kernel, in floors of that kind of the machine"),
     "element": ("1", 1e4, "cycles of a compute unit for one element (byte, thread, product)"),
     "block": ("1", 1e6, "cycles of a compute unit for one thread block"),
     "chain": ("1", 1e6, "cycles from one element of a thread to the next that waits for it"),

@@ -165,6 +165,8 @@ PARAMETERS: Mapping[str, Parameter] = MappingProxyType({p.path: p for p in (
               "time from the host's doorbell to the first operation of a hardware queue", True),
     Parameter("launch.queue.interval", "s", 0, 1e-3,
               "idle time of the device between two operations of a hardware queue", True),
+    Parameter("host.bandwidth", "B/s", 1e6, 1e15,
+              "bandwidth of copies between the host's memory and the device"),
     Parameter("host.speed", "1", 1e-3, 1e3,
               "speed of the host relative to the host of the trace", True),
     Parameter("host.sync", "s", 0, 1e-2,

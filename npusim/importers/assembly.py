@@ -113,7 +113,6 @@ def _assembled(
     for c, texts, of in (
         ("kernel", [x.kernel for x in launches], launch),
         ("library", [kernel_names.library(x.kernel) for x in launches], launch),
-        ("routine", ["" for _ in launches], launch),
         ("phase", [_phase(step.works) for step in steps], number),
         ("operator", [x for step in steps for x in step.operators], None),
         *((c, [getattr(x, c) for x in works], work) for c in _FROM_WORK if c in LABELS),

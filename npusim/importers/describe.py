@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from npusim.importers import kernel_names, products, streams
+from npusim.importers.routines import routine
 from npusim.importers.tensors import Call
 from npusim.importers.work import Launch, Work
 
@@ -14,6 +17,11 @@ HELPERS = {"splitk_reduce", "attention_combine", "setup"}
 
 def describe(call: Call | None, launch: Launch) -> Work:
     """Return what a kernel does, from its operator if that is known and from its name if not."""
+    work = _work(call, launch)
+    return replace(work, routine=routine(launch.kernel, call))
+
+
+def _work(call: Call | None, launch: Launch) -> Work:
     named = kernel_names.kind(launch.kernel)
     if named in ("memcpy", "memset"):
         return _copy_engine(named, launch)

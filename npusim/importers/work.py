@@ -48,6 +48,7 @@ class Work:
     read_activation: float = 0.0
     write_kv: float = 0.0
     write_activation: float = 0.0
+    routine: str = ""
 
 
 Rule = Callable[[Call, Launch], Work | None]

@@ -5,22 +5,34 @@ Each kind of operation goes to the model that knows it; each of these says what 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
+
 import numpy as np
 from numpy.typing import NDArray
 
 from npusim.arch import Designs
-from npusim.models import attention, gemm, stream
+from npusim.models import attention, gemm, routine, stream
 from npusim.models.cost import Cost
-from npusim.workload import Operations
+from npusim.workload import KINDS, Operations
 
 PARAMETERS = ()  # reads none itself
 
 BOUNDS = ("floor", "memory", "compute")
 
-_MODELS = (
-    (attention.KINDS, attention.READS, attention.attention_cost),
-    (gemm.KINDS, gemm.READS, gemm.gemm_cost),
-    (None, stream.READS, stream.stream_cost),
+_Which = Callable[[Operations, Designs], NDArray[np.bool_]]
+_Model = tuple[_Which, Collection[str], Callable[[Operations, Designs], Cost]]
+
+
+def _of(*kinds: str) -> _Which:
+    return lambda operations, _: np.isin(operations.kind, kinds)
+
+
+# The first that takes an operation costs it.
+_MODELS: tuple[_Model, ...] = (
+    (routine.known, routine.READS, routine.routine_cost),
+    (_of(*attention.KINDS), attention.READS, attention.attention_cost),
+    (_of(*gemm.KINDS), gemm.READS, gemm.gemm_cost),
+    (_of(*KINDS), stream.READS, stream.stream_cost),
 )
 
 
@@ -31,8 +43,8 @@ def kernel_cost(operations: Operations, designs: Designs) -> Cost:
     """
     whole = {name: np.zeros((len(operations), len(designs))) for name in BOUNDS}
     left = np.ones(len(operations), dtype=bool)
-    for kinds, reads, model in _MODELS:
-        rows = left & (True if kinds is None else np.isin(operations.kind, kinds))
+    for takes, reads, model in _MODELS:
+        rows = left & takes(operations, designs)
         if not rows.any():
             continue
         left &= ~rows

@@ -4,7 +4,8 @@
     issue = ceil(blocks / units) x (block + work of a block x element) / clock
     depth = ceil(work / threads launched)
 
-- floor [s]: what the smallest kernel of the routine takes;
+- floor: what the smallest kernel of the routine takes, in floors of that kind of the machine, so
+  that a machine that starts kernels sooner starts these sooner;
 - chain [cycle]: from one element of a thread to its next where the second waits for the first
   (for an address that a load gives, or for a store that a load may not overtake);
 - block [cycle]: what a compute unit spends on starting, synchronising and ending a block;
@@ -37,8 +38,9 @@ from numpy.typing import NDArray
 
 from npusim.arch import Designs
 from npusim.library import NUMBERS, ROUTINES
-from npusim.models import memory, residency, roofline
+from npusim.models import floor, memory, residency, roofline
 from npusim.models.cost import Cost, overlapped
+from npusim.models.floor import floor_time
 from npusim.workload import BYTES, Operations
 
 Array = NDArray[np.float64]
@@ -50,7 +52,7 @@ PARAMETERS = (
     *(f"library.{routine}.{number}" for routine in ROUTINES for number in NUMBERS),
 )
 
-READS = {*PARAMETERS, *memory.PARAMETERS, *residency.PARAMETERS, *roofline.PARAMETERS}
+READS = {*PARAMETERS, *floor.PARAMETERS, *memory.PARAMETERS, *residency.PARAMETERS, *roofline.PARAMETERS}
 
 HOST = ("copy_to_host", "copy_to_host_pageable", "copy_from_host", "copy_from_host_pageable")
 _MATRIX = ("grouped_matrix",)
@@ -110,7 +112,8 @@ def routine_cost(operations: Operations, designs: Designs) -> Cost:
     clock = designs["units.clock"]
     issue = (shape.rounds * block + shape.share * element) / clock
     compute = np.hypot(issue, shape.matrix)
-    return overlapped(floor + shape.depth * chain / clock, shape.memory, compute,
+    least = floor * floor_time(operations, designs)
+    return overlapped(least + shape.depth * chain / clock, shape.memory, compute,
                       np.hypot(shape.memory, compute))  # fmt: skip
 
 
