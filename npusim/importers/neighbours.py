@@ -11,6 +11,7 @@ from npusim.importers.products import with_router
 from npusim.importers.tensors import Call
 from npusim.importers.work import Work
 
+_PRODUCTS = ("gemv", "gemm")
 _AMOUNTS = ("flop", "read_weight", "read_kv", "read_activation", "write_kv", "write_activation")
 
 
@@ -22,8 +23,8 @@ def with_neighbours(
 ) -> list[Work]:
     """Return the works of a step as its operations together do them.
 
-    An operator that launches several kernels shares its work among them; experts are those that
-    the router chose; a concatenation may make the KV cache grow.
+    An operator that launches several kernels shares its work among them; a product is split or
+    whole as its call sums parts or does not; experts are those that the router chose; a concatenation may make the KV cache grow.
 
     Parameters
     ----------
@@ -36,7 +37,7 @@ def with_neighbours(
     instances : sequence of int
         Tells calls of one operator apart; negative where the call is unknown.
     """
-    works = _shared(works, instances, blocks)
+    works = _reduced(_shared(works, instances, blocks), instances)
     kinds = {work.kind for work in works}
     routed = _routed(works, calls) if {"topk", "grouped_gemm"} <= kinds else works
     cached = [w for w in routed if w.kind == "attention" and w.read_kv]
@@ -80,6 +81,22 @@ def _shared(works: Sequence[Work], instances: Sequence[int], blocks: Sequence[in
                 amounts = {name: getattr(works[i], name) * share for name in _AMOUNTS}
                 made[key] = replace(works[i], **amounts)
             found[i] = made[key]
+    return found
+
+
+def _reduced(works: Sequence[Work], instances: Sequence[int]) -> list[Work]:
+    """Say of each product whether another kernel of its call sums the parts of its result."""
+    summed = {c for w, c in zip(works, instances, strict=True) if w.kind == "splitk_reduce"}
+    made: dict[tuple[int, bool], Work] = {}  # most products are as others are
+    found = []
+    for work, call in zip(works, instances, strict=True):
+        if work.kind in _PRODUCTS and not work.routine and call >= 0:
+            key = id(work), call in summed
+            if key not in made:
+                made[key] = replace(work, routine="split" if key[1] else "whole")
+            found.append(made[key])
+        else:
+            found.append(work)
     return found
 
 

@@ -1,0 +1,126 @@
+"""Fit the machines that were measured, on one half of each table, and write it into their files.
+
+PYTHONPATH=. python benchmarks/calibrate_machines.py [MACHINE...]
+
+Values of `archs/MACHINE.yaml` are replaced in place; the record of the fit, with the residuals of
+the other half, becomes its `calibration:` block. Public tables are read from ../shared/external.
+"""
+
+import re
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import public_tables
+import yaml
+
+import npusim as ns
+from npusim import calibration_file, units
+from npusim.calibrate import calibrate, residuals
+from npusim.holdout import split
+from npusim.measured import from_workload, read_axes
+from npusim.parameters import PARAMETERS
+
+ROOT = Path(__file__).resolve().parents[1]
+GEMM = ("gemm.start", "gemm.fill", "gemm.reduce", "gemm.overlap", "matrix.efficiency")
+BOUNDS = {
+    "gemm.start": (500.0, 10_000.0), "gemm.fill": (50.0, 3000.0), "gemm.reduce": (0.5e-6, 6e-6),
+    "gemm.overlap": (1.0, 8.0), "matrix.efficiency": (0.5, 1.0), "matrix.boost_share": (0.0, 1.0),
+    "memories.dram.efficiency": (0.7, 1.0), "memories.dram.in_flight": (1e4, 3e5),
+}  # fmt: skip
+FREE = {
+    "h200": (*GEMM, "matrix.boost_share", "memories.dram.in_flight"),
+    "a100": (*GEMM, "memories.dram.efficiency"),
+    "h100": (*GEMM, "memories.dram.efficiency"),
+    "l40s": (*GEMM, "memories.dram.efficiency"),
+}
+SEED = 0
+UNITS = (16, 32, 48, 80, 112, 132)  # of axis sm_count; the others are held back
+LAUNCH_BOUND = 24  # above it the GEMV's eager launches set its time, not the units
+
+
+def h200_tables():
+    """Return what the H200 is fitted to and what is held back, of its own experiments."""
+    axes = read_axes(ROOT / "workloads" / "experiments" / "h200_axes.json")
+    whole = np.isnan(axes.units)
+    cold = np.isinf(axes.operations["distance_weight"])
+    fitted, held = split(axes.take((axes.op == "linear") & whole & cold), SEED)
+    few = axes.take(~whole & (axes.op == "linear")
+                    & ((axes.operations["m"] > 1) | (axes.units <= LAUNCH_BOUND)))  # fmt: skip
+    known = np.isin(few.units, UNITS)
+    return [fitted, few.take(known)], [held, few.take(~known)]
+
+
+def tables(machine):
+    if machine == "h200":
+        return h200_tables()
+    first, second = split(public_tables.gemm(machine), SEED)
+    return [first], [second]
+
+
+def fit(machine):
+    """Return the calibration of a machine, with the residuals of what was held back."""
+    arch = ns.load_arch(machine)
+    fitted, held = tables(machine)
+    made = calibrate([(t, arch) for t in fitted], FREE[machine], bounds=BOUNDS)
+    pairs = [(t, made.archs[0]) for t in held]
+    if machine == "h200":
+        routines = ns.load_workload(ROOT / "workloads" / "experiments" / "h200_routines.parquet")
+        axes = read_axes(ROOT / "workloads" / "experiments" / "h200_axes.json")
+        other = np.isin(axes.op, ("decode_attention", "prefill_attention"))
+        pairs += [(from_workload(routines), made.archs[0]), (axes.take(other), made.archs[0])]
+    return replace(made, residuals=residuals(pairs))
+
+
+def written(path, value, low, high, source):
+    unit = PARAMETERS[path].unit
+
+    def text(x):
+        return f"{x:.4g}" if unit == "1" else units.show(x, unit, 4)
+
+    return (f'{{value: {text(value)}, source: "{source}", kind: calibrated, '
+            f"range: [{text(low)}, {text(high)}]}}")
+
+
+def put(file, made):
+    """Replace the fitted values in a machine's file and its record."""
+    lines = file.read_text().splitlines()
+    arch = made.archs[0]
+    for f in made.fitted:
+        if f.is_fitted:
+            mark = arch.provenance[f.path]
+            entry = written(f.path, f.after, mark.low, mark.high,
+                            "benchmarks/calibrate_machines.py; see calibration below")
+            lines = replaced(lines, f.path.split("."), entry)
+    at = next((i for i, line in enumerate(lines) if line.startswith("calibration:")), len(lines))
+    stop = next((i for i in range(at + 1, len(lines)) if re.match(r"\w", lines[i])), len(lines))
+    block = yaml.safe_dump({"calibration": calibration_file.record(made, arch)}, sort_keys=False,
+                           allow_unicode=True, width=100, default_flow_style=None)
+    file.write_text("\n".join([*lines[:at], *block.rstrip().splitlines(), *lines[stop:], ""]))
+
+
+def replaced(lines, keys, entry):
+    """Return the lines with the entry of nested keys replaced."""
+    start, stop = 0, len(lines)
+    for depth, key in enumerate(keys):
+        indent = "  " * depth
+        at = next(i for i in range(start, stop) if re.match(f"{indent}{key}:", lines[i]))
+        end = next((i for i in range(at + 1, stop)
+                    if lines[i].strip() and not lines[i].startswith(indent + " ")), stop)
+        start, stop = at + 1, end
+    return [*lines[: start - 1], f"{'  ' * (len(keys) - 1)}{keys[-1]}: {entry}", *lines[stop:]]
+
+
+def main():
+    for machine in sys.argv[1:] or FREE:
+        made = fit(machine)
+        put(ROOT / "archs" / f"{machine}.yaml", made)
+        for f in made.fitted:
+            print(machine, f.path, f"{f.before:.4g} -> {f.after:.4g}", f.why)
+        for kind, r in made.residuals.items():
+            print("  held back:", kind, r.n, f"p10 {r.p10:.3f} p50 {r.p50:.3f} p90 {r.p90:.3f}")
+
+
+if __name__ == "__main__":
+    main()
