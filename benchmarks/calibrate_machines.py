@@ -79,8 +79,10 @@ def written(path, value, low, high, source):
     def text(x):
         return f"{x:.4g}" if unit == "1" else units.show(x, unit, 4)
 
-    return (f'{{value: {text(value)}, source: "{source}", kind: calibrated, '
-            f"range: [{text(low)}, {text(high)}]}}")
+    return (
+        f'{{value: {text(value)}, source: "{source}", kind: calibrated, '
+        f"range: [{text(low)}, {text(high)}]}}"
+    )
 
 
 def put(file, made):
@@ -90,13 +92,23 @@ def put(file, made):
     for f in made.fitted:
         if f.is_fitted:
             mark = arch.provenance[f.path]
-            entry = written(f.path, f.after, mark.low, mark.high,
-                            "benchmarks/calibrate_machines.py; see calibration below")
+            entry = written(
+                f.path,
+                f.after,
+                mark.low,
+                mark.high,
+                "benchmarks/calibrate_machines.py; see calibration below",
+            )
             lines = replaced(lines, f.path.split("."), entry)
     at = next((i for i, line in enumerate(lines) if line.startswith("calibration:")), len(lines))
     stop = next((i for i in range(at + 1, len(lines)) if re.match(r"\w", lines[i])), len(lines))
-    block = yaml.safe_dump({"calibration": calibration_file.record(made, arch)}, sort_keys=False,
-                           allow_unicode=True, width=100, default_flow_style=None)
+    block = yaml.safe_dump(
+        {"calibration": calibration_file.record(made, arch)},
+        sort_keys=False,
+        allow_unicode=True,
+        width=100,
+        default_flow_style=None,
+    )
     file.write_text("\n".join([*lines[:at], *block.rstrip().splitlines(), *lines[stop:], ""]))
 
 
@@ -106,8 +118,14 @@ def replaced(lines, keys, entry):
     for depth, key in enumerate(keys):
         indent = "  " * depth
         at = next(i for i in range(start, stop) if re.match(f"{indent}{key}:", lines[i]))
-        end = next((i for i in range(at + 1, stop)
-                    if lines[i].strip() and not lines[i].startswith(indent + " ")), stop)
+        end = next(
+            (
+                i
+                for i in range(at + 1, stop)
+                if lines[i].strip() and not lines[i].startswith(indent + " ")
+            ),
+            stop,
+        )
         start, stop = at + 1, end
     return [*lines[: start - 1], f"{'  ' * (len(keys) - 1)}{keys[-1]}: {entry}", *lines[stop:]]
 

@@ -66,10 +66,20 @@ def main():
                 few, rest = anchor(held, 24, seed)
                 fit = calibrate([(few, arch)], ANCHOR, bounds=BOUNDS)
                 anchored.setdefault(name, []).append(errors(rest, fit.archs[0]))
-        print(what, "left out", {n: told(e) for n, e in plain_errors.items()},
-              "pooled", told(np.concatenate(list(plain_errors.values()))))
-        print(what, "anchored", {n: [told(e) for e in es] for n, es in anchored.items()}, "pooled",
-              [told(np.concatenate([anchored[n][s] for n in ("a100", "h100")])) for s in range(5)])
+        print(
+            what,
+            "left out",
+            {n: told(e) for n, e in plain_errors.items()},
+            "pooled",
+            told(np.concatenate(list(plain_errors.values()))),
+        )
+        print(
+            what,
+            "anchored",
+            {n: [told(e) for e in es] for n, es in anchored.items()},
+            "pooled",
+            [told(np.concatenate([anchored[n][s] for n in ("a100", "h100")])) for s in range(5)],
+        )
 
 
 if __name__ == "__main__":

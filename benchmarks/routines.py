@@ -57,9 +57,13 @@ def fold(trace, out):
     times = np.median(w["duration_s"].reshape(steps, one), axis=0)
     columns = {c: v[:one][keep] for c, v in w.columns.items()}
     columns["duration_s"] = times[keep]
-    folded = Workload("h200_routines", columns, w.labels,
-                      Steps(w.steps.wall_s[:1], w.steps.tail_s[:1]),
-                      meta={**w.meta, "folded_steps": steps, "rewrites_left_out": one - len(keep)})
+    folded = Workload(
+        "h200_routines",
+        columns,
+        w.labels,
+        Steps(w.steps.wall_s[:1], w.steps.tail_s[:1]),
+        meta={**w.meta, "folded_steps": steps, "rewrites_left_out": one - len(keep)},
+    )
     ns.save_workload(folded, Path(out))
     print(f"{out}: {len(folded)} operations of {one}, medians of {steps} steps")
 
@@ -88,8 +92,13 @@ def fit(shape, measured, clock, chosen):
     best = None
     for start in itertools.product(*(STARTS[n] for n in chosen)):
         guess = np.log([0.9 * measured.min(), *start])
-        found = least_squares(error, np.clip(guess, low + 1e-6, high - 1e-6), bounds=(low, high),
-                              loss="soft_l1", f_scale=SPREAD)
+        found = least_squares(
+            error,
+            np.clip(guess, low + 1e-6, high - 1e-6),
+            bounds=(low, high),
+            loss="soft_l1",
+            f_scale=SPREAD,
+        )
         if best is None or found.cost < best[0]:
             best = (found.cost, whole(found.x))
     return best
@@ -108,9 +117,13 @@ def part(shape, rows):
 
 def distinct(w, rows):
     """Return one row of each that a model cannot tell apart, and the median time of its like."""
-    table = np.column_stack([w[c][rows].astype(float) for c in
-                             ("kernel", "m", "n", "batch", "flop", "blocks", "threads")]
-                            + [w.bytes_moved[rows]])
+    table = np.column_stack(
+        [
+            w[c][rows].astype(float)
+            for c in ("kernel", "m", "n", "batch", "flop", "blocks", "threads")
+        ]
+        + [w.bytes_moved[rows]]
+    )
     first, which = np.unique(table, axis=0, return_index=True, return_inverse=True)[1:]
     spent = w["duration_s"][rows]
     return rows[first], np.array([np.median(spent[which.ravel() == i]) for i in range(len(first))])
@@ -130,27 +143,35 @@ def calibrate(w, machine, wanted=tuple(ROUTINES)):
         shape = routine_shape(w.operations(rows), designs)
         half = np.random.default_rng(SEED).permutation(len(rows)) < (len(rows) + 1) // 2
         chosen = choose(name, shape, measured, clock)
-        one, other, both = (fit(part(shape, r), measured[r], clock, chosen)[1]
-                            for r in (half, ~half, half | ~half))
+        one, other, both = (
+            fit(part(shape, r), measured[r], clock, chosen)[1] for r in (half, ~half, half | ~half)
+        )
         errors = np.abs(times(one, part(shape, ~half), clock) / measured[~half] - 1)
         kinds, counts = np.unique(w.text("kind")[rows].astype(str), return_counts=True)
         floor_s = float(designs[floor_path(kinds[np.argmax(counts)])][0])
-        yield Found(name, len(rows), ("floor", *chosen), both, np.array([one, other, both]),
-                    errors, floor_s)
+        yield Found(
+            name, len(rows), ("floor", *chosen), both, np.array([one, other, both]), errors, floor_s
+        )
 
 
 def report(workload, machine, out=None):
     found = list(calibrate(ns.load_workload(workload), machine))
-    print(f"{'routine':24} {'n':>4} {'floor us':>8} {'element':>8} {'block':>7} {'chain':>6} "
-          f"{'median':>7} {'p90':>6} {'worst':>6}")
+    print(
+        f"{'routine':24} {'n':>4} {'floor us':>8} {'element':>8} {'block':>7} {'chain':>6} "
+        f"{'median':>7} {'p90':>6} {'worst':>6}"
+    )
     for f in found:
         show = (f.values[0] * 1e6, *f.values[1:], *(100 * np.quantile(f.errors, (0.5, 0.9, 1.0))))
-        print(f"{f.routine:24} {f.rows:4} {show[0]:8.2f} {show[1]:8.3f} {show[2]:7.0f} "
-              f"{show[3]:6.0f} {show[4]:6.1f}% {show[5]:5.0f}% {show[6]:5.0f}%")
+        print(
+            f"{f.routine:24} {f.rows:4} {show[0]:8.2f} {show[1]:8.3f} {show[2]:7.0f} "
+            f"{show[3]:6.0f} {show[4]:6.1f}% {show[5]:5.0f}% {show[6]:5.0f}%"
+        )
     errors = np.concatenate([f.errors for f in found])
-    print(f"{len(found)} routines, {sum(len(f.chosen) for f in found)} numbers; {len(errors)} "
-          f"held back: median {100 * np.median(errors):.1f} %, "
-          f"p90 {100 * np.quantile(errors, 0.9):.1f} %")
+    print(
+        f"{len(found)} routines, {sum(len(f.chosen) for f in found)} numbers; {len(errors)} "
+        f"held back: median {100 * np.median(errors):.1f} %, "
+        f"p90 {100 * np.quantile(errors, 0.9):.1f} %"
+    )
     if out is not None:
         lines = [line for f in found for line in written(f, Path(workload).name)]
         Path(out).write_text("\n".join(["library:", *lines, ""]))
@@ -163,11 +184,14 @@ def written(f, source):
     for i, name in enumerate(NUMBERS):
         if name in f.chosen:
             scale = 1 / f.floor_s if name == "floor" else 1.0
-            low, value, high = (f"{v * scale:.3g}" for v in
-                                (f.fits[:, i].min(), f.values[i], f.fits[:, i].max()))
+            low, value, high = (
+                f"{v * scale:.3g}" for v in (f.fits[:, i].min(), f.values[i], f.fits[:, i].max())
+            )
             about = f"{source}, {f.rows} calls; half held back: {median:.0f} %, p90 {p90:.0f} %"
-            yield (f'    {name}: {{value: {value}, source: "{about}", kind: calibrated, '
-                   f"range: [{low}, {high}]}}")
+            yield (
+                f'    {name}: {{value: {value}, source: "{about}", kind: calibrated, '
+                f"range: [{low}, {high}]}}"
+            )
 
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@ python docs/make_tables.py
 
 from pathlib import Path
 
-from npusim.parameters import PARAMETERS
 from npusim.counters import COUNTERS
 from npusim.models import modelled
+from npusim.parameters import PARAMETERS
 from npusim.units import show
 from npusim.workload import COLUMNS
 

@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 
 from npusim import units
 from npusim.arch import Designs
-from npusim.parameters import PARAMETERS
 from npusim.errors import InputError
+from npusim.parameters import PARAMETERS
 from npusim.workload import Operations
 
 Array = NDArray[np.float64]

@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npusim.arch import Arch, Designs, Provenance, parameter
-from npusim.parameters import PARAMETERS
 from npusim.bands import MACHINE, Domain, Residual, residual, shape_columns, span, widened
 from npusim.errors import InputError
 from npusim.fit import LOSSES, Fit, Pair, Variable
 from npusim.measured import Measured
 from npusim.measured.period import predicted
 from npusim.models import modelled
+from npusim.parameters import PARAMETERS
 from npusim.validate import Errors, errors_of
 
 Array = NDArray[np.float64]

@@ -14,10 +14,10 @@ import yaml
 
 from npusim import units
 from npusim.arch import Arch, Provenance
-from npusim.parameters import PARAMETERS
 from npusim.atomic import whole_file
 from npusim.calibrate import Calibration, Fitted
 from npusim.errors import InputError
+from npusim.parameters import PARAMETERS
 
 _WIDTH = 100
 

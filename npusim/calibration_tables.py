@@ -8,8 +8,8 @@ import numpy as np
 from rich.text import Text
 
 from npusim import terminal, units
-from npusim.parameters import PARAMETERS
 from npusim.calibrate import Calibration, Fitted
+from npusim.parameters import PARAMETERS
 from npusim.validate import Errors, Validation
 
 _FIGURES = ("n", "median error", "p90", "worst", "predicted / measured")

@@ -380,4 +380,3 @@ def _settings(settings: Sequence[str]) -> list[tuple[str, float]]:
     if refused:
         raise InputError(str(refused[0]), place="--set")
     return pairs
-

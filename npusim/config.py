@@ -18,8 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from npusim import catalog, units
 from npusim.arch import Arch, Provenance, check, siblings
-from npusim.parameters import PARAMETERS
 from npusim.errors import InputError, InputErrors
+from npusim.parameters import PARAMETERS
 from npusim.yaml_tree import Place, Tree, read_tree
 
 _MOST_STEPS = 1_000_000

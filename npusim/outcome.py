@@ -13,13 +13,13 @@ import pandas as pd
 
 from npusim import store
 from npusim.arch import Designs
-from npusim.parameters import PARAMETERS
 from npusim.atomic import whole_folder
 from npusim.beside import measured_content, suffix
 from npusim.caveats import not_modelled, notes
 from npusim.compare import compare_designs, measured
 from npusim.job import Job
 from npusim.load import traced_arch
+from npusim.parameters import PARAMETERS
 from npusim.space import Progress, best, evaluate, pareto, sweep, without_effect
 
 _FIGURES = ("latency_cost.png", "axis_effects.png", "roofline.png", "predicted_measured.png")

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from npusim import units
 from npusim.arch import Arch, Designs
-from npusim.parameters import PARAMETERS
 from npusim.compare import error_of
 from npusim.models import roofline as roof_model
+from npusim.parameters import PARAMETERS
 from npusim.workload import Workload
 
 Design: TypeAlias = "pd.Series[Any]"  # a row of a sweep

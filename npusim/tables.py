@@ -13,10 +13,10 @@ from rich.text import Text
 
 from npusim import terminal, units
 from npusim.arch import Arch
-from npusim.parameters import PARAMETERS
 from npusim.beside import Compared
 from npusim.models import modelled
 from npusim.outcome import Outcome
+from npusim.parameters import PARAMETERS
 from npusim.predict import Result
 from npusim.workload import Workload
 

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from npusim import catalog, config
 from npusim.arch import KINDS
-from npusim.parameters import PARAMETERS
 from npusim.errors import InputError, InputErrors, NpusimError
 from npusim.load import load_arch
+from npusim.parameters import PARAMETERS
 
 ARCHS = catalog.names("archs")
 H200 = catalog.find("archs", "h200").read_text(encoding="utf-8")

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 import npusim as ns
 from npusim import catalog, lanes
 from npusim.arch import Designs
-from npusim.parameters import PARAMETERS
 from npusim.models import floor, kernel, launch, modelled, models, roofline
+from npusim.parameters import PARAMETERS
 from npusim.workload import KINDS
 from tests.builder import workload
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from npusim.parameters import PARAMETERS
 from npusim.errors import InputError
+from npusim.parameters import PARAMETERS
 from npusim.units import dimension, parse, show
 
 PINT = pint.UnitRegistry()

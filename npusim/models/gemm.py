@@ -38,6 +38,8 @@ KINDS = ("gemv", "gemm", "grouped_gemm", "conv")
 
 PARAMETERS = (
     "floor.matmul",
+    "floor.reduction",
+    "launch.graph.interval",
     "gemm.start",
     "gemm.fill",
     "gemm.reduce",
@@ -65,8 +67,8 @@ def gemm_cost(operations: Operations, designs: Designs) -> Cost:
     ----------
     operations : Operations
         U products: ``batch`` problems of m x n x k, their bytes and reuse distances. Routine
-        ``split`` is a kernel whose parts another operation sums, ``whole`` one that does not
-        split; else the model chooses, and counts the sum.
+        ``split`` is a kernel whose parts another operation sums, and leaves that one out;
+        ``whole`` is one that does not split; else the model chooses, and counts the sum.
     designs : Designs
         D designs.
 
@@ -126,6 +128,7 @@ class _Rows:
         self.units = designs["units.count"]
         self.grain = designs["gemm.tile_step"]
         self.reach = miss_bandwidth(designs)
+        self.summing = designs["floor.reduction"] + designs["launch.graph.interval"]
         self.rate = np.vstack([
             np.broadcast_to(throughput(kind, dtype, designs) / self.units, len(designs))
             for kind, dtype in zip(operations.kind, operations.dtype, strict=True)
@@ -177,7 +180,8 @@ class _Rows:
         if split > 1:
             parts = (self.batch * self.m * self.n)[rows] * (2.0 * _ACCUMULATOR * split)
             sums = d["gemm.reduce"] + parts / l2_bandwidth(self.units[None, :], d)
-            apart = np.where((self.routine[rows] == "split")[:, None], 0.0, sums)
+            elsewhere = np.where((self.routine[rows] == "split")[:, None], self.summing, 0.0)
+            apart = np.maximum(sums - elsewhere, 0.0)
         if tm not in _SIDES or tn not in _SIDES:
             apart = np.where((tm % self.grain == 0) & (tn % self.grain == 0), apart, np.inf)
         best = kept[0][rows]

@@ -52,7 +52,13 @@ PARAMETERS = (
     *(f"library.{routine}.{number}" for routine in ROUTINES for number in NUMBERS),
 )
 
-READS = {*PARAMETERS, *floor.PARAMETERS, *memory.PARAMETERS, *residency.PARAMETERS, *roofline.PARAMETERS}
+READS = {
+    *PARAMETERS,
+    *floor.PARAMETERS,
+    *memory.PARAMETERS,
+    *residency.PARAMETERS,
+    *roofline.PARAMETERS,
+}
 
 HOST = ("copy_to_host", "copy_to_host_pageable", "copy_from_host", "copy_from_host_pageable")
 _MATRIX = ("grouped_matrix",)
