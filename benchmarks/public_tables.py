@@ -29,7 +29,7 @@ def decode_attention(machine: str) -> Measured:
     found = Gathered()
     for row, r in enumerate(pd.read_csv(path).itertuples(), 2):
         what = shapes.decode_attention("bf16", r.batch_size, r.num_heads, r.num_key_value_heads,
-                                       r.head_dim, r.kv_len, copies=1)  # fmt: skip
+                                       r.head_dim, r.kv_len + 1, copies=1)  # the new token too  # fmt: skip
         found.add(row, "decode_attention", what, r.latency_us)
     table = found.done(path, ())
     source = str(pd.read_csv(path)["kernel_source"].iloc[0])

@@ -28,7 +28,7 @@ def not_modelled(arch: Arch) -> tuple[str, ...]:
 
 
 def notes(
-    workload: Workload, arch: Arch, launch: str, mode: str, traced: Arch | None
+    workload: Workload, arch: Arch, launch: str, mode: str
 ) -> Iterator[str]:
     """Yield what limits a prediction, the gravest first, one sentence each."""
     missing = 1 - workload.classified_busy_share
@@ -47,9 +47,6 @@ def notes(
     yield from _about_host(workload, arch, launch)
     if mode == "transfer":
         yield "no error band: measured times are carried over, scaled by the ratio of the models"
-    elif traced is None:
-        device = workload.meta.get("device") or "not named in the trace"
-        yield f"no error band: no shipped machine lists the traced device ({device})"
     elif missing > 1 - _SLIGHT:
         yield "no error band: no operation has shapes to compare"
     yield from _about_machine(workload, arch)

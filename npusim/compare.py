@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from npusim import catalog
 from npusim.arch import Arch, Designs
+from npusim.error_band import Factors
 from npusim.errors import InputError
 from npusim.lanes import Durations, Replayed, replay
 from npusim.models.kernel import bound, kernel_time
@@ -22,7 +23,6 @@ from npusim.workload import Workload
 
 Array = NDArray[np.float64]
 
-BAND = (0.1, 0.9)
 _PER_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6}
 
 
@@ -214,31 +214,6 @@ def error_of(table: pd.DataFrame) -> Error:
     )
 
 
-def band_factors(workload: Workload, traced: Arch | None) -> tuple[float, float] | None:
-    """Return by which factors kernel times may be off: p10 and p90 of measured / predicted.
-
-    Quantiles are weighted by predicted time, over the operations of this very workload. The
-    factors are applied to all kernels at once, as if their errors went the same way: wide on
-    purpose, until errors are calibrated by kind on other data.
-
-    Returns
-    -------
-    (low, high) or None
-        None where the traced machine is not known or no operation has shapes.
-    """
-    if traced is None:
-        return None
-    table = kernel_errors(workload, traced)
-    if table.empty:
-        return None
-    ratio = (table["measured_s"] / table["predicted_s"]).to_numpy()
-    order = np.argsort(ratio)
-    weight = np.cumsum(table["predicted_s"].to_numpy()[order])
-    at = np.searchsorted(weight, np.array(BAND) * weight[-1])
-    low, high = ratio[order][np.minimum(at, len(ratio) - 1)]
-    return min(float(low), 1.0), max(float(high), 1.0)
-
-
 @dataclass(frozen=True)
 class Banded:
     """A replay with its band: wall and device-busy time if kernels are faster or slower."""
@@ -253,13 +228,15 @@ def replay_with_band(
     designs: Designs,
     time: Durations,
     launch: str,
-    factors: tuple[float, float] | None,
+    factors: Factors | None,
 ) -> Banded:
     """Replay three times: as predicted, and with all kernel times at either end of the band."""
     middle = replay(workload, designs, time, launch)
     if factors is None:
         return Banded(middle, None, None)
-    low, high = (replay(workload, designs, time.scaled(f), launch) for f in factors)
+    low, high = (
+        replay(workload, designs, time.scaled(f), launch) for f in (factors.low, factors.high)
+    )
     return Banded(middle, low, high)
 
 

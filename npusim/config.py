@@ -120,6 +120,13 @@ class _ResidualEntry(_Strict):
     domain: dict[str, Annotated[list[float], Field(min_length=2, max_length=2)]]
 
 
+class _ResidualFile(_Strict):
+    """Residuals of machines that were left out of the fit."""
+
+    source: Annotated[str, Field(min_length=3)]
+    residuals: Annotated[dict[str, _ResidualEntry], Field(min_length=1)]
+
+
 class _BeforeAfter(_Strict):
     before: float
     after: float
@@ -244,6 +251,19 @@ def read_arch(file: Path) -> tuple[Arch, Sweep | None]:
                 tuple(tree.values.get("devices", ())), tree.values.get("note", ""),
                 tree.values.get("calibration") or {})  # fmt: skip
     return arch, sweep
+
+
+def read_residuals(file: Path) -> tuple[str, Mapping[str, Any]]:
+    """Read residuals by kind of operation, with where they come from.
+
+    Raises
+    ------
+    InputError, InputErrors
+        Every mistake in the file, each with its line and place.
+    """
+    tree = read_tree(file)
+    _refuse(_problems(tree, _ResidualFile))
+    return tree.values["source"], tree.values["residuals"]
 
 
 def read_study(file: Path) -> Study:

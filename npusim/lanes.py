@@ -43,10 +43,11 @@ class Durations:
     row: NDArray[np.intp]
     scale: Array
 
-    def scaled(self, factor: float) -> Durations:
-        """Return modelled durations times a factor; measured ones stay as they are."""
-        modelled = self.row < len(self.table) - 1
-        return Durations(self.table, self.row, np.where(modelled, self.scale * factor, self.scale))
+    def scaled(self, factor: Array | float) -> Durations:
+        """Return modelled durations times a factor, one or of shape (D,); measured ones stay."""
+        table = self.table.copy()
+        table[:-1] *= factor
+        return Durations(table, self.row, self.scale)
 
     def of(self, operation: int) -> Array:
         """Return the time of one operation, shape (D,) [s]."""

@@ -177,11 +177,11 @@ def _notes(job: Job) -> list[str]:
     told: dict[str, list[str]] = {}
     for w in job.workloads:
         for launch in job.space.launch:
-            for note in notes(w, job.arch, launch, "model", traced_arch(w)):
+            for note in notes(w, job.arch, launch, "model"):
                 told.setdefault(note, []).append(w.name)
     if job.baseline is not None:
         for w in job.workloads:
-            for note in notes(w, job.baseline, "eager", "model", traced_arch(w)):
+            for note in notes(w, job.baseline, "eager", "model"):
                 if "host" in note:
                     told.setdefault(f"{job.baseline.name}, eager: {note}", []).append(w.name)
     everywhere = len(job.workloads)

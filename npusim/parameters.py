@@ -125,7 +125,7 @@ PARAMETERS: Mapping[str, Parameter] = MappingProxyType({p.path: p for p in (
     Parameter("gemm.fill", "1", 0, 1e5,
               "clock cycles of a block beside its k-steps: pipeline fill, writing the tile", True),
     Parameter("gemm.reduce", "s", 0, 1e-3,
-              "what splitting K takes in all: parts written, a second kernel launched, parts summed", True),
+              "what splitting K takes in all: parts written, a second kernel, parts summed", True),
     Parameter("gemm.cluster", "1", 1, 64,
               "thread blocks that share what one of them loads (multicast; 1: none)", True),
     Parameter("gemm.tile_step", "1", 8, 256,

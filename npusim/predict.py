@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from npusim.arch import Arch, Designs, with_value
 from npusim.caveats import not_modelled, notes
-from npusim.compare import BAND, band_factors, replay_with_band
+from npusim.compare import replay_with_band
+from npusim.error_band import BAND, band_factors
 from npusim.lanes import Durations, durations
 from npusim.lanes import replay as lane_replay
 from npusim.load import traced_arch
@@ -16,15 +17,30 @@ from npusim.models.kernel import parts
 from npusim.store import arch_id, model_version
 from npusim.workload import Workload
 
+_FEW = 4  # ways to extrapolate that are told
+
 
 @dataclass(frozen=True)
 class Band:
-    """Range of a step's time, from how far kernel times lie off on the traced machine [s]."""
+    """Range of a step's time, from how far kernel times were off where they were measured.
+
+    Attributes
+    ----------
+    wall_s, device_busy_s : tuple of float
+        Ends of the band [s].
+    quantiles : tuple of float
+        Which quantiles they are.
+    basis : str
+        Measurements that it comes from.
+    extrapolates : tuple of str
+        In which ways this machine or workload lies outside of them; the band does not hold that.
+    """
 
     wall_s: tuple[float, float]
     device_busy_s: tuple[float, float]
     quantiles: tuple[float, float]
     basis: str
+    extrapolates: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -42,7 +58,7 @@ class Result:
     launches : float
         Device operations a step.
     band : Band or None
-        None where the traced machine is not known, and for ``transfer``.
+        None for ``transfer`` and where nothing is modelled.
     limits : dict of str to float
         Shares of device time by what it is spent on: ``floor``, ``memory``, ``compute`` or
         ``measured`` (carried over from the trace because shapes are not known).
@@ -104,27 +120,39 @@ def replay(workload: Workload, arch: Arch, launch: str = "eager", mode: str = "m
     """
     designs, traced = Designs(arch), traced_arch(workload)
     time = durations(workload, designs, mode, traced)
-    factors = band_factors(workload, traced) if mode == "model" else None
+    factors = band_factors(workload, designs, time) if mode == "model" else None
     banded = replay_with_band(workload, designs, time, launch, factors)
     middle = banded.middle
     band = None
-    if banded.low is not None and banded.high is not None and traced is not None:
+    if banded.low is not None and banded.high is not None and factors is not None:
         ends = (banded.low, banded.high)
         band = Band(
             (float(ends[0].wall_s[0]), float(ends[1].wall_s[0])),
             (float(ends[0].device_busy_s[0]), float(ends[1].device_busy_s[0])),
             BAND,
-            f"measured / predicted kernel times of this workload on {traced.name}, one for all",
+            factors.basis,
+            factors.reasons,
         )
     return Result(
         workload.name, arch.name, launch, mode,
         float(middle.wall_s[0]), float(middle.device_busy_s[0]), float(middle.host_busy_s[0]),
         float(middle.idle_share[0]), middle.launches, band,
         _limits(workload, designs, time), not_modelled(arch),
-        tuple(notes(workload, arch, launch, mode, traced)),
+        (*notes(workload, arch, launch, mode), *_beyond(band)),
         {"workload": workload.id, "arch": arch_id(arch), "model": model_version(),
          "traced": arch_id(traced) if traced is not None else ""},
     )  # fmt: skip
+
+
+def _beyond(band: Band | None) -> Iterator[str]:
+    """Say in which ways a prediction lies outside of what was measured, the first few."""
+    if band is None:
+        return
+    yield f"the band comes from {band.basis}"
+    for reason in band.extrapolates[:_FEW]:
+        yield f"extrapolates: {reason}"
+    if len(band.extrapolates) > _FEW:
+        yield f"extrapolates in {len(band.extrapolates) - _FEW} more ways (--json lists them)"
 
 
 def without_effect(

@@ -18,7 +18,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from npusim.arch import Arch, Designs, parameter
-from npusim.compare import band_factors, replay_with_band
+from npusim.compare import replay_with_band
+from npusim.error_band import band_factors
 from npusim.errors import InputError, InputErrors
 from npusim.lanes import durations
 from npusim.load import traced_arch
@@ -174,33 +175,29 @@ def evaluate(
 ) -> pd.DataFrame:
     """Evaluate designs under one launch mode; see `sweep` for the columns."""
     table = pd.DataFrame({"launch": launch, **designs.columns}, index=range(len(designs)))
-    sums: dict[str, Array] = {name: np.zeros(len(designs)) for name in TOTALS}
+    names = (*TOTALS, "extrapolates")
+    sums: dict[str, Array] = {name: np.zeros(len(designs)) for name in names}
     for w, count in zip(workloads, counts or [1] * len(workloads), strict=True):
         for name, values in _totals(designs, w, launch, mode):
             sums[name] = sums[name] + count * values
-            if len(workloads) > 1:
+            if len(workloads) > 1 and name in TOTALS:
                 table[f"{name}[{w.name}]"] = values
-    table = table.assign(**sums)
+    beyond = sums.pop("extrapolates") > 0
+    table = table.assign(**sums, extrapolates=beyond)
     table["idle_share"] = 1 - (table["device_busy_s"] / table["wall_s"]).clip(upper=1.0)
     return table
 
 
-@lru_cache(maxsize=32)
-def _traced(w: Workload) -> tuple[Arch | None, tuple[float, float] | None]:
-    """Return the machine that a workload was traced on, and its band there."""
-    traced = traced_arch(w)
-    return traced, band_factors(w, traced)
-
-
 def _totals(designs: Designs, w: Workload, launch: str, mode: str) -> Iterator[tuple[str, Array]]:
-    traced, factors = _traced(w)
-    time = durations(w, designs, mode, traced)
-    banded = replay_with_band(w, designs, time, launch, factors if mode == "model" else None)
+    time = durations(w, designs, mode, traced_arch(w))
+    factors = band_factors(w, designs, time) if mode == "model" else None
+    banded = replay_with_band(w, designs, time, launch, factors)
     for quantity in ("wall", "device_busy"):
         for end, r in (("", banded.middle), ("_low", banded.low), ("_high", banded.high)):
             nothing = np.full(len(designs), np.nan)
             yield f"{quantity}{end}_s", nothing if r is None else getattr(r, f"{quantity}_s")
     yield "host_busy_s", banded.middle.host_busy_s
+    yield "extrapolates", np.zeros(len(designs)) if factors is None else factors.beyond.astype(float)
 
 
 def pareto(table: pd.DataFrame, objectives: Sequence[str]) -> pd.DataFrame:

@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from npusim import __version__
+from npusim import __version__, catalog
 from npusim.arch import Arch
 from npusim.atomic import whole_file
 from npusim.errors import InputError
@@ -38,8 +38,12 @@ def model_version() -> str:
     True
     """
     here = Path(__file__).parent
-    beside = ("arch.py", "compare.py", "lanes.py", "space.py", "workload.py")
-    sources = sorted([*(here / "models").glob("*.py"), *(here / name for name in beside)])
+    beside = ("arch.py", "bands.py", "compare.py", "error_band.py", "lanes.py", "library.py",
+              "space.py", "workload.py")  # fmt: skip
+    residuals = (catalog.folder("archs") / "residuals").glob("*.yaml")
+    sources = sorted(
+        [*(here / "models").glob("*.py"), *(here / name for name in beside), *residuals]
+    )
     digest = hashlib.blake2b(digest_size=6)
     for source in sources:
         digest.update(source.name.encode() + source.read_bytes())
@@ -59,8 +63,9 @@ def strong_id(parts: Mapping[str, Any]) -> str:
 
 
 def arch_id(arch: Arch) -> str:
-    """Return a hash of the values of a machine; its name and sources do not matter."""
-    return strong_id(dict(arch.values))
+    """Return a hash of the values of a machine and its residuals; names and sources do not count."""
+    record = {"calibration": arch.calibration.get("residuals", {})} if arch.calibration else {}
+    return strong_id({**arch.values, **record})
 
 
 def design_ids(

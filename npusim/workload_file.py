@@ -79,9 +79,6 @@ def _read(file: Path) -> Workload:
     columns: dict[str, Any] = {}
     labels: dict[str, list[str]] = {}
     for c in COLUMNS:
-        if c not in table.column_names and c == "routine":
-            columns[c], labels[c] = np.zeros(len(table), dtype=np.int32), [""]
-            continue
         if c not in table.column_names:
             raise InputError("column is missing", file=file, place=c)
         column = table[c].combine_chunks()

@@ -24,7 +24,8 @@ def with_neighbours(
     """Return the works of a step as its operations together do them.
 
     An operator that launches several kernels shares its work among them; a product is split or
-    whole as its call sums parts or does not; experts are those that the router chose; a concatenation may make the KV cache grow.
+    whole as its call sums parts or does not; experts are those that the router chose; a
+    concatenation may make the KV cache grow.
 
     Parameters
     ----------

@@ -1,0 +1,107 @@
+"""The error band of a prediction: which residuals speak for a design, and what they make of it.
+
+A machine that was calibrated carries the residuals of what was held back. They speak for designs
+within what was measured of it; for all others those of machines that were left out of the fit do
+(``archs/residuals/left_out.yaml``), and kinds of operation that were never measured anywhere take
+the widest of these.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from npusim import catalog, config
+from npusim.arch import Arch, Designs
+from npusim.bands import QUANTILES, Residual, by_kind, extrapolated, from_record, total_band
+from npusim.lanes import Durations
+from npusim.workload import Workload
+
+Array = NDArray[np.float64]
+
+BAND = (QUANTILES[0], QUANTILES[-1])
+
+
+@dataclass(frozen=True)
+class Factors:
+    """By what modelled device time may be off.
+
+    Attributes
+    ----------
+    low, high : array, shape (D,)
+        Ends of the band over the prediction; the band holds the prediction itself.
+    beyond : array of bool, shape (D,)
+        Designs that lie outside of what was measured.
+    basis : str
+        Where the residuals come from.
+    reasons : tuple of str
+        In which ways operations or designs lie outside.
+    """
+
+    low: Array
+    high: Array
+    beyond: NDArray[np.bool_]
+    basis: str
+    reasons: tuple[str, ...]
+
+
+@cache
+def left_out() -> tuple[str, dict[str, Residual]]:
+    """Return the residuals of machines that were left out of the fit, and what they are.
+
+    Examples
+    --------
+    >>> "gemm" in left_out()[1]
+    True
+    """
+    source, record = config.read_residuals(catalog.folder("archs") / "residuals" / "left_out.yaml")
+    return source, from_record(record)
+
+
+def own(arch: Arch) -> dict[str, Residual]:
+    """Return the residuals of a machine's calibration; those left out fill what it lacks."""
+    if not arch.calibration:
+        return {}
+    return {**left_out()[1], **from_record(arch.calibration["residuals"])}
+
+
+def band_factors(workload: Workload, designs: Designs, time: Durations) -> Factors | None:
+    """Return by what the device time of a workload may be off on each design.
+
+    Parameters
+    ----------
+    workload : Workload
+    designs : Designs
+        D designs.
+    time : Durations
+        Modelled device time of its operations; those carried over have no error.
+
+    Returns
+    -------
+    Factors or None
+        None where nothing is modelled.
+    """
+    rows, _ = workload.unique()
+    operations = workload.operations(rows)
+    often = np.bincount(time.row, time.scale, len(time.table))[: len(rows)]
+    seconds = often[:, None] * time.table[: len(rows)]
+    counted = often > 0
+    modelled = np.add.reduce(seconds, axis=0)
+    if not (modelled > 0).all():
+        return None
+    kinds = by_kind(operations.kind[counted], seconds[counted])
+    basis, foreign = left_out()
+    known = own(designs.base)
+    where = extrapolated(operations.take(counted), designs, known or foreign)
+    low, high = (end / modelled for end in total_band(kinds, foreign))
+    if known:
+        ends = (end / modelled for end in total_band(kinds, known))
+        low, high = (
+            np.where(where.designs, far, near) for far, near in zip((low, high), ends, strict=True)
+        )
+        basis = f"what the calibration of {designs.base.name} did not see"
+    return Factors(np.clip(low, 0.05, 1.0), np.maximum(high, 1.0), where.designs, basis,
+                   where.reasons)  # fmt: skip
