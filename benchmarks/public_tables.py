@@ -36,6 +36,18 @@ def decode_attention(machine: str) -> Measured:
     return table.labelled(np.ones(len(table), dtype=bool), library=source)
 
 
+def rtx_4090_attention() -> Measured:
+    """Return decode attention of one layer of Llama-3.1-8B; its cache is cold, amid the weights."""
+    folder = EXTERNAL / "llmservingsim" / "RTX4090" / "meta-llama" / "Llama-3.1-8B" / "bf16" / "tp1"
+    found = Gathered()
+    table = pd.read_csv(folder / "attention.csv")
+    for r in table[table["prefill_chunk"] == 0].itertuples():
+        what = shapes.decode_attention("bf16", r.n_decode, 32, 8, 128, r.kv_decode + 1)
+        found.add(int(r.Index) + 2, "decode_attention", what, r.time_us)
+    made = found.done(folder / "attention.csv", ())
+    return made.labelled(np.ones(len(made), dtype=bool), library="fa2")
+
+
 def some(measured: Measured, count: int, seed: int) -> Measured:
     """Return a random sample."""
     if len(measured) <= count:

@@ -221,11 +221,12 @@ def extrapolated(
     """
     outside, beyond = np.zeros(len(operations), dtype=bool), np.zeros(len(designs), dtype=bool)
     reasons: dict[str, None] = {}
+    never: list[str] = []
     for kind in dict.fromkeys(operations.kind.tolist()):
         rows = operations.kind == kind
         if kind not in residuals:
             outside |= rows
-            reasons[f"{kind}: never measured"] = None
+            never.append(kind)
             continue
         domain = residuals[kind].domain
         for name, column in shape_columns(kind, operations):
@@ -240,6 +241,8 @@ def extrapolated(
             beyond |= far
             if far.any():
                 reasons[_shown(kind, path, column[far], domain[path])] = None
+    if never:
+        reasons[f"never measured: {', '.join(never)}"] = None
     return Extrapolation(outside, beyond, tuple(reasons))
 
 

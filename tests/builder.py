@@ -9,8 +9,8 @@ import numpy as np
 from npusim.workload import COLUMNS, LABELS, Steps, Workload
 
 DEFAULTS: dict[str, Any] = {
-    "kernel": "k", "operator": "aten::op", "library": "ATen", "routine": "",
-    "kind": "pointwise", "dtype": "fp32", "phase": "decode", "basis": "shape", "layer": -1, "stream": 7,
+    "kernel": "k", "operator": "aten::op", "library": "ATen", "routine": "", "kind": "pointwise",
+    "dtype": "fp32", "phase": "decode", "basis": "shape", "layer": -1, "stream": 7,
 }  # fmt: skip
 
 

@@ -96,7 +96,7 @@ def test_a_cache_of_one_token_is_a_cache():
         ("cast", "fp32", "cast", 4, 2),
         ("copy", "fp16", "copy", 2, 2),
         ("fill", "fp32", "fill", 0, 4),
-        ("cat", "bf16", "cat", 2, 4),
+        ("cat", "bf16", "cat", 4, 4),
         ("mean", "bf16", "reduction", 2, 2 / 1280),
         ("softmax", "bf16", "softmax", 2, 2),
         ("rmsnorm", "fp32", "norm", 4, 4),

@@ -19,6 +19,7 @@ from npusim.importers.products import RULES as PRODUCTS
 from npusim.importers.streams import RULES as STREAMS
 from npusim.importers.tensors import Call, Tensor
 from npusim.importers.work import Launch, Work
+from npusim.measured.launched import launched
 from npusim.workload import COST_COLUMNS, COST_LABELS, DISTANCES, Operations
 
 COLD = math.inf
@@ -55,7 +56,9 @@ class Measurable:
     weight, kv, activation : float
         Bytes touched between two uses of the weights, the KV cache and the activations [B].
     library, routine : str
-        What ran it, where the table says so.
+        What ran it: where the table does not say it, what PyTorch runs (`npusim.measured.launched`).
+    blocks, threads : int
+        Its grid, 0 where it is not known.
     """
 
     work: Work
@@ -64,6 +67,8 @@ class Measurable:
     activation: float
     library: str = "unknown"
     routine: str = ""
+    blocks: int = 0
+    threads: int = 0
 
     @property
     def distances(self) -> tuple[float, float, float]:
@@ -84,8 +89,10 @@ def operations(measured: Sequence[Measurable]) -> Operations:
         [o.library for o in measured], [o.routine for o in measured],
     )  # fmt: skip
     kind, dtype, library, routine = (np.array(t, dtype=object) for t in texts)
-    numeric = [c for c in COST_COLUMNS if c not in COST_LABELS]
-    columns = {c: np.array([getattr(o.work, c, 0) for o in measured]) for c in numeric}
+    grid = ("blocks", "threads")
+    numeric = [c for c in COST_COLUMNS if c not in (*COST_LABELS, *grid)]
+    columns = {c: np.array([getattr(o.work, c) for o in measured]) for c in numeric}
+    columns |= {c: np.array([getattr(o, c) for o in measured]) for c in grid}
     apart = np.array([o.distances for o in measured]).reshape(-1, len(DISTANCES))
     columns |= dict(zip(DISTANCES, apart.T, strict=True))
     return Operations(kind, dtype, library, routine, columns)
@@ -163,7 +170,7 @@ def pointwise(dtype: str, name: str, elements: int, copies: float = COLD) -> Mea
 
     ``add`` and the like read two tensors; ``cast`` goes to fp32, and from fp32 to bf16; reductions,
     softmax and norms are over rows of 1280 (64 where 1280 does not divide), norms without a scale;
-    ``cat`` joins a tensor to itself, so it is read once and written twice.
+    ``cat`` joins a tensor to itself: it reads both inputs, one after the other.
 
     Parameters
     ----------
@@ -180,21 +187,31 @@ def pointwise(dtype: str, name: str, elements: int, copies: float = COLD) -> Mea
     --------
     >>> add, cat = (pointwise("bf16", name, 1000).work for name in ("add", "cat"))
     >>> add.read_activation, add.write_activation, cat.read_activation, cat.write_activation
-    (4000.0, 2000.0, 2000.0, 4000.0)
+    (4000.0, 2000.0, 4000.0, 4000.0)
     """
     name = _SAME_AS.get(name, name)
-    x = _tensor(dtype, elements)
+    row = 1
     if name in _OVER_ROWS:
         row = _ROW if elements % _ROW == 0 else math.gcd(elements, _OTHER_ROW)
+    known, size = DTYPES[dtype]
+    runs = launched(name, known, size, elements // row, row)._asdict()
+    return replace(_pointwise(dtype, name, elements, row, copies), **runs)
+
+
+def _pointwise(dtype: str, name: str, elements: int, row: int, copies: float) -> Measurable:
+    """Return a pointwise operator, whatever runs it."""
+    x = _tensor(dtype, elements)
+    if name in _OVER_ROWS:
         x = _tensor(dtype, elements // row, row)
         return _of_activations(_work(name, x, values=("", "[-1]")), copies)
     if name == "cat":
-        size = x.nbytes
-        return _of_activations(Work("cat", dtype, batch=1, m=1, n=elements, read_activation=size,
-                                    write_activation=2 * size), copies)  # fmt: skip
+        twice = 2.0 * x.nbytes
+        work = Work("cat", x.dtype, batch=1, m=1, n=elements, read_activation=twice,
+                    write_activation=twice)  # fmt: skip
+        return replace(_of_activations(work, copies), activation=copies * (x.nbytes + twice))
     inputs = {
         "copy": ("copy_", (x, x)),
-        "cast": ("copy_", (_tensor("bf16" if dtype == "fp32" else "fp32", elements), x)),
+        "cast": ("copy_", (_tensor("bf16" if x.dtype == "fp32" else "fp32", elements), x)),
         "fill": ("fill_", (x,)),
         "mul_scalar": ("mul", (x,)),
     }
@@ -210,10 +227,13 @@ def stream(dtype: str, bytes_read: float, bytes_written: float, copies: float = 
     >>> stream("fp32", 4096.0, 4096.0, copies=1).activation
     8192.0
     """
-    elements = int(max(bytes_read, bytes_written) / DTYPES[dtype][1])
-    work = Work("copy" if bytes_read else "fill", dtype, batch=1, m=1, n=elements,
-                read_activation=bytes_read, write_activation=bytes_written)  # fmt: skip
-    return _of_activations(work, copies)
+    known, size = DTYPES[dtype]
+    kind = "copy" if bytes_read else "fill"
+    elements = int(max(bytes_read, bytes_written) / size)
+    work = Work(kind, known, batch=1, m=1, n=elements, read_activation=bytes_read,
+                write_activation=bytes_written)  # fmt: skip
+    runs = launched(kind, known, size, 1, elements)._asdict()
+    return replace(_of_activations(work, copies), **runs)
 
 
 def _of_activations(work: Work, copies: float) -> Measurable:

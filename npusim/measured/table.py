@@ -169,7 +169,9 @@ def _read_row(cells: _Cells, found: Gathered) -> None:
     what = _READERS[op](cells, dtype, copies)
     if len(cells.errors) == before:
         library, routine = (cells.row.text(c) for c in ("library", "routine"))
-        what = replace(what, library=library or what.library, routine=routine)
+        what = replace(what, library=library or what.library)
+        if routine not in ("", what.routine):  # its grid is not known
+            what = replace(what, routine=routine, blocks=0, threads=0)
         found.add(cells.row.line, op, what, us, launch, units)
 
 

@@ -106,9 +106,9 @@ def _fastest(operations: Operations, designs: Designs) -> tuple[Array, Array, Ar
 
 
 def _tiles(designs: Designs) -> list[tuple[int, int]]:
-    """Return the tiles of the library: one side of 64, 128 or 256, the other in its steps."""
-    step = int(designs["gemm.tile_step"].min())
-    others = [n for n in range(64, 257) if n % step == 0] or [64]
+    """Return the tiles of all libraries: one side of 64, 128 or 256, the other too or in steps."""
+    steps = np.unique(np.floor(designs["gemm.tile_step"]))
+    others = [n for n in range(64, 257) if n in _SIDES or (n % steps == 0).any()]
     both = [(side, n) for side in _SIDES for n in others]
     return sorted({t for m, n in both for t in ((m, n), (n, m)) if m * n <= _LARGEST})
 
@@ -126,7 +126,7 @@ class _Rows:
         self.routine = operations.routine
         self.element = np.array([_ELEMENT.get(t, 2.0) for t in operations.dtype])[:, None]
         self.units = designs["units.count"]
-        self.grain = designs["gemm.tile_step"]
+        self.grain = np.floor(designs["gemm.tile_step"])
         self.reach = miss_bandwidth(designs)
         self.summing = designs["floor.reduction"] + designs["launch.graph.interval"]
         self.rate = np.vstack([
@@ -146,8 +146,15 @@ class _Rows:
         fits = (tm <= wide[0]) & (tn <= wide[1]) & ((tm == _SIDES[0]) | (self.m > _SIDES[0]))
         if split == 1:
             return np.flatnonzero(fits[:, 0] & (self.routine != "split"))
-        fits &= (self._tiles(tile) < self.units.max()) & (self.k >= 2 * _STEP * split)
+        fits &= (self._tiles(tile) < self.units.max()) & (self.k >= 2 * _STEP * split) | (
+            self._in_two(split)
+        )
         return np.flatnonzero(fits[:, 0] & (self.routine != "whole"))
+
+    def _in_two(self, split: int) -> NDArray[np.bool_]:
+        """Return which products are cut in two whatever the machine: those known to be split."""
+        known: NDArray[np.bool_] = (self.routine == "split")[:, None] & (split == _SPLITS[1])
+        return known
 
     def _tiles(self, tile: tuple[int, int]) -> Array:
         count: Array = self.batch * np.ceil(self.m / tile[0]) * np.ceil(self.n / tile[1])
@@ -164,7 +171,8 @@ class _Rows:
         d, (tm, tn) = self.designs, tile
         rows = slice(None) if len(chosen) == len(self.m) else chosen  # a view where it can be
         steps = np.ceil(self.k[rows] / _STEP / split)
-        blocks = self._tiles(tile)[rows] * split
+        tiles = self._tiles(tile)[rows]
+        blocks = tiles * split
         used = np.minimum(tm, np.ceil(self.m[rows] / _LEAST) * _LEAST)
         active = np.minimum(blocks, self.units)
         loads = (used + tn) * _STEP * self.element[rows] / d["gemm.cluster"]
@@ -182,8 +190,10 @@ class _Rows:
             sums = d["gemm.reduce"] + parts / l2_bandwidth(self.units[None, :], d)
             elsewhere = np.where((self.routine[rows] == "split")[:, None], self.summing, 0.0)
             apart = np.maximum(sums - elsewhere, 0.0)
-        if tm not in _SIDES or tn not in _SIDES:
-            apart = np.where((tm % self.grain == 0) & (tn % self.grain == 0), apart, np.inf)
+            idle = (tiles < self.units) | self._in_two(split)[rows]  # of a design, beside others
+            apart = np.where(idle, apart, np.inf)
+        for side in set(tile).difference(_SIDES):
+            apart = np.where(side % self.grain == 0, apart, np.inf)
         best = kept[0][rows]
         if not (np.maximum(core, dram) + apart < best).any():
             return  # even with perfect overlap: most of them end here

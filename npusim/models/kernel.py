@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npusim.arch import Designs
-from npusim.models import attention, gemm, routine, stream
+from npusim.models import attention, gemm, residency, routine, stream
 from npusim.models.cost import Cost
-from npusim.workload import KINDS, Operations
+from npusim.workload import DISTANCES, KINDS, Operations
 
 PARAMETERS = ()  # reads none itself
 
+_NOTHING = 1e-9  # share of hits
 BOUNDS = ("floor", "memory", "compute")
 
 _Which = Callable[[Operations, Designs], NDArray[np.bool_]]
@@ -48,11 +49,26 @@ def kernel_cost(operations: Operations, designs: Designs) -> Cost:
         if not rows.any():
             continue
         left &= ~rows
-        few, which = designs.distinct(reads)
-        found = model(operations.take(rows), few)
+        part = operations.take(rows)
+        few, which = designs.distinct(_that_count(reads, part, designs))
+        found = model(part, few)
         for name in BOUNDS:
             whole[name][rows] = getattr(found, name)[:, which]
     return Cost(**whole)
+
+
+def _that_count(
+    reads: Collection[str], operations: Operations, designs: Designs
+) -> Collection[str]:
+    """Return the parameters that these operations can feel: not the cache if all hits stay."""
+    few, _ = designs.distinct(residency.PARAMETERS)
+    if len(few) == 1:
+        return reads
+    for distance in DISTANCES:
+        share = residency.resident_share(np.unique(operations[distance]), few)
+        if np.ptp(share, axis=1).max(initial=0.0) > _NOTHING:
+            return reads
+    return [path for path in reads if path not in residency.PARAMETERS]
 
 
 def kernel_time(operations: Operations, designs: Designs) -> NDArray[np.float64]:

@@ -52,11 +52,14 @@ def resident_share(distance: NDArray[np.float64], designs: Designs) -> Array:
     >>> resident_share(np.array([20e6, 42e6, 80e6]), h200).round(1).ravel().tolist()
     [1.0, 0.5, 0.0]
     """
-    capacity = usable(designs)
+    few, which = designs.distinct(PARAMETERS)
+    capacity = usable(few)
     if not capacity.any():
         return np.zeros((len(distance), len(designs)))
-    ways = designs["memories.l2.ways"]
+    ways = few["memories.l2.ways"]
+    different, row = np.unique(distance, return_inverse=True)
     with np.errstate(divide="ignore"):
-        lines = ways * distance[:, None] / capacity
-    share: Array = gammaincc(ways, np.minimum(lines, 1e6))
-    return np.broadcast_to(share, (len(distance), len(designs)))
+        lines = ways * different[:, None] / capacity
+    share: Array = np.broadcast_to(gammaincc(ways, np.minimum(lines, 1e6)),
+                                   (len(different), len(few)))  # fmt: skip
+    return share[row.reshape(-1)[:, None], which]
