@@ -52,6 +52,19 @@ class Row:
         e = self.errors
         return np.median(e), np.quantile(e, 0.9) if len(e) >= MOST else e.max()
 
+    @property
+    def reached(self):
+        return all(seen <= asked for seen, asked in zip(self.seen, self.asked, strict=True))
+
+
+def shortfall(r):
+    """Say by how much a goal is missed."""
+    return " and ".join(
+        f"{name} {seen:.1%} where {asked:.0%} was asked"
+        for name, seen, asked in zip(("median", "p90"), r.seen, r.asked, strict=True)
+        if seen > asked
+    )
+
 
 def row(case, asked, free, parts, note=""):
     """Return a row of several (measured, machine)."""
@@ -73,18 +86,30 @@ def products():
         ("GEMM, all M", lambda t: t, (0.10, 0.30), (0.05, 0.16)),
     ):
         left = list(gemm_accuracy.left_out(tables, choose))
-        yield row(f"{what}, one GPU left out, datasheet only", plain, len(gemm_accuracy.SHARED),
-                  [(t, a) for _, t, a in left])
+        yield row(
+            f"{what}, one GPU left out, datasheet only",
+            plain,
+            len(gemm_accuracy.SHARED),
+            [(t, a) for _, t, a in left],
+        )
         for name, held, arch in left:
             yield row(f"- {name} left out", None, len(gemm_accuracy.SHARED), [(held, arch)])
         for names in (("a100", "h100"), ("l40s",)):
-            yield drawn([
-                row(f"{what}, the same with {ANCHOR} points of {' and '.join(names)} each",
-                    few if len(names) > 1 else None, len(gemm_accuracy.ANCHOR),
-                    [anchored(t, a, gemm_accuracy.ANCHOR, gemm_accuracy.BOUNDS, seed)
-                     for n, t, a in left if n in names])
-                for seed in SEEDS
-            ])
+            yield drawn(
+                [
+                    row(
+                        f"{what}, the same with {ANCHOR} points of {' and '.join(names)} each",
+                        few if len(names) > 1 else None,
+                        len(gemm_accuracy.ANCHOR),
+                        [
+                            anchored(t, a, gemm_accuracy.ANCHOR, gemm_accuracy.BOUNDS, seed)
+                            for n, t, a in left
+                            if n in names
+                        ],
+                    )
+                    for seed in SEEDS
+                ]
+            )
 
 
 def anchored(held, arch, free, bounds, seed):
@@ -113,9 +138,11 @@ def wide(free):
 
 
 def attention_tables():
-    return {"a100": public_tables.decode_attention("a100"),
-            "h100": public_tables.decode_attention("h100"),
-            "rtx_4090": public_tables.rtx_4090_attention()}
+    return {
+        "a100": public_tables.decode_attention("a100"),
+        "h100": public_tables.decode_attention("h100"),
+        "rtx_4090": public_tables.rtx_4090_attention(),
+    }
 
 
 def attention():
@@ -123,8 +150,14 @@ def attention():
     tables = attention_tables()
     for name in ("h100", "a100"):
         free = paths(LIBRARY[name], "decode", DECODE)
-        yield halves(f"decode attention, {name} ({LIBRARY[name]}), one half from the other",
-                     (0.04, 0.15), tables[name], ns.load_arch(name), free, wide(free))
+        yield halves(
+            f"decode attention, {name} ({LIBRARY[name]}), one half from the other",
+            (0.04, 0.15),
+            tables[name],
+            ns.load_arch(name),
+            free,
+            wide(free),
+        )
     for here, there in (("h100", "a100"), ("a100", "h100"), ("h100", "rtx_4090")):
         yield drawn([elsewhere(tables, here, there, seed) for seed in SEEDS])
 
@@ -136,8 +169,12 @@ def elsewhere(tables, here, there, seed):
         value = ns.load_arch(here)[f"library.{LIBRARY[here]}_decode.{name}"]
         arch = with_value(arch, f"library.{LIBRARY[there]}_decode.{name}", value)
     free = paths(LIBRARY[there], "decode", DECODE[:4])
-    return row(f"decode attention, from {here} to {there}, {ANCHOR} points", (0.15, 0.40),
-               len(free), [anchored(tables[there], arch, free, wide(free), seed)])
+    return row(
+        f"decode attention, from {here} to {there}, {ANCHOR} points",
+        (0.15, 0.40),
+        len(free),
+        [anchored(tables[there], arch, free, wide(free), seed)],
+    )
 
 
 def h200():
@@ -146,24 +183,40 @@ def h200():
     whole, cold = np.isnan(axes.units), np.isinf(axes.operations["distance_weight"])
     arch, bounds = ns.load_arch("h200"), calibrate_machines.BOUNDS
     products = axes.take((axes.op == "linear") & whole & cold)
-    yield halves("H200 linear_shapes", (0.04, 0.12), products, arch,
-                 calibrate_machines.FREE["h200"], bounds)
+    yield halves(
+        "H200 linear_shapes", (0.04, 0.12), products, arch, calibrate_machines.FREE["h200"], bounds
+    )
     for op, names in (("decode", DECODE[1:]), ("prefill", PREFILL)):
         free = paths("cudnn", op, names)
-        yield halves(f"H200 {op} attention", (0.06, 0.18),
-                     axes.take(axes.op == f"{op}_attention"), arch, free, wide(free))
+        yield halves(
+            f"H200 {op} attention",
+            (0.06, 0.18),
+            axes.take(axes.op == f"{op}_attention"),
+            arch,
+            free,
+            wide(free),
+        )
     yield units(axes, arch)
 
 
 def units(axes, arch):
     """Return the rows of axis sm_count whose numbers of units were left out."""
-    few = axes.take(~np.isnan(axes.units) & (
-        (axes.op == "stream") | (axes.operations["m"] > 1) | (axes.units == axes.units[
-            ~np.isnan(axes.units)].min())))
+    few = axes.take(
+        ~np.isnan(axes.units)
+        & (
+            (axes.op == "stream")
+            | (axes.operations["m"] > 1)
+            | (axes.units == axes.units[~np.isnan(axes.units)].min())
+        )
+    )
     left = few.take(~np.isin(few.units, calibrate_machines.UNITS))
-    return row("H200 sm_count: units left out (GEMV at 8 only)", (0.04, 0.10),
-               len(calibrate_machines.FREE["h200"]), [(left, arch)],
-               f"fitted at {', '.join(map(str, calibrate_machines.UNITS))} units")
+    return row(
+        "H200 sm_count: units left out (GEMV at 8 only)",
+        (0.04, 0.10),
+        len(calibrate_machines.FREE["h200"]),
+        [(left, arch)],
+        f"fitted at {', '.join(map(str, calibrate_machines.UNITS))} units",
+    )
 
 
 def told(r):
@@ -173,10 +226,11 @@ def told(r):
     over = ""
     if len(r.draws) > 1:
         draws = np.array(r.draws)
-        over = (f"{draws[:, 0].min():.1%} to {draws[:, 0].max():.1%} / "
-                f"{draws[:, 1].min():.1%} to {draws[:, 1].max():.1%}")
-    return (f"| {r.case} | {asked} | {median:.1%} | {last} | {over} | {len(r.errors):,} | "
-            f"{r.free} |")
+        over = (
+            f"{draws[:, 0].min():.1%} to {draws[:, 0].max():.1%} / "
+            f"{draws[:, 1].min():.1%} to {draws[:, 1].max():.1%}"
+        )
+    return f"| {r.case} | {asked} | {median:.1%} | {last} | {over} | {len(r.errors):,} | {r.free} |"
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ def record(held):
     return found
 
 
-def coverage():
+def coverage(quiet=False):
     """Return how many held-back products a nested 80 % band holds, and of how many."""
     tables = {name: public_tables.gemm(name) for name in public_tables.GEMM}
     inside = total = 0
@@ -79,20 +79,28 @@ def coverage():
             r = band[kind]
             inside += int(((ratio[rows] >= r["p10"]) & (ratio[rows] <= r["p90"])).sum())
             total += int(rows.sum())
-            print(f"  {name} {kind}: band {r['p10']:.2f} to {r['p90']:.2f} holds "
-                  f"{np.mean((ratio[rows] >= r['p10']) & (ratio[rows] <= r['p90'])):.1%}")
+            if not quiet:
+                held_in = np.mean((ratio[rows] >= r["p10"]) & (ratio[rows] <= r["p90"]))
+                print(f"  {name} {kind}: band {r['p10']:.2f} to {r['p90']:.2f} holds {held_in:.1%}")
     return inside, total
 
 
 def main():
     found = record(pairs())
     for kind, r in found.items():
-        print(f"{kind}: {r['n']} held back, p10 {r['p10']:.3f} p50 {r['p50']:.3f} "
-              f"p90 {r['p90']:.3f}")
+        print(
+            f"{kind}: {r['n']} held back, p10 {r['p10']:.3f} p50 {r['p50']:.3f} p90 {r['p90']:.3f}"
+        )
     if "write" in sys.argv[1:]:
         OUT.parent.mkdir(exist_ok=True)
-        OUT.write_text(yaml.safe_dump({"source": SOURCE, "residuals": found}, sort_keys=False,
-                                      width=100, default_flow_style=None))
+        OUT.write_text(
+            yaml.safe_dump(
+                {"source": SOURCE, "residuals": found},
+                sort_keys=False,
+                width=100,
+                default_flow_style=None,
+            )
+        )
     inside, total = coverage()
     print(f"nested 80 % band holds {inside / total:.1%} of {total} held-back products")
 

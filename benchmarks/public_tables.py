@@ -24,12 +24,15 @@ def gemm(machine: str) -> Measured:
 
 
 def decode_attention(machine: str) -> Measured:
-    """Return the bf16 decode attention table of a GPU; one KV cache every time, so it is warm."""
+    """Return the bf16 decode attention table of a GPU; one KV cache every time, so it is warm.
+
+    The token that is decoded is in the cache too.
+    """
     path = EXTERNAL / "aiconfigurator" / f"aic_decode_attn_bf16_{ATTENTION[machine]}.csv"
     found = Gathered()
     for row, r in enumerate(pd.read_csv(path).itertuples(), 2):
         what = shapes.decode_attention("bf16", r.batch_size, r.num_heads, r.num_key_value_heads,
-                                       r.head_dim, r.kv_len + 1, copies=1)  # the new token too  # fmt: skip
+                                       r.head_dim, r.kv_len + 1, copies=1)  # fmt: skip
         found.add(row, "decode_attention", what, r.latency_us)
     table = found.done(path, ())
     source = str(pd.read_csv(path)["kernel_source"].iloc[0])

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npusim.arch import Arch, Designs
-from npusim.models.floor import floor_time
+from npusim.models.kernel import kernel_cost
 from npusim.models.roofline import matrix_peak, unit_of, vector_peak
 from npusim.workload import Workload
 
@@ -84,7 +84,7 @@ def by_shapes(w: Workload, arch: Arch) -> NDArray[np.object_]:
     ['balanced', 'compute-bound', 'launch-bound', 'memory-bound']
     """
     rows, inverse = w.unique()
-    floor = floor_time(w.operations(rows), Designs(arch))[inverse, 0]
+    floor = kernel_cost(w.operations(rows), Designs(arch)).floor[inverse, 0]
     moved, seconds = w.bytes_moved, w["duration_s"]
     known = w.classified & (seconds > 0) & (moved + w["flop"] > 0)
     with np.errstate(divide="ignore", invalid="ignore"):

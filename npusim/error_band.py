@@ -22,6 +22,7 @@ from npusim.workload import Workload
 
 Array = NDArray[np.float64]
 
+FEWEST = 20
 BAND = (QUANTILES[0], QUANTILES[-1])
 
 
@@ -62,10 +63,14 @@ def left_out() -> tuple[str, dict[str, Residual]]:
 
 
 def own(arch: Arch) -> dict[str, Residual]:
-    """Return the residuals of a machine's calibration; those left out fill what it lacks."""
+    """Return the residuals of a machine's calibration; those left out fill what it lacks.
+
+    A kind of which fewer than `FEWEST` were measured counts as lacking: its quantiles say nothing.
+    """
     if not arch.calibration:
         return {}
-    return {**left_out()[1], **from_record(arch.calibration["residuals"])}
+    known = from_record(arch.calibration["residuals"])
+    return {**left_out()[1], **{kind: r for kind, r in known.items() if r.n >= FEWEST}}
 
 
 def band_factors(workload: Workload, designs: Designs, time: Durations) -> Factors | None:

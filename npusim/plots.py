@@ -122,13 +122,15 @@ def _matrix_type(arch: Arch) -> str | None:
 def roof(arch: Arch, sustained: bool = True) -> tuple[float, float, float]:
     """Return DRAM bandwidth [TB/s], then the highest and the vector ceiling [TFLOP/s]."""
     machine, dtype = Designs(arch), _matrix_type(arch)
-    vector, matrix, dram = (
-        arch[f"{unit}.efficiency"] / 1e12 if sustained else 1e-12
-        for unit in ("vector", "matrix", "memories.dram")
-    )
-    vector *= float(roof_model.vector_peak(machine)[0])
-    top = matrix * float(roof_model.matrix_peak(machine, dtype)[0]) if dtype else vector
-    return dram * arch["memories.dram.bandwidth"], top, vector
+    if sustained:
+        dram = roof_model.bandwidth(machine)
+        vector = roof_model.throughput("pointwise", "fp32", machine)
+        top = roof_model.throughput("gemm", dtype, machine) if dtype else vector
+    else:
+        dram = machine["memories.dram.bandwidth"]
+        vector = roof_model.vector_peak(machine)
+        top = roof_model.matrix_peak(machine, dtype) if dtype else vector
+    return float(dram[0]) / 1e12, float(top[0]) / 1e12, float(vector[0]) / 1e12
 
 
 def draw_roof(

@@ -78,7 +78,7 @@ def gemm(flop, moved, duration):
     (gemm(2e11, 1e9, 1e-3), "balanced"),  # 200 FLOP/B
     (gemm(1.1e11, 1e9, 1e-3), "balanced"),  # 110 FLOP/B, more than half the ridge
     (gemm(0.9e11, 1e9, 1e-3), "memory-bound"),
-    (gemm(1e12, 1e9, 5e-6), "launch-bound"),  # the floor of a product is 3.68 us
+    (gemm(1e12, 1e9, 4e-6), "launch-bound"),  # a product starts and ends in 2.8 us
     (gemm(1e12, 1e9, 7.5e-6), "compute-bound"),  # more than twice the floor
     ({"kind": "copy", "read_activation": 1e9, "duration_s": 1e-3}, "memory-bound"),
     ({"kind": "pointwise", "dtype": "fp32", "flop": 3e10, "read_activation": 1e9,
@@ -98,8 +98,9 @@ def test_class_by_shapes(row, expected, h200):
 @pytest.fixture(scope="module")
 def round_machine(h200):
     found = ns.with_value(h200, "memories.dram.bandwidth", "7.72992 TB/s")
-    for kind in ("matmul", "pointwise"):
-        found = ns.with_value(found, f"floor.{kind}", "4 us")
+    found = ns.with_value(found, "floor.pointwise", "4 us")
+    found = ns.with_value(found, "floor.matmul", "3 us")
+    found = ns.with_value(found, "gemm.start", 1980)  # and 1 us at 1.98 GHz
     assert flop_peak(workload(gemm(1, 1, 1)), found)[0] / 7.72992e12 == 128
     return found
 

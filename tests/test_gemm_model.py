@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import npusim as ns
@@ -65,8 +65,8 @@ def test_units_take_tiles_in_waves(problems, waves):
 def test_the_fastest_tile_is_taken():
     # five tiles of 64 x 64 are two waves of 1,124 clocks; three of 64 x 128 one of 2,148
     assert busy({"m": 64, "n": 320, "k": 128}) == pytest.approx(2 * 1024 * NS + FILL)
-    # without the fill both are 2,048 clocks; with none and eight tiles the small ones win
-    assert busy({"m": 64, "n": 512, "k": 128}, gemm__fill=0) == pytest.approx(4 * STEP)
+    # four of 64 x 64 are one wave: larger ones would leave units idle
+    assert busy({"m": 64, "n": 256, "k": 128}) == pytest.approx(2 * STEP + FILL)
 
 
 def test_sizes_that_are_not_known_count_as_one():
@@ -197,6 +197,8 @@ def test_every_library_has_a_tile_for_the_smallest_product(step):
 # ---------------------------------------------------------------- laws
 
 
+some = settings(max_examples=30)  # each looks at hundreds of tiles and splits
+
 RANGES = {
     "units.count": (1, 300), "gemm.tile_step": (8, 256), "gemm.cluster": (1, 8),
     "memories.dram.bandwidth": (1e10, 1e14), "gemm.reduce": (0, 1e-5), "gemm.fill": (0, 3000),
@@ -219,7 +221,7 @@ products = st.fixed_dictionaries(
 
 
 @st.composite
-def designs(draw, most=5):
+def designs(draw, most=3):
     """A few designs that differ in a few parameters."""
     paths = draw(st.lists(st.sampled_from(sorted(RANGES)), min_size=1, max_size=4, unique=True))
     count = draw(st.integers(2, most))
@@ -231,7 +233,8 @@ def designs(draw, most=5):
     return Designs(ns.load_arch("h200"), columns)
 
 
-@given(st.lists(products, min_size=1, max_size=4), designs())
+@some
+@given(st.lists(products, min_size=1, max_size=3), designs())
 def test_designs_and_products_do_not_see_each_other(rows, many):
     whole = gemm_cost(operations(*rows), many).time
     assert np.isfinite(whole).all() and (whole > 0).all()
@@ -240,7 +243,8 @@ def test_designs_and_products_do_not_see_each_other(rows, many):
             assert gemm_cost(operations(row), one).time.item() == pytest.approx(whole[i, j])
 
 
-@given(st.lists(products, min_size=1, max_size=4), designs(), st.randoms(use_true_random=False))
+@some
+@given(st.lists(products, min_size=1, max_size=3), designs(), st.randoms(use_true_random=False))
 def test_the_order_of_designs_does_not_matter(rows, many, random):
     order = list(range(len(many)))
     random.shuffle(order)
@@ -254,6 +258,7 @@ FASTER = ("memories.dram.bandwidth", "memories.dram.efficiency", "memories.dram.
           "matrix.efficiency", "matrix.boost_share", "gemm.cluster")  # fmt: skip
 
 
+@some
 @given(products, st.sampled_from(FASTER), st.floats(0.1, 1))
 def test_a_machine_that_gives_more_is_never_slower(row, path, factor):
     h200 = ns.load_arch("h200")
@@ -263,15 +268,19 @@ def test_a_machine_that_gives_more_is_never_slower(row, path, factor):
     assert fast <= slow * (1 + 1e-12)
 
 
+@some
 @given(products, st.sampled_from(["m", "n", "k", "batch", "read_weight", "distance_weight"]))
 def test_more_of_the_product_is_never_faster(row, what):
     h200 = Designs(ns.load_arch("h200"))
     row = {**row, "routine": "whole", "batch": max(row["batch"], 1)}
+    if what in ("m", "n", "batch"):  # more blocks pull the same bytes faster
+        row |= {"read_weight": 0.0, "read_activation": 0.0}
     more = {**row, what: 2 * row[what]}
     small, large = (gemm_cost(operations(r), h200).time.item() for r in (row, more))
     assert large >= small * (1 - 1e-12)
 
 
+@some
 @given(products)
 def test_who_may_choose_is_no_slower_than_who_may_not_split(row):
     h200 = Designs(ns.load_arch("h200"))

@@ -107,7 +107,7 @@ def test_a_perfect_model_has_no_error():
 def test_shipped_measurements_and_traces_can_be_held_against_the_machine():
     h200 = ns.load_arch("h200")
     v = validate(measured.read(AXES), h200)
-    assert v.overall.n == sum(e.n for e in v.per_op.values()) == 499
+    assert v.overall.n == sum(e.n for e in v.per_op.values()) == 531
     assert len(v.worst) == 10
     assert 0 < v.overall.median_ape < 0.3
     trace = validate_trace(ns.load_workload("paddleocr_vl_decode"), h200)

@@ -24,8 +24,8 @@ def modelled() -> dict[str, tuple[str, ...]]:
     Examples
     --------
     >>> modelled()["memories.dram.bandwidth"]
-    ('roofline',)
-    >>> "memories.l2.capacity" in modelled()
+    ('memory', 'roofline')
+    >>> "link.bandwidth" in modelled()
     False
     """
     readers: dict[str, tuple[str, ...]] = {}

@@ -77,8 +77,9 @@ def gemm_cost(operations: Operations, designs: Designs) -> Cost:
     A 4096 x 8192 x 8192 product in bf16 on an H200 (measured: 738 us):
 
     >>> import npusim as ns
-    >>> from npusim.measured.shapes import linear
-    >>> cost = gemm_cost(linear([4096], [8192], [8192]), Designs(ns.load_arch("h200")))
+    >>> from npusim.measured.shapes import linear, operations
+    >>> layer = operations([linear("bf16", 4096, 8192, 8192)])
+    >>> cost = gemm_cost(layer, Designs(ns.load_arch("h200")))
     >>> bool(0.9 < cost.time.item() / 738e-6 < 1.1)
     True
     """

@@ -74,7 +74,7 @@ def sustained_clock(designs: Designs) -> Array:
     >>> h200 = ns.load_arch("h200")
     >>> clocks = sustained_clock(Designs(h200, {"units.count": np.array([8.0, 132.0])}))
     >>> (clocks / 1e9).round(2).tolist()
-    [1.83, 1.66]
+    [1.83, 1.6]
     """
     base, quoted = designs["units.base_clock"], designs["matrix.clock"]
     together = base + designs["matrix.boost_share"] * (quoted - base)
@@ -143,6 +143,6 @@ def ridge_point(designs: Designs, dtype: str) -> Array:
     --------
     >>> import npusim as ns
     >>> round(float(ridge_point(Designs(ns.load_arch("h200")), "bf16")[0]))
-    176
+    182
     """
     return throughput("gemm", dtype, designs) / bandwidth(designs)
