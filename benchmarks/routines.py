@@ -35,7 +35,7 @@ CHOICES = [(), *((n,) for n in STARTS), *itertools.combinations(STARTS, 2)]
 
 class Found(NamedTuple):
     """A routine's numbers: fitted to all rows, to each half and all, errors on the other half,
-    and the floor of the machine for that kind of kernel."""
+    the floor of the machine for that kind of kernel, and the rows of the other half."""
 
     routine: str
     rows: int
@@ -44,6 +44,7 @@ class Found(NamedTuple):
     fits: np.ndarray
     errors: np.ndarray
     floor_s: float
+    held: np.ndarray
 
 
 def fold(trace, out):
@@ -150,7 +151,14 @@ def calibrate(w, machine, wanted=tuple(ROUTINES)):
         kinds, counts = np.unique(w.text("kind")[rows].astype(str), return_counts=True)
         floor_s = float(designs[floor_path(kinds[np.argmax(counts)])][0])
         yield Found(
-            name, len(rows), ("floor", *chosen), both, np.array([one, other, both]), errors, floor_s
+            name,
+            len(rows),
+            ("floor", *chosen),
+            both,
+            np.array([one, other, both]),
+            errors,
+            floor_s,
+            rows[~half],
         )
 
 

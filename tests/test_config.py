@@ -7,9 +7,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from npusim import catalog, config
-from npusim.arch import KINDS
+from npusim.arch import KINDS, Designs
 from npusim.errors import InputError, InputErrors, NpusimError
 from npusim.load import load_arch
+from npusim.models.roofline import throughput
 from npusim.parameters import PARAMETERS
 
 ARCHS = catalog.names("archs")
@@ -75,9 +76,13 @@ def replaced(text, old, new):
 
 @pytest.mark.parametrize("name", ARCHS)
 def test_every_value_of_a_shipped_machine_has_its_provenance(name):
-    plain = yaml.safe_load(catalog.find("archs", name).read_text(encoding="utf-8"))
-    plain.pop("sweep", None)
-    found = dict(entries(plain))
+    files = [*sorted((catalog.folder("archs") / "libraries").glob("*.yaml")),
+             catalog.find("archs", name)]  # fmt: skip
+    found = {}
+    for file in files:  # libraries first: a machine's own file wins
+        plain = yaml.safe_load(file.read_text(encoding="utf-8"))
+        plain.pop("sweep", None)
+        found |= dict(entries(plain))
     arch = load_arch(name)
     assert set(arch.values) == set(found) == set(arch.provenance)
     assert {p for p, parameter in PARAMETERS.items() if parameter.required} <= set(found)
@@ -164,8 +169,9 @@ def test_facts_of_the_h200():
     assert a["memories.dram.bandwidth"] * a["memories.dram.efficiency"] == pytest.approx(
         4238e9, rel=0.002
     )
-    gemm = 132 * 1.83e9 * a["matrix.bf16.rate"] * a["matrix.efficiency"]
-    assert gemm == pytest.approx(744.7e12, rel=0.005)
+    # 744.7 TFLOP/s were measured of a whole product; what its units do meanwhile is a little more
+    sustained = throughput("gemm", "bf16", Designs(a)).item()
+    assert 744.7e12 < sustained < 1.05 * 744.7e12
     assert a.devices == ("NVIDIA H200",)
 
 
@@ -199,8 +205,8 @@ def test_every_shipped_study_reads(name):
     ("old", "new", "place", "words"),
     [
         ("link:\n", "lnik:\n", "lnik", ["unknown key", "'lnik'", "link"]),
-        ("    latency: {value: 700 ns", "    latncy: {value: 700 ns", "memories.dram.latncy",
-         ["unknown key", "'latncy'", "latency"]),
+        ("    ways: {value: 40", "    wais: {value: 40", "memories.l2.wais",
+         ["unknown key", "'wais'", "ways"]),
         ("value: 4.8 TB/s", "value: 4.8 TB", "memories.dram.bandwidth.value",
          ["wrong unit", "'4.8 TB'", "B/s"]),
         ("value: 4.8 TB/s", "value: 4.8", "memories.dram.bandwidth.value", ["no unit", "4.8"]),

@@ -1,15 +1,17 @@
 """What PyTorch launches for an operator on contiguous tensors: routine, thread blocks, threads.
 
 A table says what was asked, not what ran. What the library runs on tensors without holes is known:
-it reads them in pieces of 16 bytes, reduces and normalises rows by their length, and leaves plain
-copies to the copy engine. The rules are those of the release that `npusim.library`'s numbers come
-from; their blocks and threads agree with the launches of workloads/experiments/h200_routines.parquet.
+it reads them in pieces of 16 bytes, and reduces and normalises rows by their length. Plain copies
+are nodes of a graph, which run as fast as kernels that read pieces. The rules are those of the
+release that `npusim.library`'s numbers come from; their blocks and threads agree with the launches
+in workloads/experiments/h200_routines.parquet.
 
 Source: PyTorch 2.11, ``aten/src/ATen/native/cuda``: ``CUDALoops.cuh``, ``Reduce.cuh``,
 ``SoftMax.cu``, ``PersistentSoftmax.cuh``, ``layer_norm_kernel.cu``, ``Shape.cu``.
 
 Left out: releases whose threads take four elements, tensors that are not aligned, reductions that
-several blocks share (rows of 8,192 elements and more), the limit on the blocks of a long ``cat``.
+several blocks share (few and very long rows), the limit on the blocks of a long ``cat``, the copy
+engine, to which copies outside of graphs go.
 """
 
 from __future__ import annotations
@@ -42,16 +44,22 @@ def cat(written: float, inputs: int) -> Launched:
     return Launched("cat_vectorized", inputs * _parts(written / inputs, 128 * _PIECE), 128)
 
 
-def reduce_rows(rows: int, length: int, itemsize: int) -> Launched:
+def reduce_rows(rows: int, length: int, at_once: int) -> Launched:
     """Return a reduction of rows: some of them share a block, or a long one has it alone.
+
+    Parameters
+    ----------
+    rows, length : int
+    at_once : int
+        Elements of a row that a thread reads at once, if the row is long.
 
     Examples
     --------
-    >>> reduce_rows(1813, 1000, 2), reduce_rows(1, 1280, 4).threads
+    >>> reduce_rows(1813, 1000, 8), reduce_rows(1, 1280, 4).threads
     (Launched(routine='reduce_rows', blocks=114, threads=512), 256)
     """
     most = 512
-    side = length // (_PIECE // itemsize) if length > 128 else length
+    side = length // at_once if length > 128 else length
     across, down = _power(min(side, most)), _power(min(rows, most))
     width = min(across, _WARP)
     height = min(down, most // width)
@@ -92,8 +100,10 @@ def launched(name: str, dtype: str, itemsize: int, rows: int, length: int) -> La
     (Launched(routine='vectorized', blocks=2, threads=128), 'unrolled_cast')
     """
     elements = rows * length
-    if name in ("mean", "sum", "amax"):
-        return reduce_rows(rows, length, itemsize)
+    if name in ("mean", "sum"):
+        return reduce_rows(rows, length, _PIECE // itemsize)
+    if name == "amax":
+        return reduce_rows(rows, length, 4)
     if name == "softmax":
         return softmax(rows, length, itemsize)
     if name in _NORMS:

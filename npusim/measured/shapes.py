@@ -56,7 +56,7 @@ class Measurable:
     weight, kv, activation : float
         Bytes touched between two uses of the weights, the KV cache and the activations [B].
     library, routine : str
-        What ran it: where the table does not say it, what PyTorch runs (`npusim.measured.launched`).
+        What ran it: where a table does not say it, what PyTorch runs (`npusim.measured.launched`).
     blocks, threads : int
         Its grid, 0 where it is not known.
     """

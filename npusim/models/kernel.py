@@ -50,25 +50,25 @@ def kernel_cost(operations: Operations, designs: Designs) -> Cost:
             continue
         left &= ~rows
         part = operations.take(rows)
-        few, which = designs.distinct(_that_count(reads, part, designs))
+        few, which = _as_felt(part, designs).distinct(reads)
         found = model(part, few)
         for name in BOUNDS:
             whole[name][rows] = getattr(found, name)[:, which]
     return Cost(**whole)
 
 
-def _that_count(
-    reads: Collection[str], operations: Operations, designs: Designs
-) -> Collection[str]:
-    """Return the parameters that these operations can feel: not the cache if all hits stay."""
+def _as_felt(operations: Operations, designs: Designs) -> Designs:
+    """Return designs with the cache of the first of them if these operations feel no other."""
     few, _ = designs.distinct(residency.PARAMETERS)
     if len(few) == 1:
-        return reads
+        return designs
     for distance in DISTANCES:
         share = residency.resident_share(np.unique(operations[distance]), few)
         if np.ptp(share, axis=1).max(initial=0.0) > _NOTHING:
-            return reads
-    return [path for path in reads if path not in residency.PARAMETERS]
+            return designs
+    columns = {path: np.full_like(column, column[0]) if path in residency.PARAMETERS else column
+               for path, column in designs.columns.items()}  # fmt: skip
+    return Designs(designs.base, columns)
 
 
 def kernel_time(operations: Operations, designs: Designs) -> NDArray[np.float64]:
