@@ -297,10 +297,15 @@ def _variable(
 
 
 def _bounds(arch: Arch, path: str) -> tuple[float, float]:
-    """Return the range that a machine gives a parameter, or the declared bounds."""
+    """Return the range that a machine gives a parameter, or the declared bounds.
+
+    The range of a fitted value says how sure that fit was; another may well end elsewhere.
+    """
     p = PARAMETERS[path]
     given = arch.provenance[path]
-    return (given.low, given.high) if given.low < given.high else (p.low, p.high)
+    if given.low < given.high and given.kind != "calibrated":
+        return given.low, given.high
+    return p.low, p.high
 
 
 def _median_ape(log: Array) -> Array:

@@ -107,6 +107,6 @@ def band_factors(workload: Workload, designs: Designs, time: Durations) -> Facto
         low, high = (
             np.where(where.designs, far, near) for far, near in zip((low, high), ends, strict=True)
         )
-        basis = f"what the calibration of {designs.base.name} did not see"
+        basis = f"the residuals in the calibration record of {designs.base.name}"
     return Factors(np.clip(low, 0.05, 1.0), np.maximum(high, 1.0), where.designs, basis,
                    where.reasons)  # fmt: skip

@@ -50,7 +50,7 @@ _FLOORS = {
     "pointwise": "pointwise kernel, cast, copy or fill",
     "reduction": "reduction, softmax or normalisation",
     "gather": "gather, scatter, index or concatenation",
-    "sort": "sort, top-k or scan",
+    "sort": "sort or top-k",
     "memcpy": "copy or fill by the copy engine",
 }
 
@@ -166,7 +166,7 @@ PARAMETERS: Mapping[str, Parameter] = MappingProxyType({p.path: p for p in (
     Parameter("launch.queue.interval", "s", 0, 1e-3,
               "idle time of the device between two operations of a hardware queue", True),
     Parameter("host.bandwidth", "B/s", 1e6, 1e15,
-              "bandwidth of copies between the host's memory and the device"),
+              "bandwidth of copies between the host's memory and the device", True),
     Parameter("host.speed", "1", 1e-3, 1e3,
               "speed of the host relative to the host of the trace", True),
     Parameter("host.sync", "s", 0, 1e-2,

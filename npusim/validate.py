@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from npusim.arch import Arch, Designs
 from npusim.lanes import durations, replay
+from npusim.library import ROUTINES
 from npusim.measured import Measured, from_workload
 from npusim.measured.period import predicted
 from npusim.models import modelled
 from npusim.models.launch import LAUNCHES
-from npusim.workload import Workload
+from npusim.workload import Operations, Workload
 
 Array = NDArray[np.float64]
 
@@ -178,7 +179,7 @@ def validate(measured: Measured, arch: Arch) -> Validation:
     per_op = {op: errors_of(times[rows], measured.seconds[rows]) for op, rows in ops.items()}
     off = np.abs(np.log(times / measured.seconds))
     last = [_worst(measured, times, i) for i in np.argsort(-off, kind="stable")[:_WORST].tolist()]
-    return Validation(measured.source, arch.name, fitted_parameters(arch),
+    return Validation(measured.source, arch.name, fitted_parameters(arch, measured.operations),
                       errors_of(times, measured.seconds), per_op, tuple(last), None,
                       measured.notes)  # fmt: skip
 
@@ -218,10 +219,22 @@ def validate_trace(workload: Workload, arch: Arch) -> Validation:
                       found.per_op, found.worst, steps, found.notes)  # fmt: skip
 
 
-def fitted_parameters(arch: Arch) -> int:
-    """Return how many of the parameters that models read were fitted to measurements."""
-    read = modelled()
-    return sum(p.kind == "calibrated" for path, p in arch.provenance.items() if path in read)
+def fitted_parameters(arch: Arch, operations: Operations) -> int:
+    """Return how many of the parameters that these operations can feel were fitted.
+
+    Numbers of libraries count where one of the operations runs that routine or is attention.
+    """
+    read, routines = modelled(), set(operations.routine)
+    attention = bool((operations.kind == "attention").any())
+
+    def felt(path: str) -> bool:
+        group, name, *_ = path.split(".")
+        if group != "library":
+            return True
+        return name in routines if name in ROUTINES else attention
+
+    fitted = (path for path, p in arch.provenance.items() if p.kind == "calibrated")
+    return sum(path in read and felt(path) for path in fitted)
 
 
 _SHAPE = ("batch", "m", "n", "k", "heads", "kv_heads")

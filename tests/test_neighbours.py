@@ -1,0 +1,91 @@
+"""What an operation does that only its neighbours tell: split products, shared work, caches."""
+
+import pytest
+
+import npusim as ns
+from npusim import catalog
+from npusim.importers.neighbours import with_neighbours
+from npusim.importers.work import Work
+from tests.kineto_builder import Trace, tensor
+
+PRODUCT = Work("gemm", "bf16", m=8, n=8, k=64, flop=8192.0, read_weight=1024.0)
+SUM = Work("splitk_reduce", "fp32", m=1, n=64, flop=128.0)
+ADD = Work("pointwise", "bf16", m=1, n=64)
+
+
+def routines(works, instances, blocks=None):
+    """Return the routine of each, once neighbours are looked at."""
+    blocks = blocks or [1] * len(works)
+    found = with_neighbours(works, [None] * len(works), blocks, instances)
+    return [w.routine for w in found]
+
+
+def test_a_product_whose_call_sums_parts_is_split():
+    works = [PRODUCT, SUM, ADD, PRODUCT]
+    assert routines(works, [0, 0, 1, 2]) == ["split", "", "", "whole"]
+
+
+def test_one_shape_may_be_split_in_one_call_and_whole_in_another():
+    works = [PRODUCT, PRODUCT, SUM, PRODUCT, SUM]
+    assert routines(works, [0, 1, 1, 2, 2]) == ["whole", "split", "", "split", ""]
+
+
+def test_a_sum_before_its_product_counts_too():
+    assert routines([SUM, PRODUCT], [3, 3]) == ["", "split"]
+
+
+def test_a_product_of_an_unknown_call_may_be_either():
+    assert routines([PRODUCT, SUM], [-1, -1]) == ["", ""]
+
+
+@pytest.mark.parametrize("kind", ["gemv", "gemm"])
+def test_products_of_every_size_are_told(kind):
+    assert routines([Work(kind), SUM], [0, 0]) == ["split", ""]
+
+
+@pytest.mark.parametrize("work", [Work("conv"), Work("attention"), Work("grouped_gemm"),
+                                  Work("gemm", routine="conv_vector")],
+                         ids=lambda w: w.kind + w.routine)  # fmt: skip
+def test_what_has_a_routine_or_is_no_plain_product_is_left(work):
+    assert routines([work, SUM], [0, 0]) == [work.routine, ""]
+
+
+def test_nothing_else_of_a_work_changes():
+    found = with_neighbours([PRODUCT, SUM], [None, None], [4, 1], [0, 0])
+    assert found == [Work("gemm", "bf16", m=8, n=8, k=64, flop=8192.0, read_weight=1024.0,
+                          routine="split"), SUM]  # fmt: skip
+
+
+def test_kernels_that_share_a_call_are_split_together():
+    # two products of one call share its work by blocks, 3 to 1
+    found = with_neighbours([PRODUCT, PRODUCT, SUM], [None] * 3, [3, 1, 1], [0, 0, 0])
+    assert [w.routine for w in found] == ["split", "split", ""]
+    assert [w.flop for w in found] == [6144.0, 2048.0, 128.0]
+    assert [w.read_weight for w in found] == [768.0, 256.0, 0.0]
+    halves = with_neighbours([PRODUCT, PRODUCT], [None] * 2, [0, 0], [0, 0])
+    assert [w.flop for w in halves] == [4096.0, 4096.0]  # where blocks are not known, evenly
+    assert [w.routine for w in halves] == ["whole", "whole"]
+
+
+def test_an_imported_trace_tells_split_products(tmp_path):
+    trace = Trace()
+    with trace.step():
+        for sums in (False, True):
+            with trace.op("aten::mm", tensor(1, 512), tensor(512, 64)):
+                trace.kernel("void gemv2T_kernel_val<int>")
+                if sums:
+                    trace.kernel("void cublasLt::splitKreduce_kernel<32, 16, int, float>")
+        trace.kernel("nvjet_tst_64x8")  # launched by nobody who is known
+    w = ns.import_trace(trace.write(tmp_path))
+    assert w.text("kind")[:3].tolist() == ["gemv", "gemv", "splitk_reduce"]
+    assert w.text("routine").tolist() == ["whole", "split", "", ""]
+
+
+@pytest.mark.parametrize("name", catalog.names("workloads"))
+def test_every_sum_of_a_shipped_workload_has_the_product_before_it(name):
+    w = ns.load_workload(name)
+    kind, routine = w.text("kind"), w.text("routine")
+    sums = [i for i, k in enumerate(kind) if k == "splitk_reduce"]
+    assert all(routine[i - 1] == "split" for i in sums)
+    assert (routine == "split").sum() == len(sums)
+    assert set(routine[[k in ("gemv", "gemm") for k in kind]]) <= {"split", "whole"}
