@@ -23,6 +23,12 @@ SEEDS = range(5)
 ANCHOR = 24
 DECODE = ("helpers", "block", "share", "combine", "part")
 PREFILL = ("start", "block", "share", "softmax")
+# What warm single operators, back to back in a graph, tell of an H200.
+POINTWISE = {
+    "launch.graph.interval": (0.0, 1e-6), "memories.l2.rate": (10.0, 64.0),
+    "memories.dram.efficiency": (0.7, 1.0), "library.special.chain": (1.0, 1e4),
+    "library.unrolled_cast.chain": (1.0, 1e4), "library.reduce_rows.block": (1.0, 1e4),
+}  # fmt: skip
 LIBRARY = {"a100": "fa3_sm80", "h100": "fa3", "rtx_4090": "fa2"}
 MOST = 30  # fewer than these: the worst instead of p90
 
@@ -185,6 +191,14 @@ def h200():
     products = axes.take((axes.op == "linear") & whole & cold)
     yield halves(
         "H200 linear_shapes", (0.04, 0.12), products, arch, calibrate_machines.FREE["h200"], bounds
+    )
+    yield halves(
+        "H200 pointwise",
+        (0.04, 0.12),
+        axes.take(axes.op == "pointwise"),
+        arch,
+        tuple(POINTWISE),
+        POINTWISE,
     )
     for op, names in (("decode", DECODE[1:]), ("prefill", PREFILL)):
         free = paths("cudnn", op, names)

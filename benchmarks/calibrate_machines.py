@@ -31,15 +31,16 @@ BOUNDS = {
     "gemm.start": (500.0, 10_000.0), "gemm.fill": (50.0, 3000.0), "gemm.reduce": (0.5e-6, 6e-6),
     "gemm.overlap": (1.0, 8.0), "matrix.efficiency": (0.5, 1.0), "matrix.boost_share": (0.0, 1.0),
     "memories.dram.efficiency": (0.7, 1.0), "memories.dram.in_flight": (1e4, 3e5),
+    "units.miss_rate": (15.0, 64.0),
 }  # fmt: skip
 # Where every fit begins: what was believed before anything was fitted.
 BEFORE = {
     "gemm.start": 3400.0, "gemm.fill": 600.0, "gemm.reduce": 2.6e-6, "gemm.overlap": 2.0,
     "matrix.efficiency": 0.9, "matrix.boost_share": 0.3, "memories.dram.efficiency": 0.88,
-    "memories.dram.in_flight": 95e3,
+    "memories.dram.in_flight": 95e3, "units.miss_rate": 22.0,
 }  # fmt: skip
 FREE = {
-    "h200": (*GEMM, "matrix.boost_share", "memories.dram.in_flight"),
+    "h200": (*GEMM, "matrix.boost_share", "memories.dram.in_flight", "units.miss_rate"),
     "a100": (*GEMM, "memories.dram.efficiency"),
     "h100": (*GEMM, "memories.dram.efficiency"),
     "l40s": (*GEMM, "memories.dram.efficiency"),
@@ -55,8 +56,8 @@ def h200_tables():
     whole = np.isnan(axes.units)
     cold = np.isinf(axes.operations["distance_weight"])
     fitted, held = split(axes.take((axes.op == "linear") & whole & cold), SEED)
-    few = axes.take(~whole & (axes.op == "linear")
-                    & ((axes.operations["m"] > 1) | (axes.units <= LAUNCH_BOUND)))  # fmt: skip
+    large = (axes.operations["m"] > 1) | (axes.units <= LAUNCH_BOUND)
+    few = axes.take(~whole & ((axes.op == "stream") | (axes.op == "linear") & large))
     known = np.isin(few.units, UNITS)
     return [fitted, few.take(known)], [held, few.take(~known)]
 

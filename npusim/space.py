@@ -196,7 +196,8 @@ def _totals(designs: Designs, w: Workload, launch: str, mode: str) -> Iterator[t
             nothing = np.full(len(designs), np.nan)
             yield f"{quantity}{end}_s", nothing if r is None else getattr(r, f"{quantity}_s")
     yield "host_busy_s", banded.middle.host_busy_s
-    yield "extrapolates", np.zeros(len(designs)) if factors is None else factors.beyond.astype(float)
+    beyond = np.zeros(len(designs)) if factors is None else factors.beyond.astype(np.float64)
+    yield "extrapolates", beyond
 
 
 def pareto(table: pd.DataFrame, objectives: Sequence[str]) -> pd.DataFrame:

@@ -63,9 +63,9 @@ def strong_id(parts: Mapping[str, Any]) -> str:
 
 
 def arch_id(arch: Arch) -> str:
-    """Return a hash of the values of a machine and its residuals; names and sources do not count."""
+    """Return a hash of the values of a machine and its residuals; its sources do not matter."""
     record = {"calibration": arch.calibration.get("residuals", {})} if arch.calibration else {}
-    return strong_id({**arch.values, **record})
+    return strong_id(dict(arch.values) | record)
 
 
 def design_ids(

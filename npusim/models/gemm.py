@@ -108,7 +108,7 @@ def _fastest(operations: Operations, designs: Designs) -> tuple[Array, Array, Ar
 
 def _tiles(designs: Designs) -> list[tuple[int, int]]:
     """Return the tiles of all libraries: one side of 64, 128 or 256, the other too or in steps."""
-    steps = np.unique(np.floor(designs["gemm.tile_step"]))
+    steps = np.unique(np.round(designs["gemm.tile_step"]))
     others = [n for n in range(64, 257) if n in _SIDES or (n % steps == 0).any()]
     both = [(side, n) for side in _SIDES for n in others]
     return sorted({t for m, n in both for t in ((m, n), (n, m)) if m * n <= _LARGEST})
@@ -127,7 +127,7 @@ class _Rows:
         self.routine = operations.routine
         self.element = np.array([_ELEMENT.get(t, 2.0) for t in operations.dtype])[:, None]
         self.units = designs["units.count"]
-        self.grain = np.floor(designs["gemm.tile_step"])
+        self.grain = np.round(designs["gemm.tile_step"])
         self.reach = miss_bandwidth(designs)
         self.summing = designs["floor.reduction"] + designs["launch.graph.interval"]
         self.rate = np.vstack([
