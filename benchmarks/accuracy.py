@@ -163,7 +163,7 @@ def page():
     inside, total = left_out_residuals.coverage(quiet=True)
     out.append(BANDS.format(share=inside / total, total=total))
     out.extend(
-        f"| {what} | {actual * 1e6:,.2f} µs | {told * 1e6:,.2f} µs | {told / actual - 1:+.1%} |\n"
+        f"| {what} | {actual:,.2f} µs | {told:,.2f} µs | {told / actual - 1:+.1%} |\n"
         for what, actual, told in rtx5090_decode.rows()
     )
     out.append(DEVICE)

@@ -50,6 +50,38 @@ UNITS = (16, 32, 48, 80, 112, 132)  # of axis sm_count; the others are held back
 LAUNCH_BOUND = 24  # above it the GEMV's eager launches set its time, not the units
 
 
+# Numbers of its attention library, which no other machine measured here runs.
+ATTENTION = {"decode": ("block", "share", "combine", "part"),
+             "prefill": ("start", "block", "share", "softmax")}  # fmt: skip
+LIBRARY = ROOT / "archs" / "libraries" / "attention.yaml"
+
+
+def attention_rows(phase):
+    axes = read_axes(ROOT / "workloads" / "experiments" / "h200_axes.json")
+    return axes.take(axes.op == f"{phase}_attention")
+
+
+def fitted_attention(phase, rows, arch):
+    """Return a calibration of cuDNN's numbers for one phase."""
+    free = [f"library.cudnn_{phase}.{name}" for name in ATTENTION[phase]]
+    bounds = {p: (max(PARAMETERS[p].low, 0.01), PARAMETERS[p].high) for p in free}
+    return calibrate([(rows, arch)], free, bounds=bounds)
+
+
+def attention():
+    """Fit cuDNN's numbers to the H200's attention rows and write them."""
+    arch, lines = ns.load_arch("h200"), LIBRARY.read_text().splitlines()
+    for phase in ATTENTION:
+        made = fitted_attention(phase, attention_rows(phase), arch)
+        for f in made.fitted:
+            mark = made.archs[0].provenance[f.path]
+            source = f"H200 axis {phase}_attention: benchmarks/calibrate_machines.py"
+            entry = written(f.path, f.after, mark.low, mark.high, source)
+            lines = replaced(lines, f.path.split("."), entry)
+            print("h200", f.path, f"{f.before:.4g} -> {f.after:.4g}", f.why)
+    LIBRARY.write_text("\n".join([*lines, ""]))
+
+
 def h200_tables():
     """Return what the H200 is fitted to and what is held back, of its own experiments."""
     axes = read_axes(ROOT / "workloads" / "experiments" / "h200_axes.json")
@@ -78,15 +110,17 @@ def fit(machine):
     made = calibrate([(t, arch) for t in fitted], FREE[machine], bounds=BOUNDS)
     pairs = [(t, made.archs[0]) for t in held]
     if machine == "h200":
-        pairs += [held_attention(made.archs[0]), held_routines(made.archs[0])]
+        pairs += [*held_attention(made.archs[0]), held_routines(made.archs[0])]
     return replace(made, residuals=residuals(pairs))
 
 
 def held_attention(arch):
-    """Return the half of the attention rows that the library's numbers were not fitted to."""
-    axes = read_axes(ROOT / "workloads" / "experiments" / "h200_axes.json")
-    rows = axes.take(np.isin(axes.op, ("decode_attention", "prefill_attention")))
-    return split(rows, SEED)[1], arch
+    """Return the second half of the attention rows, with numbers of the first."""
+    found = []
+    for phase in ATTENTION:
+        first, second = split(attention_rows(phase), SEED)
+        found.append((second, fitted_attention(phase, first, arch).archs[0]))
+    return found
 
 
 def held_routines(arch):
@@ -162,6 +196,8 @@ def replaced(lines, keys, entry):
 
 def main():
     for machine in sys.argv[1:] or FREE:
+        if machine == "h200":
+            attention()
         made = fit(machine)
         put(ROOT / "archs" / f"{machine}.yaml", made)
         for f in made.fitted:

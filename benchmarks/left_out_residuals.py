@@ -55,7 +55,8 @@ def record(held):
     found = {}
     for kind, parts in sorted(by_kind.items()):
         most = max(len(ratio) for ratio, _ in parts)
-        pooled = np.concatenate([np.resize(np.sort(ratio), most) for ratio, _ in parts])
+        at = (np.arange(most) + 0.5) / most
+        pooled = np.concatenate([np.quantile(ratio, at) for ratio, _ in parts])
         domain = {}
         for _, one in parts:
             domain = widened(domain, one)

@@ -249,6 +249,26 @@ def predicted(step, arch):
     return kernel_time(shapes.operations([k.what for k in step]), Designs(arch))[:, 0] * 1e6
 
 
+def figures(told, step):
+    """Return what was asked for: name, measured and predicted [us]."""
+    count = {k.family: k.count for k in step}
+    experts = ("GEMV, expert gate and up", "GEMV, expert down")
+    common = sum(count[f] * told[f] for f in experts) / sum(count[f] for f in experts)
+    busy = sum(k.count * told[k.family] for k in step)
+    return [
+        ("common expert GEMV", EXPERT_US, common),
+        ("lm_head", LM_HEAD_US, told["GEMV, lm_head"]),
+        ("busy", BUSY_US, busy),
+    ]
+
+
+def rows():
+    """Return the same for the accuracy page [us]."""
+    step = kernels()
+    told = dict(zip((k.family for k in step), predicted(step, machine()), strict=True))
+    return figures(told, step)
+
+
 def line(name, count, measured, told):
     print(f"{name:28} {count:5.0f} {measured:8.2f} {told:8.2f} {told / measured:6.2f} "
           f"{count * measured:8.1f} {count * told:8.1f}")  # fmt: skip
@@ -268,11 +288,8 @@ def main():
         line(families[0] + " ...", many, mean, sum(count[f] * told[f] for f in families) / many)
     print(f"\n{sum(count.values()):.0f} of 1,219 kernels in a step; DRAM at "
           f"{arch['memories.dram.efficiency']:.3f} of the datasheet")  # fmt: skip
-    experts = ("GEMV, expert gate and up", "GEMV, expert down")
-    common = sum(count[f] * told[f] for f in experts) / sum(count[f] for f in experts)
-    line("common expert GEMV", 1, EXPERT_US, common)
-    line("lm_head", 1, LM_HEAD_US, told["GEMV, lm_head"])
-    line("busy", 1, BUSY_US, sum(k.count * told[k.family] for k in step))
+    for name, actual, value in figures(told, step):
+        line(name, 1, actual, value)
 
 
 if __name__ == "__main__":

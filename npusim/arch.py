@@ -23,6 +23,7 @@ from npusim.parameters import PARAMETERS, Parameter
 
 Array = NDArray[np.float64]
 
+SET_BY_USER = "set by the user"
 KINDS = {
     "datasheet": "published by the vendor, or computed from what is",
     "measured": "read from a measurement of this machine",
@@ -200,7 +201,7 @@ def with_value(arch: Arch, path: str, value: float | str) -> Arch:
         except InputError as error:
             raise InputError(str(error), place=path) from None
     number = check(path, float(value))
-    mark = Provenance("set by the user", "assumed", number, number)
+    mark = Provenance(SET_BY_USER, "assumed", number, number)
     return replace(
         arch,
         values={**arch.values, path: number},

@@ -18,6 +18,7 @@ from npusim.arch import Arch, Designs, Provenance, parameter
 from npusim.bands import MACHINE, Domain, Residual, residual, shape_columns, span, widened
 from npusim.errors import InputError
 from npusim.fit import LOSSES, Fit, Pair, Variable
+from npusim.holdout import split
 from npusim.measured import Measured
 from npusim.measured.period import predicted
 from npusim.models import modelled
@@ -27,6 +28,7 @@ from npusim.validate import Errors, errors_of
 Array = NDArray[np.float64]
 Bounds = Mapping[str, tuple[float, float]]
 
+_WHOLE = ("gemm.tile_step", "gemm.cluster", "units.powered")  # no gradient leads to the next one
 _AT_BOUND = 1e-3  # as a share of the bound
 _DIGITS = 5  # of a fitted value: the next ones mean nothing
 _SURE = 2.0  # standard errors on either side, as the range in which the value is believed to lie
@@ -206,7 +208,8 @@ def calibrate(
 def unpublished(arch: Arch) -> tuple[str, ...]:
     """Return the parameters that models read and that no document or direct measurement gives.
 
-    What can be fitted where nobody says what to fit.
+    What can be fitted where nobody says what to fit: not the numbers of libraries, which are the
+    same on every machine, nor those that only take whole numbers.
 
     Examples
     --------
@@ -217,9 +220,26 @@ def unpublished(arch: Arch) -> tuple[str, ...]:
     False
     """
     read = modelled()
-    return tuple(path for path, p in arch.provenance.items()
-                 if p.kind in ("calibrated", "assumed") and path in read
-                 and not path.endswith(".count"))  # fmt: skip
+    return tuple(
+        path for path, p in arch.provenance.items()
+        if path in read and p.kind in ("calibrated", "assumed")
+        and not path.startswith("library.") and path not in _WHOLE
+        and not path.endswith(".count")
+    )  # fmt: skip
+
+
+def held_back(pairs: Sequence[Pair], free: Sequence[str], seed: int = 0) -> dict[str, Residual]:
+    """Return residuals of a random half of each table, of machines fitted to the other half.
+
+    What remains is what a prediction of something new may be off by; what a fit leaves of the very
+    rows that it was fitted to flatters.
+    """
+    first, second = zip(*(split(measured, seed) for measured, _ in pairs), strict=True)
+    machines = [arch for _, arch in pairs]
+    fitted = calibrate(list(zip(first, machines, strict=True)), free)
+    by_name = {arch.name: arch for arch in fitted.archs}
+    rest = [(m, by_name[a.name]) for m, a in zip(second, machines, strict=True) if len(m)]
+    return residuals(rest)
 
 
 def residuals(pairs: Sequence[Pair]) -> dict[str, Residual]:

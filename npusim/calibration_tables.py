@@ -58,14 +58,19 @@ def calibrated(c: Calibration, output: Path) -> None:
     table = terminal.blank(f"{terminal.many(c.free, 'free parameter')}", "parameter", *numbers,
                            "why", right=numbers)  # fmt: skip
     for f in c.fitted:
-        terminal.add(table, f.path, *_change(f), f.why)
+        if f.is_fitted:
+            terminal.add(table, f.path, *_change(f), f.why)
     terminal.show(table)
+    left = sum(not f.is_fitted for f in c.fitted)
+    if left:
+        console.print(Text(f"{left} more left as they were: no measured time depends on them"))
     table = terminal.blank("error on what was fitted to", "", *_FIGURES, right=_FIGURES)
     terminal.add(table, "before", *_errors(c.before))
     terminal.add(table, "after", *_errors(c.after))
     terminal.show(table)
     quantiles = ("n", "p10", "p50", "p90")
-    table = terminal.blank("measured / predicted after it", "kind", *quantiles, right=quantiles)
+    title = "measured / predicted of a half, fitted to the other half"
+    table = terminal.blank(title, "kind", *quantiles, right=quantiles)
     for kind, r in c.residuals.items():
         terminal.add(table, kind, str(r.n), *(f"{x:.3f}" for x in (r.p10, r.p50, r.p90)))
     terminal.show(table)

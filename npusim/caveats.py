@@ -27,9 +27,7 @@ def not_modelled(arch: Arch) -> tuple[str, ...]:
     return tuple(path for path in arch.values if path not in known)
 
 
-def notes(
-    workload: Workload, arch: Arch, launch: str, mode: str
-) -> Iterator[str]:
+def notes(workload: Workload, arch: Arch, launch: str, mode: str) -> Iterator[str]:
     """Yield what limits a prediction, the gravest first, one sentence each."""
     missing = 1 - workload.classified_busy_share
     if workload.meta.get("measured") is False:

@@ -39,15 +39,22 @@ def calibrate(
 
     MEASURED is a CSV table with one operation a row (see `npusim validate`), the axes.json of
     `npusim capture experiments`, or a workload or trace. Minimises a robust loss of the logarithm
-    of predicted over measured time, within the ranges that the machine's file gives.
+    of predicted over measured time, within the ranges that the machine's file gives. The residuals
+    that the file keeps, of which bands are made, are those of a random half of the rows after a fit
+    to the other half.
     """
+    from dataclasses import replace
+
     from npusim import calibration_file, calibration_tables
-    from npusim.calibrate import calibrate, unpublished
+    from npusim.calibrate import calibrate, held_back, unpublished
     from npusim.load import load_arch
 
     arch = load_arch(arch_name)
     pairs = [(_measured(name), arch) for name in measured]
-    done = calibrate(pairs, free or unpublished(arch))
+    fitted = free or unpublished(arch)
+    done = calibrate(pairs, fitted)
+    if any(len(table) > 1 for table, _ in pairs):
+        done = replace(done, residuals=held_back(pairs, fitted))
     calibration_file.write(done, arch.name, output)
     if as_json:
         print_json({**done.as_dict(), "file": str(output), "command": command_line()})

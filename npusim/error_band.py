@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npusim import catalog, config
-from npusim.arch import Arch, Designs
+from npusim.arch import SET_BY_USER, Arch, Designs
 from npusim.bands import QUANTILES, Residual, by_kind, extrapolated, from_record, total_band
 from npusim.lanes import Durations
 from npusim.workload import Workload
@@ -23,6 +23,7 @@ from npusim.workload import Workload
 Array = NDArray[np.float64]
 
 FEWEST = 20
+_DEVICE = ("units.", "matrix.", "vector.", "memories.", "gemm.", "floor.", "library.")
 BAND = (QUANTILES[0], QUANTILES[-1])
 
 
@@ -102,11 +103,25 @@ def band_factors(workload: Workload, designs: Designs, time: Durations) -> Facto
     known = own(designs.base)
     where = extrapolated(operations.take(counted), designs, known or foreign)
     low, high = (end / modelled for end in total_band(kinds, foreign))
+    beyond = where.designs
     if known:
+        beyond = beyond | _changed(designs)
         ends = (end / modelled for end in total_band(kinds, known))
         low, high = (
-            np.where(where.designs, far, near) for far, near in zip((low, high), ends, strict=True)
+            np.where(beyond, far, near) for far, near in zip((low, high), ends, strict=True)
         )
-        basis = f"the residuals in the calibration record of {designs.base.name}"
-    return Factors(np.clip(low, 0.05, 1.0), np.maximum(high, 1.0), where.designs, basis,
+        if not beyond.all():
+            basis = f"the residuals in the calibration record of {designs.base.name}"
+    return Factors(np.clip(low, 0.05, 1.0), np.maximum(high, 1.0), beyond, basis,
                    where.reasons)  # fmt: skip
+
+
+def _changed(designs: Designs) -> NDArray[np.bool_]:
+    """Return which designs differ from their machine in what a kernel's time depends on, (D,)."""
+    marks = designs.base.provenance
+    by_hand = any(marks[p].source == SET_BY_USER for p in marks if p.startswith(_DEVICE))
+    changed = np.full(len(designs), by_hand)
+    for path, column in designs.columns.items():
+        if path.startswith(_DEVICE):
+            changed |= column != designs.base.values.get(path)
+    return changed

@@ -255,10 +255,10 @@ def without_effect(space: Space, table: pd.DataFrame) -> tuple[str, ...]:
     Examples
     --------
     >>> import npusim as ns
-    >>> space = Space(ns.load_arch("h200"), {"units.count": [66, 132], "host.sync": [1e-6, 2e-6]},
-    ...               ["graph"])
+    >>> axes = {"matrix.fp8.rate": [4096, 8192], "host.sync": [1e-6, 2e-6]}
+    >>> space = Space(ns.load_arch("h200"), axes, ["graph"])
     >>> without_effect(space, sweep(space, ns.load_workload("paddleocr_vl_decode")))
-    ('units.count',)
+    ('matrix.fp8.rate',)
     """
     sizes = [len(values) for values in space.axes.values()]
     wall = table["wall_s"].to_numpy().reshape(len(space.launch), *sizes)

@@ -105,7 +105,7 @@ def test_what_lies_outside_by_hand():
         "gemv: n 129280, measured 256 to 8192, 1 of 2 operations",
         "gemv: bytes 330 MB, measured 10 kB to 100 MB, 1 of 2 operations",
         "units.count 4 to 264, measured 8 to 132",
-        "sort: never measured",
+        "never measured: sort",
     )
 
 

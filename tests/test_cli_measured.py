@@ -132,7 +132,7 @@ def test_calibrate_writes_a_machine_that_fits_better(cli, tmp_path):
     assert 10e-6 < fitted["after"] < 20e-6
     assert found["before"]["median_ape"] > 0.5
     assert found["after"]["median_ape"] < 0.05
-    assert found["residuals"]["gemm"]["n"] == 3
+    assert found["residuals"]["gemm"]["n"] == 1  # two were fitted to, for one that was not
     assert found["file"] == "mine.yaml"
     mine = ns.load_arch("mine.yaml")
     assert mine[FLOOR] == fitted["after"]
@@ -166,9 +166,9 @@ def test_calibrate_takes_several_tables_and_says_so(cli, table, tmp_path):
 
 
 def test_without_a_choice_what_nobody_published_is_fitted(cli, tmp_path):
-    rows = [row for row in json.loads(AXES.read_text()) if row["axis"] == "linear_shapes"]
+    rows = [row for row in json.loads(AXES.read_text()) if row["axis"] == "decode_attention"]
     some = tmp_path / "axes.json"
-    some.write_text(json.dumps(rows[::5]))
+    some.write_text(json.dumps(rows))
     command = ("calibrate", some, "--arch", "h200", "-o", "mine.yaml", "--json")
     found = one_object(cli(*command))
     paths = {f["path"] for f in found["fitted"]}

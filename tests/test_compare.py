@@ -1,13 +1,19 @@
 """Comparison with measurement, on numbers worked out by hand and on the shipped measurements."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 import npusim as ns
-from npusim import catalog
-from npusim.compare import band_factors, compare_designs, error_of, kernel_errors, measured
+from npusim import catalog, error_band
+from npusim.arch import Designs
+from npusim.bands import Residual
+from npusim.compare import compare_designs, error_of, kernel_errors, measured
+from npusim.error_band import band_factors
 from npusim.errors import InputError
+from npusim.lanes import durations
 from npusim.load import traced_arch
 from tests.builder import timed, workload
 
@@ -25,18 +31,102 @@ def test_error_statistics_by_hand():
         error_of(table[:0])
 
 
-def test_the_band_by_hand():
-    # an empty pointwise kernel is predicted at its floor of 0.99 us on the H200
-    rows = [{"duration_s": 0.99e-6 * r} for r in (0.5, 0.5, 1, 1, 1, 1, 1, 1, 3, 3)]
-    low, high = band_factors(workload(*rows, device="NVIDIA H200"), ns.load_arch("h200"))
-    assert low == pytest.approx(0.5)
-    assert high == pytest.approx(3.0)
+# ---------------------------------------------------------------- bands, by hand
+
+# Ends of a domain that holds the machines of these tests but for one with other units.
+DOMAIN = {"bytes": (0.0, 1e9), "units.count": (100.0, 132.0)}
 
 
-def test_the_band_always_holds_the_prediction():
-    rows = [{"duration_s": 0.99e-6 * 2}] * 3
-    assert band_factors(workload(*rows), ns.load_arch("h200")) == pytest.approx((1.0, 2.0))
-    assert band_factors(workload(*rows), None) is None
+def residual(p10, p50, p90, n=20):
+    return Residual(n, p10, p50, p90, DOMAIN)
+
+
+@pytest.fixture
+def h200(monkeypatch):
+    """An H200 whose record holds some residuals, beside others of machines left out of a fit."""
+
+    def calibrated(foreign, **kinds):
+        monkeypatch.setattr(error_band, "left_out", lambda: ("those left out", foreign))
+        record = {kind: r.as_record() for kind, r in kinds.items()}
+        return replace(ns.load_arch("h200"), calibration={"residuals": record} if kinds else {})
+
+    return calibrated
+
+
+def band(arch, *rows, **columns):
+    w = workload(*rows)
+    designs = Designs(arch, {p.replace("__", "."): np.array(v) for p, v in columns.items()})
+    return band_factors(w, designs, durations(w, designs))
+
+
+FOREIGN = {"pointwise": residual(0.2, 1.0, 6.0), "reduction": residual(0.4, 1.0, 2.0)}
+EMPTY = {"kind": "pointwise"}  # takes the floor of 0.99 us on the H200
+
+
+def test_the_band_of_one_kind_is_that_of_its_residuals(h200):
+    found = band(h200(FOREIGN, pointwise=residual(0.5, 1.1, 3.0)), EMPTY, EMPTY)
+    assert (found.low.item(), found.high.item()) == pytest.approx((0.5, 3.0))
+    assert found.basis == "the residuals in the calibration record of h200"
+    assert not found.beyond.any() and not found.reasons
+
+
+def test_several_kinds_add_in_quadrature(h200):
+    # 0.99 us and 1.93 us: the halves of the band are 0.99 x 0.5 and 1.93 x 0.2 below, and above
+    arch = h200(FOREIGN, pointwise=residual(0.5, 1.0, 2.0), reduction=residual(0.8, 1.0, 1.5))
+    found = band(arch, EMPTY, {"kind": "reduction"})
+    below, above = np.hypot(0.99 * 0.5, 1.93 * 0.2), np.hypot(0.99 * 1.0, 1.93 * 0.5)
+    assert found.low.item() == pytest.approx(1 - below / 2.92)
+    assert found.high.item() == pytest.approx(1 + above / 2.92)
+
+
+def test_the_band_always_holds_the_prediction(h200):
+    found = band(h200(FOREIGN, pointwise=residual(1.2, 1.5, 2.0)), EMPTY)
+    assert (found.low.item(), found.high.item()) == pytest.approx((1.0, 2.0))
+    found = band(h200(FOREIGN, pointwise=residual(0.001, 0.5, 0.9)), EMPTY)
+    assert (found.low.item(), found.high.item()) == pytest.approx((0.05, 1.0))
+
+
+def test_a_machine_that_was_not_calibrated_has_the_band_of_others(h200):
+    found = band(h200(FOREIGN), EMPTY)
+    assert (found.low.item(), found.high.item()) == pytest.approx((0.2, 6.0))
+    assert found.basis == "those left out"
+
+
+def test_of_fewer_than_twenty_quantiles_say_nothing(h200):
+    few = h200(FOREIGN, pointwise=residual(0.5, 1.0, 3.0, n=19))
+    assert band(few, EMPTY).high.item() == pytest.approx(6.0)
+    enough = h200(FOREIGN, pointwise=residual(0.5, 1.0, 3.0, n=20))
+    assert band(enough, EMPTY).high.item() == pytest.approx(3.0)
+
+
+def test_for_another_machine_than_was_calibrated_others_speak(h200):
+    arch = h200(FOREIGN, pointwise=residual(0.5, 1.0, 3.0))
+    found = band(arch, EMPTY, units__count=[132.0, 264.0, 100.0, 99.0])
+    assert found.beyond.tolist() == [False, True, True, True]
+    assert found.low.tolist() == pytest.approx([0.5, 0.2, 0.2, 0.2])
+    assert found.high.tolist() == pytest.approx([3.0, 6.0, 6.0, 6.0])
+    # of these two alone lie outside of what was measured
+    assert found.reasons == ("units.count 99 to 264, measured 100 to 132",)
+
+
+def test_another_host_leaves_the_kernels_as_they_were_calibrated(h200):
+    arch = h200(FOREIGN, pointwise=residual(0.5, 1.0, 3.0))
+    found = band(arch, EMPTY, host__speed=[0.5, 1.0, 2.0])
+    assert not found.beyond.any()
+    assert found.high.tolist() == pytest.approx([3.0, 3.0, 3.0])
+    kernels = ns.with_value(arch, "units.clock", 1e9)
+    assert band(kernels, EMPTY).beyond.all()
+    assert not band(ns.with_value(arch, "host.speed", 2.0), EMPTY).beyond.any()
+
+
+def test_a_kind_that_was_never_measured_is_told(h200):
+    found = band(h200(FOREIGN, pointwise=residual(0.5, 1.0, 3.0)), EMPTY, {"kind": "sort"})
+    assert found.reasons == ("never measured: sort",)
+    assert not found.beyond.any()
+
+
+def test_where_nothing_is_modelled_there_is_no_band(h200):
+    assert band(h200(FOREIGN), timed(1e-6)) is None
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -112,13 +202,14 @@ def test_kernels_without_shapes_are_not_compared():
     assert len(kernel_errors(workload(*rows), ns.load_arch("h200"))) == 1
 
 
-def test_times_that_are_carried_over_are_not_in_the_band():
-    known = [{"duration_s": 0.99e-6 * r} for r in (0.5, 2.0)]
-    carried = timed(1e-3)
-    result = ns.replay(workload(*known, carried, device="NVIDIA H200"), ns.load_arch("h200"))
+def test_times_that_are_carried_over_are_not_in_the_band(h200):
+    rows = [EMPTY, EMPTY, timed(1e-3)]
+    arch = h200(FOREIGN, pointwise=residual(0.5, 1.0, 2.0))
+    result = ns.replay(workload(*rows, device="NVIDIA H200"), arch)
     low, high = result.band.device_busy_s
     assert (low, high) == pytest.approx((1e-3 + 0.99e-6, 1e-3 + 2 * 2 * 0.99e-6))
-    assert result.notes[0].startswith("NOT A PREDICTION: 99.8% of device time has no shapes")
+    assert result.band.quantiles == (0.1, 0.9)
+    assert result.notes[0].startswith("NOT A PREDICTION: 100.0% of device time has no shapes")
 
 
 def test_limits_share_out_the_device_time():

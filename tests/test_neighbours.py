@@ -75,6 +75,7 @@ def test_an_imported_trace_tells_split_products(tmp_path):
                 trace.kernel("void gemv2T_kernel_val<int>")
                 if sums:
                     trace.kernel("void cublasLt::splitKreduce_kernel<32, 16, int, float>")
+        trace.now += 5
         trace.kernel("nvjet_tst_64x8")  # launched by nobody who is known
     w = ns.import_trace(trace.write(tmp_path))
     assert w.text("kind")[:3].tolist() == ["gemv", "gemv", "splitk_reduce"]

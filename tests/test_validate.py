@@ -131,5 +131,5 @@ def test_tables_tell_the_figures(capsys, tmp_path):
     out = capsys.readouterr().out
     assert "fitted to 112 rows of h200_axes.json on h200 (pointwise)" in out
     assert "1 free parameter\n" in out
-    assert "left as it was: no measured time depends on it" in out
+    assert "1 more left as they were: no measured time depends on them" in out
     assert "out.yaml; report errors on measurements that it has not seen" in out

@@ -17,6 +17,7 @@ from npusim.workload import DISTANCES, KINDS, Operations
 
 PARAMETERS = ()  # reads none itself
 
+_CELLS = 500_000  # operations times designs at once, which bounds memory
 _NOTHING = 1e-9  # share of hits
 BOUNDS = ("floor", "memory", "compute")
 
@@ -51,9 +52,12 @@ def kernel_cost(operations: Operations, designs: Designs) -> Cost:
         left &= ~rows
         part = operations.take(rows)
         few, which = _as_felt(part, designs).distinct(reads)
-        found = model(part, few)
-        for name in BOUNDS:
-            whole[name][rows] = getattr(found, name)[:, which]
+        at = np.flatnonzero(rows)
+        size = max(_CELLS // len(few), 1)
+        for start in range(0, len(at), size):
+            found = model(part.take(slice(start, start + size)), few)
+            for name in BOUNDS:
+                whole[name][at[start : start + size]] = getattr(found, name)[:, which]
     return Cost(**whole)
 
 
