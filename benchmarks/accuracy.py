@@ -38,9 +38,9 @@ goal before the models were written. Where a random sample decides, the first of
 shown and the range of all five beside it. "fitted" counts the parameters that were fitted, for
 each machine.
 
-What was not blind: the form of the models (which effects there are) was chosen with these tables
-in view, and so was one number of it, the share of the boost clock that long GEMMs keep
-(`matrix.boost_share`, 0.3), which follows from the sustained shares of peak of these GPUs.
+What was not blind: the form of the models (which effects there are, and which numbers a case frees)
+was chosen with these tables and traces in view; the values were not. "Datasheet only" includes the
+bandwidth of the L2 from public curves of sister products (H100 PCIe, L40).
 
 ## Single kernels
 

@@ -381,7 +381,7 @@ def _with_fitted(arch: Arch, fitted: Sequence[Fitted]) -> Arch:
         if f.machine == arch.name and f.is_fitted:
             values[f.path] = f.after
             provenance[f.path] = Provenance(f.source, "calibrated", *_believed(f))
-    return replace(arch, values=values, provenance=provenance)
+    return replace(arch, values=values, provenance=provenance, calibration={})
 
 
 def _believed(f: Fitted) -> tuple[float, float]:

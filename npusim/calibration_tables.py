@@ -19,7 +19,7 @@ def validated(v: Validation) -> None:
     """Print the errors of a machine's model."""
     console = terminal.plain()
     fitted = terminal.many(v.fitted_parameters, "fitted parameter")
-    console.print(Text(f"{v.arch} against {v.source}; the machine has {fitted}"))
+    console.print(Text(f"{v.arch} against {v.source}; the machine has {fitted} that count here"))
     table = terminal.blank("error of single operations", "op", *_FIGURES, right=_FIGURES)
     for op, errors in {**v.per_op, "all": v.overall}.items():
         terminal.add(table, op, *_errors(errors))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from npusim.cli_output import JSON, command_line, print_json
+from npusim.errors import InputError
 
 if TYPE_CHECKING:
     from npusim.measured import Measured
@@ -39,21 +42,23 @@ def calibrate(
 
     MEASURED is a CSV table with one operation a row (see `npusim validate`), the axes.json of
     `npusim capture experiments`, or a workload or trace. Minimises a robust loss of the logarithm
-    of predicted over measured time, within the ranges that the machine's file gives. The residuals
+    of predicted over measured time, within the ranges that the machine's file gives (of values
+    that were calibrated before: within the bounds of the parameter). The residuals
     that the file keeps, of which bands are made, are those of a random half of the rows after a fit
     to the other half.
     """
-    from dataclasses import replace
-
     from npusim import calibration_file, calibration_tables
     from npusim.calibrate import calibrate, held_back, unpublished
     from npusim.load import load_arch
 
+    if any(_same(output, Path(name)) for name in measured):
+        raise InputError("would be replaced by the fitted machine", file=output, place="-o",
+                         hint="write to another file")  # fmt: skip
     arch = load_arch(arch_name)
     pairs = [(_measured(name), arch) for name in measured]
     fitted = free or unpublished(arch)
     done = calibrate(pairs, fitted)
-    if any(len(table) > 1 for table, _ in pairs):
+    with suppress(InputError):  # too few rows to hold half of them back: no band is made of those
         done = replace(done, residuals=held_back(pairs, fitted))
     calibration_file.write(done, arch.name, output)
     if as_json:
@@ -89,6 +94,10 @@ def validate(measured: str, arch_name: str, as_json: bool) -> None:
         print_json({**found.as_dict(), "command": command_line()})
     else:
         calibration_tables.validated(found)
+
+
+def _same(output: Path, name: Path) -> bool:
+    return output.exists() and name.exists() and output.samefile(name)
 
 
 def _measured(name: str) -> Measured:

@@ -8,6 +8,7 @@ the widest of these.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -110,10 +111,23 @@ def band_factors(workload: Workload, designs: Designs, time: Durations) -> Facto
         low, high = (
             np.where(beyond, far, near) for far, near in zip((low, high), ends, strict=True)
         )
-        if not beyond.all():
-            basis = f"the residuals in the calibration record of {designs.base.name}"
+        basis = _basis(designs, kinds, beyond, basis)
     return Factors(np.clip(low, 0.05, 1.0), np.maximum(high, 1.0), beyond, basis,
                    where.reasons)  # fmt: skip
+
+
+def _basis(
+    designs: Designs, kinds: Mapping[str, Array], beyond: NDArray[np.bool_], foreign: str
+) -> str:
+    """Say which residuals a band is made of: a machine's own as far as it has enough of a kind."""
+    record = from_record(designs.base.calibration["residuals"])
+    mine = [kind for kind in kinds if kind in record and record[kind].n >= FEWEST]
+    if beyond.all() or not mine:
+        return foreign
+    name = f"the calibration record of {designs.base.name}"
+    if len(mine) == len(kinds) and not beyond.any():
+        return name
+    return f"{name} ({', '.join(mine)}); for all else {foreign}"
 
 
 def _changed(designs: Designs) -> NDArray[np.bool_]:

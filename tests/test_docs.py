@@ -37,11 +37,13 @@ def test_what_the_readme_concludes_is_so(root):
     w, npu = ns.load_workload("deepseek_ocr_decode"), ns.load_arch("decode_npu")
     at = {b: ns.replay(w, ns.with_value(npu, "memories.dram.bandwidth", b), "queue").wall_s
           for b in ("2 TB/s", "3 TB/s")}  # fmt: skip
-    assert at["3 TB/s"] / at["2 TB/s"] == pytest.approx(0.9, abs=0.01)  # "worth a tenth"
-    assert ns.replay(w, npu, "queue").limits["floor"] == pytest.approx(0.70, abs=0.01)
-    for path in ("units.count", "matrix.bf16.rate"):
+    assert at["3 TB/s"] / at["2 TB/s"] == pytest.approx(0.95, abs=0.01)  # "worth a twentieth"
+    before = ns.replay(w, npu, "queue")
+    assert before.limits["floor"] == pytest.approx(0.70, abs=0.01)
+    for path, worth in (("units.count", 0.01), ("matrix.bf16.rate", 1e-9)):
         more = ns.with_value(npu, path, 2 * npu[path])
-        assert ns.replay(w, more, "queue").wall_s == ns.replay(w, npu, "queue").wall_s
+        gained = 1 - ns.replay(w, more, "queue").wall_s / before.wall_s
+        assert 0 <= gained < worth, path
     waits = w["sync"].sum() / len(w.steps)
     assert f"{waits:.0f} decisions a step" in re.sub(r"\s+", " ", (root / "README.md").read_text())
 
