@@ -66,7 +66,7 @@ EMPTY = {"kind": "pointwise"}  # takes the floor of 0.99 us on the H200
 def test_the_band_of_one_kind_is_that_of_its_residuals(h200):
     found = band(h200(FOREIGN, pointwise=residual(0.5, 1.1, 3.0)), EMPTY, EMPTY)
     assert (found.low.item(), found.high.item()) == pytest.approx((0.5, 3.0))
-    assert found.basis == "the residuals in the calibration record of h200"
+    assert found.basis == "the calibration record of h200"
     assert not found.beyond.any() and not found.reasons
 
 
