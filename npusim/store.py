@@ -41,8 +41,10 @@ def model_version() -> str:
     beside = ("arch.py", "bands.py", "compare.py", "error_band.py", "lanes.py", "library.py",
               "space.py", "workload.py")  # fmt: skip
     residuals = (catalog.folder("archs") / "residuals").glob("*.yaml")
+    # By name: in an installed wheel the machines lie elsewhere than in a checkout.
     sources = sorted(
-        [*(here / "models").glob("*.py"), *(here / name for name in beside), *residuals]
+        [*(here / "models").glob("*.py"), *(here / name for name in beside), *residuals],
+        key=lambda source: (source.name, source.parent.name),
     )
     digest = hashlib.blake2b(digest_size=6)
     for source in sources:
