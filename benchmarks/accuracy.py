@@ -45,7 +45,8 @@ each machine.
 
 What was not blind: the form of the models (which effects there are, and which numbers a case frees)
 was chosen with these tables and traces in view; the values were not. "Datasheet only" includes the
-bandwidth of the L2 from public curves of sister products (H100 PCIe, L40).
+bandwidth of the L2 from public curves of sister products (H100 PCIe, L40). Attention on another GPU
+begins with that GPU's file, whose DRAM share was fitted to its matrix products, not its attention.
 
 ## Single kernels
 

@@ -149,12 +149,23 @@ def test_operations_have_every_column_that_a_model_may_look_at(tmp_path):
 
 def test_what_ran_it_may_be_in_the_table_or_said_later(tmp_path):
     header = [*HEADER, "library", "routine"]
-    m = read(tmp_path, {**LINEAR, "library": "cuBLAS", "routine": "wide"}, DECODE, header=header)
+    m = read(tmp_path, {**LINEAR, "library": "cuBLAS", "routine": "whole"}, DECODE, header=header)
     assert m.operations.library.tolist() == ["cuBLAS", "unknown"]
-    assert m.operations.routine.tolist() == ["wide", ""]
+    assert m.operations.routine.tolist() == ["whole", ""]
     told = m.labelled(m.op == "decode_attention", library="fa3")
     assert told.operations.library.tolist() == ["cuBLAS", "fa3"]
-    assert told.operations.routine.tolist() == ["wide", ""]
+    assert told.operations.routine.tolist() == ["whole", ""]
+
+
+@pytest.mark.parametrize(
+    ("row", "column", "allowed"),
+    [({**LINEAR, "routine": "spilt"}, "routine", "split, whole"),
+     ({**DECODE, "library": "flash"}, "library", "fa3")],
+)  # fmt: skip
+def test_a_library_or_routine_that_nobody_knows_is_an_error(tmp_path, row, column, allowed):
+    with pytest.raises(InputError) as error:
+        read(tmp_path, row, header=[*HEADER, "library", "routine"])
+    assert f"line 2, {column}: not known" in str(error.value) and allowed in str(error.value)
 
 
 def test_what_is_not_known_is_ignored_and_said(tmp_path):

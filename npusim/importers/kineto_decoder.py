@@ -62,9 +62,8 @@ class Decoder:
             return None
 
     def _piece(self, piece: Piece) -> tuple[Columns, About | None]:
-        event = ExactEvent if self.exact else Event
         if not piece.last:
-            found = decoder(list[event]).decode(b"[%b]" % piece.text())  # type: ignore[valid-type]
+            found = decoder(self._events).decode(b"[%b]" % piece.text())
             return columns_of(found, self.base), None
         kind: type[_Rest | _ExactRest] = _ExactRest if self.exact else _Rest
         rest = decoder(kind).decode(b'{"traceEvents":[%b' % piece.text())
@@ -73,8 +72,11 @@ class Decoder:
     def batch(self, events: list[dict[str, Any]]) -> Columns:
         """Return events that were read one by one as columns."""
         raw = msgspec.json.Encoder(decimal_format="number").encode(events)
-        event = ExactEvent if self.exact else Event
-        return columns_of(msgspec.json.decode(raw, type=list[event]), self.base)  # type: ignore[valid-type]
+        return columns_of(decoder(self._events).decode(raw), self.base)
+
+    @property
+    def _events(self) -> type[list[ExactEvent]] | type[list[Event]]:
+        return list[ExactEvent] if self.exact else list[Event]
 
 
 def decoder_of(first: Piece) -> Decoder:

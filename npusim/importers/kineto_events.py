@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cache
 from operator import attrgetter
+from types import GenericAlias
 from typing import Any, TypeVar
 
 import msgspec
@@ -220,7 +221,8 @@ def _arguments(events: Sequence[Event], kind: type[T]) -> list[T | None]:
     """Return the arguments of events, None where one has none."""
     raw = [e.args or b"null" for e in events]
     try:
-        found: list[T | None] = decoder(list[kind | None]).decode(b"[%b]" % b",".join(raw))  # type: ignore[valid-type]
+        wanted = GenericAlias(list, (kind | None,))
+        found: list[T | None] = decoder(wanted).decode(b"[%b]" % b",".join(raw))
         return found
     except _BROKEN:
         pass

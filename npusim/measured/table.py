@@ -17,9 +17,11 @@ import numpy as np
 
 from npusim.errors import InputError, InputErrors
 from npusim.importers import csv_rows
+from npusim.library import ROUTINES
 from npusim.measured import shapes
 from npusim.measured.data import LAUNCHES, Gathered, Measured
 from npusim.measured.shapes import COLD, Measurable
+from npusim.models.attention_library import CALLED as ATTENTION
 
 OPS = {
     "linear": ("m", "n", "k"),
@@ -28,6 +30,7 @@ OPS = {
     "pointwise": ("name", "elements"),
     "stream": ("bytes_read", "bytes_written"),
 }
+_ROUTINES = ("split", "whole", *ROUTINES)
 _ALWAYS = ("op", "dtype", "latency_us")
 _SOMETIMES = ("weight_copies", "units", "launch", "library", "routine")
 _KNOWN = {*_ALWAYS, *_SOMETIMES, *(c for columns in OPS.values() for c in columns)}
@@ -154,6 +157,13 @@ class _Cells:
         self.errors.append(self.row.error("not known", column, ", ".join(allowed)))
         return allowed[0]
 
+    def exactly(self, column: str, allowed: Sequence[str] | None) -> str:
+        """Return a cell as it is written; blank, or one of those allowed if not all are."""
+        text = self.row.text(column)
+        if text and allowed is not None and text not in allowed:
+            self.errors.append(self.row.error("not known", column, ", ".join(allowed)))
+        return text
+
 
 def _read_row(cells: _Cells, found: Gathered) -> None:
     """Add the operation of one row, if nothing is wrong with it."""
@@ -167,8 +177,9 @@ def _read_row(cells: _Cells, found: Gathered) -> None:
     units = cells.whole_or(np.nan, "units", 10**6)
     launch = cells.one_of("launch", LAUNCHES, blank="graph")
     what = _READERS[op](cells, dtype, copies)
+    routine = cells.exactly("routine", _ROUTINES)
+    library = cells.exactly("library", ATTENTION if op.endswith("attention") else None)
     if len(cells.errors) == before:
-        library, routine = (cells.row.text(c) for c in ("library", "routine"))
         what = replace(what, library=library or what.library)
         if routine not in ("", what.routine):  # its grid is not known
             what = replace(what, routine=routine, blocks=0, threads=0)

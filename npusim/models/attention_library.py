@@ -176,11 +176,13 @@ _CUDNN = Library("cudnn", (64, 128, 256), Tile(16, 128, 256), Tile(16, 128, 256)
 
 LIBRARIES = (_CUDNN, _FA2, _FA3, _FA3_SM80)
 
-# What traces and tables call them. A library that is not known is taken to do as cuDNN does.
+# What traces and tables call them. One that a trace names and nobody knows does as cuDNN does.
 _NAMES = {
+    "cuDNN": _CUDNN, "cudnn": _CUDNN,
     "FlashAttention": _FA2, "fa2": _FA2, "AITER": _FA2, "Composable Kernel": _FA2,
     "fa3": _FA3, "flash_attention": _FA3_SM80, "fa3_sm80": _FA3_SM80,
 }  # fmt: skip
+CALLED = tuple(_NAMES)
 
 
 def library_of(name: str) -> Library:

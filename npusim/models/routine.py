@@ -171,10 +171,8 @@ def transfer_time(operations: Operations, active: Array, designs: Designs) -> Ar
     time = hits / memory.l2_bandwidth(active, designs)
     time += memory.dram_time(misses["read"], misses["write"], active, designs)
     to_host = np.isin(operations.routine, HOST)
-    time[to_host] = 0.0
-    if "host.bandwidth" in designs:  # each byte is read on one side and written on the other
-        over = operations.bytes_moved[to_host, None] / 2.0
-        time[to_host] = over / designs["host.bandwidth"]
+    over = operations.bytes_moved[to_host, None] / 2.0  # read on one side, written on the other
+    time[to_host] = over / designs["host.bandwidth"]
     return time
 
 
