@@ -14,7 +14,8 @@ from npusim.library import ROUTINES
 from npusim.measured import read, shapes
 from npusim.measured.launched import Launched, launched, pieces, reduce_rows
 from npusim.measured.period import predicted
-from npusim.models.memory import dram_peak, dram_time, l2_bandwidth
+from npusim.models.memory import dram_time, l2_bandwidth
+from npusim.models.roofline import bandwidth
 from npusim.models.routine import transfer_time
 from npusim.workload import BYTES, DISTANCES, Operations
 
@@ -168,7 +169,7 @@ def test_few_units_wait_for_what_they_read_but_not_for_what_they_write():
 def test_a_stream_is_never_faster_than_the_memory_nor_slower_with_more_units(r, w, units):
     sides = np.full((1, 1), r), np.full((1, 1), w)
     few, more = (dram_time(*sides, np.array([[u]]), H200).item() for u in (units, 2.0 * units))
-    assert (r + w) / dram_peak(H200).item() * (1 - 1e-12) <= more <= few * (1 + 1e-12)
+    assert (r + w) / bandwidth(H200).item() * (1 - 1e-12) <= more <= few * (1 + 1e-12)
 
 
 def test_streams_of_the_experiments_on_all_and_few_units():

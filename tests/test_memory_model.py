@@ -15,12 +15,11 @@ from npusim.models.memory import (
     STREAM,
     TILES,
     dram_bandwidth,
-    dram_peak,
     l2_bandwidth,
     miss_bandwidth,
 )
 from npusim.models.residency import resident_share, usable
-from npusim.models.roofline import sustained_clock, throughput
+from npusim.models.roofline import bandwidth, sustained_clock, throughput
 from tests.machines import machine
 
 positive = st.floats(1e-9, 1e9)
@@ -77,7 +76,7 @@ def test_bandwidth_of_several_designs_has_their_shape():
     found = dram_bandwidth(np.array([[1.0], [4.0]]) * np.ones(3), d)
     assert found.shape == (2, 3)
     assert found[1] == pytest.approx([1e9, 2e9, 4e9])  # round numbers pull without end
-    assert dram_peak(d).tolist() == [1e9, 2e9, 4e9]
+    assert bandwidth(d).tolist() == [1e9, 2e9, 4e9]
 
 
 def test_what_units_take_in_by_hand():

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from npusim.arch import Designs
 from npusim.models.cost import smooth_max
+from npusim.models.roofline import bandwidth
 
 Array = NDArray[np.float64]
 
@@ -38,11 +39,6 @@ PARAMETERS = (
 )
 
 STREAM, TILES = 3.0, 8.0  # sharpness of saturation
-
-
-def dram_peak(designs: Designs) -> Array:
-    """Return the DRAM bandwidth that a long stream reaches, shape (D,) or (1,) [B/s]."""
-    return designs["memories.dram.bandwidth"] * designs["memories.dram.efficiency"]
 
 
 def dram_bandwidth(active: Array, designs: Designs, sharpness: float = STREAM) -> Array:
@@ -65,7 +61,7 @@ def dram_bandwidth(active: Array, designs: Designs, sharpness: float = STREAM) -
     True
     """
     pull = active * (designs["memories.dram.in_flight"] / designs["memories.dram.latency"])
-    peak = dram_peak(designs)
+    peak = bandwidth(designs)
     slower = np.minimum(pull, peak)
     ratio = slower / np.maximum(pull, peak)
     return slower / (1.0 + ratio**sharpness) ** (1.0 / sharpness)
@@ -98,7 +94,7 @@ def dram_time(read: Array, written: Array, active: Array, designs: Designs) -> A
     in_flight = active * (designs["memories.dram.in_flight"] / designs["memories.dram.latency"])
     taken = active * (designs["units.miss_rate"] * designs["units.clock"])
     pull = np.maximum(both / in_flight, read / taken)
-    return smooth_max(pull, both / dram_peak(designs), np.asarray(STREAM))
+    return smooth_max(pull, both / bandwidth(designs), np.asarray(STREAM))
 
 
 def miss_bandwidth(designs: Designs) -> Array:
