@@ -25,7 +25,7 @@ DECODE = ("helpers", "block", "share", "combine", "part")
 PREFILL = ("start", "block", "share", "softmax")
 # What warm single operators, back to back in a graph, tell of an H200.
 POINTWISE = {
-    "launch.graph.interval": (0.0, 1e-6), "memories.l2.rate": (10.0, 64.0),
+    "launch.graph.repeat": (0.0, 1e-6), "memories.l2.slice_width": (32.0, 128.0),
     "memories.dram.efficiency": (0.7, 1.0), "library.special.chain": (1.0, 1e4),
     "library.unrolled_cast.chain": (1.0, 1e4), "library.reduce_rows.block": (1.0, 1e4),
 }  # fmt: skip
@@ -186,7 +186,7 @@ def elsewhere(tables, here, there, seed):
 def h200():
     """Return the experiments on the H200, one half from the other."""
     axes = read_axes(ROOT / "workloads" / "experiments" / "h200_axes.json")
-    whole, cold = np.isnan(axes.units), np.isinf(axes.operations["distance_weight"])
+    whole, cold = np.isnan(axes.units), axes.operations.reuse.is_new("read_weight")
     arch, bounds = ns.load_arch("h200"), calibrate_machines.BOUNDS
     products = axes.take((axes.op == "linear") & whole & cold)
     yield halves(

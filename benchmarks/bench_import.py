@@ -9,6 +9,7 @@ On a machine that is busy with other things the CPU time, of this process and it
 more than the rate.
 """
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -52,7 +53,10 @@ def timed(folder, body, file, workers):
     """Return seconds, CPU seconds and peak memory [MiB], of the parent and its helpers together."""
     script = folder / "timed.py"  # a file: helpers import the main module again
     script.write_text(TIMED.format(body=body))
-    done = subprocess.run([sys.executable, script, file, str(workers)], check=True,
+    # Modules are compiled once, as where npusim is installed, whatever is set here.
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    env["PYTHONPYCACHEPREFIX"] = str(file.parent / "compiled")
+    done = subprocess.run([sys.executable, script, file, str(workers)], check=True, env=env,
                           capture_output=True, text=True)  # fmt: skip
     seconds, cpu, memory = done.stdout.split()
     return float(seconds), float(cpu), int(memory) / 1024

@@ -86,8 +86,8 @@ def h200_tables():
     """Return what the H200 is fitted to and what is held back, of its own experiments."""
     axes = read_axes(ROOT / "workloads" / "experiments" / "h200_axes.json")
     whole = np.isnan(axes.units)
-    cold = np.isinf(axes.operations["distance_weight"])
-    fitted, held = split(axes.take((axes.op == "linear") & whole & cold), SEED)
+    # Cold weights and resident ones: only both tell the start of a product from its fill.
+    fitted, held = split(axes.take((axes.op == "linear") & whole), SEED)
     large = (axes.operations["m"] > 1) | (axes.units <= LAUNCH_BOUND)
     few = axes.take(~whole & ((axes.op == "stream") | (axes.op == "linear") & large))
     known = np.isin(few.units, UNITS)

@@ -26,15 +26,13 @@ START = {
     "gemm.start": 3000.0, "gemm.fill": 600.0, "gemm.reduce": 2.5e-6, "gemm.overlap": 2.0,
     "matrix.efficiency": 0.9, "matrix.boost_share": 0.5, "memories.dram.efficiency": 0.88,
 }  # fmt: skip
-# Bandwidth of the L2, from public curves of other products: H100 PCIe, and the L40 for the L40S.
-L2_RATE = {"a100": 35.0, "h100": 35.0, "l40s": 14.7}
 ANCHOR = ("gemm.start", "matrix.efficiency", "memories.dram.efficiency", "gemm.overlap")
 ROWS, SEED = 600, 1
 
 
 def plain(name):
     arch = ns.load_arch(name)
-    for path, value in (*START.items(), ("memories.l2.rate", L2_RATE[name])):
+    for path, value in START.items():
         arch = with_value(arch, path, value)
     return arch
 

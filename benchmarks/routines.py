@@ -63,7 +63,8 @@ def fold(trace, out):
         columns,
         w.labels,
         Steps(w.steps.wall_s[:1], w.steps.tail_s[:1]),
-        meta={**w.meta, "folded_steps": steps, "rewrites_left_out": one - len(keep)},
+        meta={**w.meta, "folded_steps": steps, "rewrites_left_out": one - len(keep),
+              "caches": "warm"},  # inputs have just been rewritten
     )
     ns.save_workload(folded, Path(out))
     print(f"{out}: {len(folded)} operations of {one}, medians of {steps} steps")

@@ -125,6 +125,20 @@ def siblings(path: str) -> str:
     )
 
 
+def of_machine(path: str) -> Parameter:
+    """Return the declaration of a dotted path that is a number of a machine.
+
+    Examples
+    --------
+    >>> of_machine("workload.context")
+    Traceback (most recent call last):
+    npusim.errors.InputError: changes the workload, not the machine: 'workload.context'
+    """
+    if path.startswith("workload."):
+        raise InputError("changes the workload, not the machine", value=path)
+    return parameter(path)
+
+
 def check(path: str, value: float) -> float:
     """Return a value of a parameter if it lies within the declared bounds [SI].
 
@@ -194,7 +208,7 @@ def with_value(arch: Arch, path: str, value: float | str) -> Arch:
     >>> slower["memories.dram.bandwidth"]
     2400000000000.0
     """
-    p = parameter(path)
+    p = of_machine(path)
     if isinstance(value, str):
         try:
             value = units.parse(value, p.unit)
@@ -229,7 +243,7 @@ class Designs:
         if len(lengths) > 1:
             raise InputError("columns of designs differ in length", value=sorted(lengths))
         for path, column in self.columns.items():
-            parameter(path)
+            of_machine(path)
             for value in np.unique(column):
                 check(path, float(value))
         object.__setattr__(self, "columns", MappingProxyType(dict(self.columns)))

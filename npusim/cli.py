@@ -196,7 +196,8 @@ def diff(a: str, b: str, as_json: bool) -> None:
     "settings",
     multiple=True,
     metavar="PATH=VALUE",
-    help="Change a parameter, e.g. --set 'memories.dram.bandwidth=2.5 TB/s'; may be repeated.",
+    help="Change a parameter of the machine or of the workload, e.g. --set "
+    "'memories.dram.bandwidth=2.5 TB/s' --set workload.weight_bits=8; may be repeated.",
 )
 @JSON
 def replay(
@@ -206,13 +207,14 @@ def replay(
     from npusim import predict
     from npusim.arch import with_value
     from npusim.load import load_arch, load_workload
+    from npusim.transforms import split, transformed
 
     base, changes = load_arch(arch_name), dict(_settings(settings))
-    arch = base
-    for path, value in changes.items():
+    arch, (of_machine, of_workload) = base, split(changes)
+    for path, value in of_machine.items():
         arch = with_value(arch, path, value)
     loaded = load_workload(workload)
-    result = predict.replay(loaded, arch, launch, mode)
+    result = predict.replay(transformed(loaded, of_workload), arch, launch, mode)
     idle = predict.without_effect(loaded, base, changes, launch, mode)
     if idle:
         click.echo(f"note: changes nothing here: --set {', '.join(idle)}", err=True)
@@ -245,7 +247,7 @@ def replay(
     "settings",
     multiple=True,
     metavar="PATH=VALUE",
-    help="Change a parameter of the machine before sweeping.",
+    help="Change a parameter of the machine or of the workloads before sweeping.",
 )
 @click.option(
     "-o",
@@ -267,7 +269,8 @@ def sweep(
     """Evaluate every design of the sweep block of ARCH_OR_STUDY.
 
     ARCH_OR_STUDY is a file, or the name of a machine or study that ships (decode_npu, bandwidth).
-    Several workloads are summed, each as often as the file says, or once with --workload.
+    Several workloads are summed, each as often as the file says, or once with --workload. Axes may
+    change the workloads too: workload.weight_bits, workload.context and so on.
 
     Prints the best design beside the baseline, and writes results.parquet (one row a design),
     pareto.csv, comparison.csv (beside measured machines), summary.json and figures.

@@ -19,6 +19,7 @@ from npusim.error_band import Factors
 from npusim.errors import InputError
 from npusim.lanes import Durations, Replayed, replay
 from npusim.models.kernel import bound, kernel_time
+from npusim.transforms import changes, refuse_changed
 from npusim.workload import Workload
 
 Array = NDArray[np.float64]
@@ -71,12 +72,16 @@ def _figures() -> pd.DataFrame:
 def measured(workload: Workload) -> list[Measured]:
     """Return every measured figure of a workload: its own trace first, then the published ones.
 
+    Of one that is not as it was traced (`npusim.transforms`) there are none.
+
     Examples
     --------
     >>> import npusim as ns
     >>> [m.label for m in measured(ns.load_workload("paddleocr_vl_decode"))][:3]
     ['NVIDIA H200, eager, wall', 'NVIDIA H200, eager, device_busy', 'NVIDIA H200, eager, wall']
     """
+    if changes(workload):
+        return []
     device = str(workload.meta.get("device", "") or "traced device")
     busy = _busy_by_step(workload)
     source = f"the trace itself ({len(workload.steps)} steps)"
@@ -148,7 +153,13 @@ def kernel_errors(workload: Workload, arch: Arch) -> pd.DataFrame:
     -------
     DataFrame
         One row an operation: ``kind``, ``kernel``, ``predicted_s``, ``measured_s``, ``bound``.
+
+    Raises
+    ------
+    InputError
+        The workload is not as it was traced.
     """
+    refuse_changed(workload, "a comparison")
     rows, inverse = workload.unique()
     operations, machine = workload.operations(rows), Designs(arch)
     table = pd.DataFrame(

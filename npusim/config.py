@@ -1,8 +1,9 @@
 """The only reader of YAML: files to a validated `Arch` and `Study`, every error told at once.
 
 The schema of an architecture is built from :data:`npusim.arch.PARAMETERS`, so a new parameter is
-declared in one place. An architecture may carry a ``sweep:`` block; a study names its
-architecture with ``arch:`` and carries one.
+declared in one place; those below ``workload.`` are no numbers of a machine, but axes of a sweep.
+An architecture may carry a ``sweep:`` block; a study names its architecture with ``arch:`` and
+carries one.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from npusim import catalog, units
 from npusim.arch import Arch, Provenance, check, siblings
 from npusim.errors import InputError, InputErrors
 from npusim.parameters import PARAMETERS
+from npusim.transforms import TRANSFORMABLE
 from npusim.yaml_tree import Place, Tree, read_tree
 
 _MOST_STEPS = 1_000_000
+_OF_MACHINE = [path for path in PARAMETERS if path not in TRANSFORMABLE]
 _Values = dict[str, tuple[float, Provenance]]
 
 
@@ -153,7 +156,7 @@ def _schema() -> type[BaseModel]:
         "sweep": (_Sweep | None, None),
         "calibration": (_Calibration | None, None),
     }
-    return create_model("ArchFile", __base__=_entries(PARAMETERS), **around)
+    return create_model("ArchFile", __base__=_entries(_OF_MACHINE), **around)
 
 
 def _entries(paths: Iterable[str]) -> type[BaseModel]:
@@ -239,7 +242,7 @@ def read_arch(file: Path) -> tuple[Arch, Sweep | None]:
     tree = read_tree(file)
     errors = _problems(tree, _schema())
     malformed = bool(errors)
-    given = _given(tree, PARAMETERS, errors, malformed)
+    given = _given(tree, _OF_MACHINE, errors, malformed)
     given |= {path: entry for path, entry in _libraries().items() if path not in given}
     block, sweep = tree.values.get("sweep"), None
     if block is not None and not (malformed and not _fits(_Sweep, block)):
@@ -445,6 +448,9 @@ def _problem(tree: Tree, schema: type[BaseModel], e: Any) -> InputError | None:
             quantity = part in ("str", "float")
             continue
         place.append(part)
+    if place == ["workload"]:
+        return tree.error(tuple(place), "changes the workload, not the machine",
+                          hint="make it an axis of a sweep, or use --set")  # fmt: skip
     if e["type"] == "extra_forbidden":
         return tree.error(tuple(place), "unknown key", value=place[-1],
                           allowed=", ".join(_keys(schema, e["loc"][:-1])))  # fmt: skip

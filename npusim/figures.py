@@ -17,11 +17,12 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from npusim import plots
+from npusim import memory_plots, plots
 from npusim.arch import Arch
 from npusim.atomic import whole_file
 from npusim.compare import Measured, kernel_errors, measured
 from npusim.load import traced_arch
+from npusim.parameters import MEMORIES
 from npusim.workload import Workload
 
 # matplotlib.rc_context(STYLE) gives figures of your own the same look.
@@ -33,6 +34,7 @@ STYLE: Mapping[Any, Any] = MappingProxyType({
 })  # fmt: skip
 _DPI = 150
 _MOST_ROOFLINES = 4
+_SPLIT = ("workload.weight_bits", "workload.context")  # axes that figures of memories show apart
 _COLUMNS = 4
 _SQUEEZED = 4.0  # the fastest launch mode gets a row of its own if it fills less than 1 / this
 
@@ -64,15 +66,16 @@ def save_sweep_figures(
     axes : sequence of str
         Axes of the sweep.
     reference : Series
-        The nominal design: ``launch``, the value of every axis, ``wall_s``.
+        The nominal design: ``launch``, the value of every axis (NaN where it has none), ``wall_s``.
     counts : sequence of int, optional
         How many steps of each workload the table adds up; one by default.
 
     Returns
     -------
     list of Path
-        ``latency_cost.png``, ``axis_effects.png``, and where the traced machine is known
-        ``roofline.png`` and ``predicted_measured.png``.
+        ``latency_cost.png``, ``axis_effects.png``; where the traced machine is known
+        ``roofline.png`` and ``predicted_measured.png``; for each capacity of a memory that is swept
+        ``dram_traffic_MEMORY.png``, and ``gain_by_context_MEMORY.png`` if the context is too.
 
     Raises
     ------
@@ -85,6 +88,14 @@ def save_sweep_figures(
         "latency_cost": partial(_latency_cost, table, steps, costs or axes, axes, reference),
         "axis_effects": partial(_axis_effects, table, axes, reference),
     }
+    for name in MEMORIES:
+        path = f"memories.{name}.capacity"
+        if path not in axes or table[path].nunique() < 2:
+            continue
+        held = _at_reference(table, [p for p in axes if p not in (path, *_SPLIT)], reference)
+        figures[f"dram_traffic_{name}"] = partial(_dram_traffic, held, workloads, path)
+        if "workload.context" in axes and table["workload.context"].nunique() > 1:
+            figures[f"gain_by_context_{name}"] = partial(_gain_by_context, held, workloads, path)
     if traced:
         figures["roofline"] = partial(_rooflines, traced[:_MOST_ROOFLINES], arch)
         figures["predicted_measured"] = partial(_errors, traced)
@@ -93,6 +104,48 @@ def save_sweep_figures(
         for name, draw in figures.items():
             written.append(_save(draw(), folder / f"{name}.png"))
     return written
+
+
+def _at_reference(
+    table: pd.DataFrame, others: Sequence[str], reference: pd.Series[Any]
+) -> pd.DataFrame:
+    """Return the designs that are nominal (or nearest to it) in some axes, of one launch mode."""
+    kept = table[table["launch"] == table["launch"].iloc[0]]
+    for path in others:
+        wanted = reference[path] if not np.isnan(reference[path]) else kept[path].iloc[0]
+        nearest = kept[path].iloc[int((kept[path] - wanted).abs().argmin())]
+        kept = kept[kept[path] == nearest]
+    return kept
+
+
+def _dram_traffic(table: pd.DataFrame, workloads: Sequence[Workload], path: str) -> Figure:
+    """Draw one panel a workload and width of weights, at the shortest context."""
+    if "workload.context" in table:
+        table = table[table["workload.context"] == table["workload.context"].min()]
+    bits = "workload.weight_bits"
+    widths = sorted(table[bits].unique(), reverse=True) if bits in table else [None]
+    figure, panels = _grid(len(workloads) * len(widths), max(len(widths), 2), 3.6, 2.9)
+    cases = [(w, width) for w in workloads for width in widths]
+    for panel, (w, width) in zip(panels, cases, strict=True):
+        rows = table if width is None else table[table[bits] == width]
+        memory_plots.dram_traffic(panel, rows, path, w.name if len(workloads) > 1 else "")
+        title = w.name if width is None else f"{w.name}\nweights of {width:g} bits"
+        panel.set_title(title, parse_math=False)
+    handles = {label: handle for panel in panels
+               for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)}  # fmt: skip
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)
+    return figure
+
+
+def _gain_by_context(table: pd.DataFrame, workloads: Sequence[Workload], path: str) -> Figure:
+    bits = "workload.weight_bits"
+    if bits in table:
+        table = table[table[bits] == table[bits].max()]
+    figure, panels = _grid(len(workloads), 2, 4.6, 3.4)
+    for panel, w in zip(panels, workloads, strict=True):
+        memory_plots.gain_by_context(panel, table, path, w.name if len(workloads) > 1 else "")
+        panel.set_title(w.name, parse_math=False)
+    return figure
 
 
 def _save(figure: Figure, target: Path) -> Path:
@@ -136,10 +189,18 @@ def _errors(traced: Sequence[tuple[Workload, Arch]]) -> Figure:
 
 def _axis_effects(table: pd.DataFrame, axes: Sequence[str], reference: pd.Series[Any]) -> Figure:
     figure, (panel,) = _grid(1, 1, 9, 1.4 + 0.42 * (len(axes) + 1))
-    plots.axis_effects(panel, table, axes, reference)
+    plots.axis_effects(panel, table, axes, _held(table, axes, reference))
     nominal = f"{reference['wall_s'] * 1e3:.4g} ms, launch {reference['launch']}"
     panel.set_title(f"one axis changed at a time; 0 is the nominal design: {nominal}")
     return figure
+
+
+def _held(table: pd.DataFrame, axes: Sequence[str], reference: pd.Series[Any]) -> pd.Series[Any]:
+    """Return the nominal design; on an axis on which it has no value, at the first one swept."""
+    missing = [path for path in axes if np.isnan(reference[path])]
+    held = reference.copy()
+    held[missing] = table[missing].iloc[0]
+    return held
 
 
 def _latency_cost(
@@ -215,7 +276,7 @@ def _front(table: pd.DataFrame, cost: str) -> pd.DataFrame:
 
 def _by_effect(table: pd.DataFrame, axes: Sequence[str], reference: pd.Series[Any]) -> list[str]:
     """Return the axes that move the step time by more than 0.1 %, the strongest first."""
-    found = plots.effects(table, axes, reference)
+    found = plots.effects(table, axes, _held(table, axes, reference))
     spans = {path: float(np.ptp([0.0, *found[path]])) for path in axes}
     return sorted((path for path in axes if spans[path] > 1e-3), key=lambda path: -spans[path])
 

@@ -21,6 +21,7 @@ from npusim.measured.period import predicted
 Array = NDArray[np.float64]
 
 LOSSES = ("linear", "soft_l1", "huber", "cauchy", "arctan")
+_CLOSE = 1e-5  # relative change of cost or values at which a fit ends: far below their errors
 _LARGE_RESIDUAL = 0.1  # of the logarithm: beyond it a robust loss grows more slowly
 _STEP = 1e-4  # of a variable, for differences
 _PROBES = (0.9, 1.1)  # times the value, beside both bounds, to see whether it counts at all
@@ -143,6 +144,7 @@ class Fit:
                 lambda x: self.residuals(self._values(x[:, None]))[:, 0], x0,
                 jac=lambda x: self._jacobian(x, x_low, x_high), bounds=(x_low, x_high),
                 method="trf", x_scale="jac", loss=loss, f_scale=_LARGE_RESIDUAL,
+                ftol=_CLOSE, xtol=_CLOSE,
             )
             for x0 in begins
         ]  # fmt: skip

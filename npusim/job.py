@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from npusim import catalog, config
 from npusim.arch import Arch, with_value
 from npusim.errors import InputError
 from npusim.load import load_arch, load_workload, traced_arch
-from npusim.models import modelled
-from npusim.space import Space, unmodelled
+from npusim.space import Space, unmodelled, with_changes
+from npusim.transforms import split
 from npusim.workload import Workload
 
 
@@ -36,6 +36,9 @@ class Job:
         Machine that designs are put beside.
     refused : tuple of InputError
         Axes asked for that no cost model reads.
+    changes : mapping of str to float
+        What ``--set`` changes of the workloads, in all designs and on the baseline. The space
+        holds them as axes of one value; `workloads` are as traced.
     """
 
     name: str
@@ -49,6 +52,7 @@ class Job:
     costs: tuple[str, ...]
     baseline: Arch | None
     refused: tuple[InputError, ...]
+    changes: Mapping[str, float] = field(default_factory=dict)
 
 
 def read_job(
@@ -63,12 +67,13 @@ def read_job(
     workloads, launch : sequence of str
         What to use instead of what the file says; empty for what the file says.
     settings : mapping of str to float
-        Parameters of the machine to change first [SI].
+        Parameters of the machine or of the workloads to change first [SI].
 
     Raises
     ------
     InputError, InputErrors
-        Mistakes in the files, no sweep block, no axis left, or a setting that an axis overrides.
+        Mistakes in the files, no sweep block, no axis left, a setting that an axis overrides, or a
+        change that applies to none of the workloads.
     """
     arch, block, title, question, job_name = _read(name)
     clash = next((p for p in settings if p in block.axes), None)
@@ -78,10 +83,11 @@ def read_job(
             place=f"--set {clash}",
             hint="leave it out",
         )
-    for path, value in settings.items():
+    of_machine, changes = split(settings)
+    for path, value in of_machine.items():
         arch = with_value(arch, path, value)
     refused = unmodelled(list(block.axes))
-    known = {p: v for p, v in block.axes.items() if p in modelled()}
+    known = {p: v for p, v in block.axes.items() if not unmodelled([p])}
     if not known:
         raise InputError(
             "no axis of this sweep has a cost model", file=name, value=", ".join(block.axes)
@@ -93,7 +99,9 @@ def read_job(
     if len(set(names)) != len(names):
         raise InputError("two workloads of one name", value=", ".join(names))
     baseline = load_arch(block.baseline) if block.baseline else traced_arch(loaded[0])
-    space = Space(arch, known, tuple(dict.fromkeys(launch or block.launch)))
+    fixed = {path: (value,) for path, value in changes.items()}
+    space = Space(arch, {**fixed, **known}, tuple(dict.fromkeys(launch or block.launch)))
+    with_changes(loaded, space.changes[0])  # refuses what no workload has before anything is made
     costs = tuple(c for c in block.costs if c in known)
     return Job(
         job_name,
@@ -107,6 +115,7 @@ def read_job(
         costs,
         baseline,
         tuple(refused),
+        changes,
     )
 
 

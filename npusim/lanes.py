@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from npusim.arch import Arch, Designs
 from npusim.errors import InputError
-from npusim.models.kernel import kernel_time
+from npusim.models.kernel import kernel_cost, kernel_time
 from npusim.models.launch import LaunchCost, launch_cost
+from npusim.models.prefetch import Buffer, depth
 from npusim.workload import Workload
 
 Array = NDArray[np.float64]
@@ -37,17 +38,34 @@ class Durations:
         Which row each operation takes.
     scale : array, shape (K,)
         What its row is multiplied by.
+    early : array, shape (3, U + 1, D), optional
+        Where a machine loads weights ahead: ``channel``, ``ahead`` and ``gain`` of
+        `npusim.models.cost.Cost` for each row [s]. `table` is without it.
     """
 
     table: Array
     row: NDArray[np.intp]
     scale: Array
+    early: Array | None = None
 
     def scaled(self, factor: Array | float) -> Durations:
         """Return modelled durations times a factor, one or of shape (D,); measured ones stay."""
         table = self.table.copy()
         table[:-1] *= factor
-        return Durations(table, self.row, self.scale)
+        early = None if self.early is None else self.early * factor
+        return Durations(table, self.row, self.scale, early)
+
+    def block(self, designs: slice) -> Durations:
+        """Return those of some of the designs."""
+        early = None if self.early is None else self.early[:, :, designs]
+        return Durations(self.table[:, designs], self.row, self.scale, early)
+
+    def early_of(self, operation: int) -> Array:
+        """Return channel, ahead and gain of one operation, shape (3, D) [s]."""
+        if self.early is None:
+            return np.zeros((3, 1))
+        times: Array = self.early[:, self.row[operation]] * self.scale[operation]
+        return times
 
     def of(self, operation: int) -> Array:
         """Return the time of one operation, shape (D,) [s]."""
@@ -119,7 +137,8 @@ def durations(
     """
     rows, inverse = workload.unique()
     operations = workload.operations(rows)
-    table = kernel_time(operations, designs)
+    cost = kernel_cost(operations, designs)
+    table = cost.time
     scale = np.ones(len(workload))
     if mode == "transfer":
         if workload.meta.get("measured") is False:
@@ -136,7 +155,11 @@ def durations(
     table = np.vstack([table, np.ones((1, table.shape[1]))])
     kept = ~workload.classified
     row = np.where(kept, len(rows), inverse)
-    return Durations(table, row, np.where(kept, workload["duration_s"], scale))
+    early = None
+    if depth(designs) is not None:
+        early = np.zeros((3, *table.shape))
+        early[:, :-1] = cost.channel, cost.ahead, cost.gain
+    return Durations(table, row, np.where(kept, workload["duration_s"], scale), early)
 
 
 def replay(workload: Workload, designs: Designs, time: Durations, launch: str) -> Replayed:
@@ -158,20 +181,20 @@ def replay(workload: Workload, designs: Designs, time: Durations, launch: str) -
     """
     cost, steps = launch_cost(launch, designs), len(workload.steps)
     if not cost.per_operation and len(np.unique(workload["stream"])) == 1:
-        wall, host = _in_order(workload, designs, time, cost)
+        wall, busy, host = _in_order(workload, designs, time, cost)
     else:
         parts, start = [], 0
         for block in designs.blocks(_BLOCK) if designs.columns else [designs]:
             stop = start + len(block)
-            parts.append(_lanes(workload, block, time, slice(start, stop), launch))
+            parts.append(_lanes(workload, block, time.block(slice(start, stop)), launch))
             start = stop
-        wall, host = (np.concatenate([p[i] for p in parts]) for i in (0, 1))
-    return Replayed(wall / steps, time.busy() / steps, host / steps, len(workload) / steps)
+        wall, busy, host = (np.concatenate([p[i] for p in parts]) for i in range(3))
+    return Replayed(wall / steps, busy / steps, host / steps, len(workload) / steps)
 
 
 def _in_order(
     w: Workload, designs: Designs, time: Durations, cost: LaunchCost
-) -> tuple[Array, Array]:
+) -> tuple[Array, Array, Array]:
     """Return what `_lanes` does where it is a sum: one stream, submitted in pieces.
 
     A piece ends where the host waits, and with the step. Within it operations follow each other
@@ -182,24 +205,42 @@ def _in_order(
     steps, pieces = len(np.unique(w["step"])), int(np.sum(waits | ends))
     sync = designs["host.sync"]
     between = np.maximum(sync + cost.submit, cost.interval)
+    buffer = depth(designs)
+    busy = time.busy() if buffer is None else _loaded_early(buffer, time, waits | ends, cost)
     wall = (
-        time.busy()
+        busy
         + steps * (cost.submit + sync)
         + (pieces - steps) * between
         + (len(w) - pieces) * cost.interval
     )
     host = pieces * (cost.submit + sync)
-    return np.broadcast_to(wall, len(designs)), np.broadcast_to(host, len(designs))
+    wall, busy, host = (np.broadcast_to(x, len(designs)) for x in (wall, busy, host))
+    return wall, busy, host
+
+
+def _loaded_early(deep: Array, time: Durations, ends: NDArray[np.bool_], cost: LaunchCost) -> Array:
+    """Return the sum over operations where weights are loaded ahead within a piece, (D,) [s]."""
+    total = np.zeros(time.table.shape[1])
+    piece = np.append(0, np.flatnonzero(ends) + 1)
+    for start, stop in zip(piece[:-1].tolist(), piece[1:].tolist(), strict=True):
+        buffer = Buffer(deep)  # what is submitted later cannot be loaded yet
+        early = [time.early_of(i) for i in range(start, stop)]
+        issued: Array = np.add.reduce([ahead for _, ahead, _ in early])
+        for i, (channel, ahead, gain) in zip(range(start, stop), early, strict=True):
+            issued = issued - ahead
+            total += buffer.run(time.of(i), channel, ahead, gain, issued)
+            buffer.idle(cost.interval, issued)
+    return total
 
 
 def _lanes(
-    w: Workload, designs: Designs, time: Durations, block: slice, launch: str
-) -> tuple[Array, Array]:
-    """Return wall and host time, summed over the steps, of a block of designs, shape (D,)."""
+    w: Workload, designs: Designs, time: Durations, launch: str
+) -> tuple[Array, Array, Array]:
+    """Return wall, device-busy and host time of a block of designs, over the steps, (D,)."""
     cost = launch_cost(launch, designs)
     count = len(designs)
-    part = Durations(time.table[:, block], time.row, time.scale)
     host = _Host(w, designs, cost, count)
+    early = _Early(depth(designs), time)
     streams: dict[int, Array] = {}
     finish: dict[int, Array] = {}
     indptr, indices = w.edges
@@ -210,22 +251,52 @@ def _lanes(
         if i == 0 or step[i] != step[i - 1]:
             host.close(latest)
             host.open(step[i])
+            early.open()
             streams, latest = {}, np.zeros(count)
-        start = host.issue(i)
+        start = issued = host.issue(i)
         before = streams.get(stream[i])
         if before is not None:
             start = np.maximum(start, before + cost.interval)
         for j in indices[indptr[i] : indptr[i + 1]].tolist() if i in needed.waiting else ():
             if j in finish:
                 start = np.maximum(start, finish[j])
-        end = start + part.of(i)
+        end = start + early.run(i, issued, start)
         streams[stream[i]] = end
         latest = np.maximum(latest, end) if len(streams) > 1 else end
         if i in needed.awaited:
             finish[i] = end
         host.after(i, latest)
     host.close(latest)
-    return host.wall, host.busy
+    return host.wall, np.broadcast_to(early.busy, count), host.busy
+
+
+class _Early:
+    """Durations where weights may be loaded ahead, one operation at a time.
+
+    Loads for an operation begin when it has been issued and the loads of the one before are done.
+    """
+
+    def __init__(self, deep: Array | None, time: Durations) -> None:
+        self._deep, self._time = deep, time
+        self.busy: Array = time.busy() if deep is None else np.zeros(time.table.shape[1])
+        self.open()
+
+    def open(self) -> None:
+        """Start a step: nothing is being loaded."""
+        self._free: Array = np.zeros(1)
+
+    def run(self, i: int, issued: Array, start: Array) -> Array:
+        """Return how long an operation takes that was issued and starts so, (D,) [s]."""
+        time: Array = self._time.of(i)
+        if self._deep is None:
+            return time
+        channel, ahead, gain = self._time.early_of(i)
+        idle = np.maximum(start - np.maximum(issued, self._free), 0.0)
+        there = np.minimum(np.minimum(idle, self._deep), ahead)
+        time = time - np.minimum(there, gain)
+        self._free = np.maximum(start, self._free) + channel - there
+        self.busy = self.busy + time
+        return time
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,15 @@ from npusim.caveats import not_modelled, notes
 from npusim.compare import compare_designs, measured
 from npusim.job import Job
 from npusim.load import traced_arch
-from npusim.parameters import PARAMETERS
-from npusim.space import Progress, best, evaluate, pareto, sweep, without_effect
+from npusim.parameters import MEMORIES, PARAMETERS
+from npusim.space import Progress, best, evaluate, pareto, sweep, with_changes, without_effect
+from npusim.transforms import TRANSFORMABLE, applies, limits, needs, present, split
+from npusim.workload import Workload
 
-_FIGURES = ("latency_cost.png", "axis_effects.png", "roofline.png", "predicted_measured.png")
+_FIGURES = (
+    "latency_cost.png", "axis_effects.png", "roofline.png", "predicted_measured.png",
+    *(f"{what}_{memory}.png" for memory in MEMORIES for what in ("dram_traffic", "gain_by_context")),
+)  # fmt: skip
 _OUTPUTS = (store.RESULTS, store.PARETO, store.COMPARISON, store.SUMMARY, *_FIGURES)
 
 
@@ -97,15 +102,23 @@ def run_job(job: Job, command: str, progress: Progress | None = None) -> Outcome
 def _nominal(job: Job) -> pd.Series[float]:
     """Return the machine as its file gives it, under the last launch mode of the sweep.
 
-    An axis over something that the machine itself lacks has no nominal value: NaN.
+    An axis over something that the machine itself lacks has no nominal value, nor has one over
+    something in which the workloads differ: NaN.
     """
     machine, launch = Designs(job.arch), job.space.launch[-1]
-    table = evaluate(machine, job.workloads, launch, counts=job.counts)
-    own = pd.Series(
-        {path: machine[path][0] if path in machine else np.nan for path in job.space.axes}
-    )
+    workloads = with_changes(job.workloads, job.changes)
+    table = evaluate(machine, workloads, launch, counts=job.counts)
+    own = pd.Series({path: _own(path, machine, workloads) for path in job.space.axes})
     values: pd.Series[float] = pd.concat([own, table.iloc[0]])
     return values
+
+
+def _own(path: str, machine: Designs, workloads: Sequence[Workload]) -> float:
+    """Return the value that a parameter has before it is swept, or NaN."""
+    if path in TRANSFORMABLE:
+        found = {value for w in workloads if (value := present(w, path)) is not None}
+        return found.pop() if len(found) == 1 else np.nan
+    return float(machine[path][0]) if path in machine else np.nan
 
 
 def _comparison(job: Job, table: pd.DataFrame) -> pd.DataFrame:
@@ -118,8 +131,12 @@ def _comparison(job: Job, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _at_edge(job: Job, row: pd.Series[float], no_effect: Sequence[str]) -> list[str]:
-    """Return the axes on whose edge a design lies, those with an effect: look beyond them."""
-    axes = {p: v for p, v in job.space.axes.items() if len(v) > 2 and p not in no_effect}
+    """Return the axes on whose edge a design lies, those with an effect: look beyond them.
+
+    Not those of the workloads: less work is always faster.
+    """
+    of_machine = split(job.space.axes)[0].items()
+    axes = {p: v for p, v in of_machine if len(v) > 2 and p not in no_effect}
     return [p for p, v in axes.items() if row[p] in (min(v), max(v))]
 
 
@@ -127,9 +144,9 @@ def _baseline(job: Job) -> dict[str, Any] | None:
     """Return the baseline machine: predicted under each launch mode, and measured."""
     if job.baseline is None:
         return None
-    predicted = {}
+    predicted, workloads = {}, with_changes(job.workloads, job.changes)
     for launch in dict.fromkeys(("eager", *job.space.launch)):
-        table = evaluate(Designs(job.baseline), job.workloads, launch, counts=job.counts)
+        table = evaluate(Designs(job.baseline), workloads, launch, counts=job.counts)
         predicted[launch] = _row(table.iloc[0])
     figures = {w.name: [measured_content(m) for m in measured(w)] for w in job.workloads}
     return {
@@ -185,10 +202,23 @@ def _notes(job: Job) -> list[str]:
                 if "host" in note:
                     told.setdefault(f"{job.baseline.name}, eager: {note}", []).append(w.name)
     everywhere = len(job.workloads)
-    return [
+    return list(_about_changes(job)) + [
         note if len(set(names)) == everywhere else f"{', '.join(dict.fromkeys(names))}: {note}"
         for note, names in told.items()
     ]
+
+
+def _about_changes(job: Job) -> Iterator[str]:
+    """Yield what a reader should know of axes and settings that change the workloads."""
+    paths = list(split(job.space.axes)[1])
+    if paths:
+        changed = f"designs that change {', '.join(paths)} do other work"
+        yield f"measured figures are of the workloads as traced; {changed}"
+    for path in paths:
+        without = [w.name for w in job.workloads if not applies(w, path)]
+        if without:
+            yield f"{path} changes nothing in {', '.join(without)}: no {needs(path)}"
+    yield from limits(paths)
 
 
 def save_outcome(outcome: Outcome, folder: Path, figures: bool) -> list[Path]:
@@ -223,7 +253,7 @@ def _draw(outcome: Outcome, folder: Path) -> None:
         job.arch,
         job.workloads,
         job.costs,
-        list(job.space.axes),
+        [path for path in job.space.axes if path not in job.changes],
         outcome.nominal,
         job.counts,
     )

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from npusim.library import NUMBERS, ROUTINES
+from npusim.units import CHOICES
 
 
 @dataclass(frozen=True)
@@ -112,13 +113,37 @@ PARAMETERS: Mapping[str, Parameter] = MappingProxyType({p.path: p for p in (
               "share of its capacity that reused data can fill"),
     Parameter("memories.l2.ways", "1", 1, 4096,
               "effective associativity: how sharply hits end where data no longer fits"),
-    Parameter("memories.l2.rate", "B/clock", 0.1, 1e6,
-              "what the last-level cache gives each compute unit while all of them pull"),
+    Parameter("memories.l2.slices", "1", 1, 1e6, "slices (channels) of the last-level cache"),
+    Parameter("memories.l2.slice_width", "B/clock", 0.1, 1e6,
+              "what one slice of the last-level cache gives a clock"),
+    Parameter("memories.l2.clock", "Hz", 1e6, 1e11, "clock of the last-level cache"),
+    Parameter("memories.l2.latency", "s", 1e-9, 1e-3, "latency of a hit in the last-level cache"),
+    Parameter("memories.l2.replacement", "replacement", 0, len(CHOICES["replacement"]) - 1,
+              "what the last-level cache evicts: lru (where not given) or random"),
+    Parameter("memories.l2.bypass", "1", 0, 1,
+              "share of the weights that is streamed past the last-level cache"),
     Parameter("memories.l1.capacity", "B", 1e3, 1e12,
               "L1 cache and shared memory of one compute unit"),
-    Parameter("memories.victim.capacity", "B", 0, 1e15, "victim cache between L1 and L2"),
+    Parameter("memories.victim.capacity", "B", 0, 1e15,
+              "victim cache: holds what was evicted last, beside the last-level cache"),
+    Parameter("memories.victim.bandwidth", "B/s", 1e6, 1e18, "bandwidth of the victim cache"),
     Parameter("memories.kv_sram.capacity", "B", 0, 1e15, "SRAM that holds the KV cache"),
     Parameter("memories.kv_sram.bandwidth", "B/s", 1e6, 1e18, "bandwidth of the KV SRAM"),
+    Parameter("memories.kv_sram.latency", "s", 0, 1e-3, "latency of the KV SRAM"),
+    Parameter("memories.weight_sram.capacity", "B", 0, 1e15,
+              "SRAM that holds weights from step to step"),
+    Parameter("memories.weight_sram.bandwidth", "B/s", 1e6, 1e18, "bandwidth of the weight SRAM"),
+    Parameter("memories.weight_sram.latency", "s", 0, 1e-3, "latency of the weight SRAM"),
+    Parameter("memories.weight_sram.replacement", "placement", 0, len(CHOICES["placement"]) - 1,
+              "what the weight SRAM holds: pinned (a fixed part, where not given) or lru"),
+    Parameter("sram_compute.capacity", "B", 0, 1e15,
+              "weights that arrays hold which multiply in place (0: none)"),
+    Parameter("sram_compute.largest", "B", 0, 1e15, "largest layer that is put into them"),
+    Parameter("sram_compute.bandwidth", "B/s", 1e6, 1e18,
+              "weights that they pass an input row over, all together"),
+    Parameter("sram_compute.latency", "s", 0, 1e-3, "what a product in them takes beside that"),
+    Parameter("prefetch.depth", "B", 0, 1e15,
+              "SRAM that weights of operations issued behind may fill early (0: no prefetch)"),
     Parameter("gemm.start", "1", 0, 1e6,
               "clock cycles of a matrix product beside its streaming: first tile in, last one out",
               True),
@@ -127,7 +152,7 @@ PARAMETERS: Mapping[str, Parameter] = MappingProxyType({p.path: p for p in (
     Parameter("gemm.reduce", "s", 0, 1e-3,
               "what splitting K takes in all: parts written, a second kernel, parts summed", True),
     Parameter("gemm.cluster", "1", 1, 64,
-              "thread blocks that share what one of them loads (multicast; 1: none)", True),
+              "thread blocks that share what one side of them has in common (multicast; 1: none)", True),
     Parameter("gemm.tile_step", "1", 8, 256,
               "granularity of tile sizes in the library of matrix products", True),
     Parameter("gemm.overlap", "1", 1, 16,
@@ -161,6 +186,8 @@ PARAMETERS: Mapping[str, Parameter] = MappingProxyType({p.path: p for p in (
               "time from the host's graph launch to the first operation", True),
     Parameter("launch.graph.interval", "s", 0, 1e-3,
               "idle time of the device between two operations of a graph", True),
+    Parameter("launch.graph.repeat", "s", 0, 1e-3,
+              "the same between two runs of one kernel of a routine, as benchmarks repeat it", True),
     Parameter("launch.queue.submit", "s", 0, 1e-1,
               "time from the host's doorbell to the first operation of a hardware queue", True),
     Parameter("launch.queue.interval", "s", 0, 1e-3,
@@ -171,4 +198,19 @@ PARAMETERS: Mapping[str, Parameter] = MappingProxyType({p.path: p for p in (
               "speed of the host relative to the host of the trace", True),
     Parameter("host.sync", "s", 0, 1e-2,
               "host time from the end of the device's work to the return of a sync", True),
+    Parameter("workload.weight_bits", "1", 1, 64,
+              "bits that a weight of a matrix product is stored in; arithmetic stays as traced"),
+    Parameter("workload.weight_group", "1", 0, 1e6,
+              "weights that share one scale of 16 bits (0: no scales)"),
+    Parameter("workload.kv_bits", "1", 1, 64, "bits that a number of the KV cache is stored in"),
+    Parameter("workload.context", "1", 1, 1e9,
+              "keys of decode attention, rounded to a whole number"),
+    Parameter("workload.expert_skew", "1", 0, 10,
+              "Zipf exponent of the popularity of experts (0: all alike)"),
 )})  # fmt: skip
+
+MEMORIES = tuple(
+    path.split(".")[1]
+    for path in PARAMETERS
+    if path.startswith("memories.") and path.endswith(".capacity")
+)

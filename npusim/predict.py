@@ -15,6 +15,16 @@ from npusim.lanes import replay as lane_replay
 from npusim.load import traced_arch
 from npusim.models.kernel import parts
 from npusim.store import arch_id, model_version
+from npusim.transforms import (
+    changes,
+    limits,
+    refuse_changed,
+    split,
+    told,
+    transformed,
+    unmeasured,
+)
+from npusim.traffic import traffic
 from npusim.workload import Workload
 
 _FEW = 4  # ways to extrapolate that are told
@@ -62,6 +72,9 @@ class Result:
     limits : dict of str to float
         Shares of device time by what it is spent on: ``floor``, ``memory``, ``compute`` or
         ``measured`` (carried over from the trace because shapes are not known).
+    traffic : dict of str to dict of str to float
+        Bytes read and written in a step by the level of the memory that serves them and the class
+        of data: weights, experts, KV cache, activations [B].
     not_modelled : tuple of str
         Parameters that the machine gives and no cost model reads: they change nothing.
     notes : tuple of str
@@ -81,6 +94,7 @@ class Result:
     launches: float
     band: Band | None
     limits: dict[str, float]
+    traffic: dict[str, dict[str, float]]
     not_modelled: tuple[str, ...]
     notes: tuple[str, ...]
     made_by: dict[str, str]
@@ -108,7 +122,8 @@ def replay(workload: Workload, arch: Arch, launch: str = "eager", mode: str = "m
     Raises
     ------
     InputError
-        An unknown launch mode or mode, or ``transfer`` of a trace from an unknown machine.
+        An unknown launch mode or mode, or ``transfer`` of a trace from an unknown machine or of a
+        workload that is not as it was traced.
 
     Examples
     --------
@@ -118,6 +133,8 @@ def replay(workload: Workload, arch: Arch, launch: str = "eager", mode: str = "m
     >>> eager.wall_s > graph.wall_s > queue.wall_s
     True
     """
+    if mode == "transfer":
+        refuse_changed(workload, "transfer")
     designs, traced = Designs(arch), traced_arch(workload)
     time = durations(workload, designs, mode, traced)
     factors = band_factors(workload, designs, time) if mode == "model" else None
@@ -131,17 +148,25 @@ def replay(workload: Workload, arch: Arch, launch: str = "eager", mode: str = "m
             (float(ends[0].device_busy_s[0]), float(ends[1].device_busy_s[0])),
             BAND,
             factors.basis,
-            factors.reasons,
+            (*unmeasured(workload), *factors.reasons),
         )
     return Result(
         workload.name, arch.name, launch, mode,
         float(middle.wall_s[0]), float(middle.device_busy_s[0]), float(middle.host_busy_s[0]),
         float(middle.idle_share[0]), middle.launches, band,
-        _limits(workload, designs, time), not_modelled(arch),
-        (*notes(workload, arch, launch, mode), *_beyond(band)),
+        _limits(workload, designs, time), _traffic(workload, designs), not_modelled(arch),
+        (*_changed(workload), *notes(workload, arch, launch, mode), *_beyond(band)),
         {"workload": workload.id, "arch": arch_id(arch), "model": model_version(),
          "traced": arch_id(traced) if traced is not None else ""},
     )  # fmt: skip
+
+
+def _changed(workload: Workload) -> Iterator[str]:
+    """Say that a workload is not the one that was measured, and what its changes leave out."""
+    record = changes(workload)
+    if record:
+        yield f"the workload is changed ({told(record)}): nothing that was measured is of it"
+        yield from limits(record)
 
 
 def _beyond(band: Band | None) -> Iterator[str]:
@@ -158,7 +183,7 @@ def _beyond(band: Band | None) -> Iterator[str]:
 def without_effect(
     workload: Workload, base: Arch, settings: Mapping[str, float], launch: str, mode: str = "model"
 ) -> tuple[str, ...]:
-    """Return the settings that, each alone, leave a prediction exactly as it was.
+    """Return the settings, of machine or workload, that each alone leave a prediction as it was.
 
     A parameter may have a model and still not count: the latency of eager launches does not
     under graph launch, nor an FP8 rate for a workload in bf16.
@@ -174,8 +199,11 @@ def without_effect(
     if not settings:
         return ()
     before = _totals(workload, base, launch, mode)
-    changed = {p: with_value(base, p, v) for p, v in settings.items() if v != base.values.get(p)}
-    return tuple(p for p, a in changed.items() if _totals(workload, a, launch, mode) == before)
+    of_machine, of_workload = split(settings)
+    cases = {p: (workload, with_value(base, p, v)) for p, v in of_machine.items()
+             if v != base.values.get(p)}  # fmt: skip
+    cases |= {p: (transformed(workload, {p: v}), base) for p, v in of_workload.items()}
+    return tuple(p for p, case in cases.items() if _totals(*case, launch, mode) == before)
 
 
 def _totals(workload: Workload, arch: Arch, launch: str, mode: str) -> tuple[float, ...]:
@@ -183,6 +211,12 @@ def _totals(workload: Workload, arch: Arch, launch: str, mode: str) -> tuple[flo
     time = durations(workload, designs, mode, traced_arch(workload))
     r = lane_replay(workload, designs, time, launch)
     return tuple(float(x[0]) for x in (r.wall_s, r.device_busy_s, r.host_busy_s))
+
+
+def _traffic(workload: Workload, designs: Designs) -> dict[str, dict[str, float]]:
+    found = traffic(workload, designs)
+    return {level: {g: float(moved[0]) for g, moved in groups.items() if moved[0] > 0}
+            for level, groups in found.items()}  # fmt: skip
 
 
 def _limits(workload: Workload, designs: Designs, time: Durations) -> dict[str, float]:

@@ -5,18 +5,22 @@ the totals of a step: ``wall_s`` and ``device_busy_s`` with their bands (``wall_
 ``wall_high_s`` and so on), ``host_busy_s``, ``idle_share``. With several workloads these are sums
 over as many steps of each as are counted, and each workload has columns of its own for one step,
 ``wall_s[name]``.
+
+Axes below ``workload.`` change the workloads (`npusim.transforms`), all others the machine. In a
+sweep of several workloads each of them changes those that have what it changes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from npusim.arch import Arch, Designs, parameter
+from npusim.arch import Arch, Designs, check, parameter
 from npusim.compare import replay_with_band
 from npusim.error_band import band_factors
 from npusim.errors import InputError, InputErrors
@@ -24,6 +28,16 @@ from npusim.lanes import durations
 from npusim.load import traced_arch
 from npusim.models import modelled
 from npusim.models.launch import LAUNCHES
+from npusim.traffic import GROUPS, dram, traffic
+from npusim.transforms import (
+    TRANSFORMABLE,
+    applies,
+    needs,
+    refuse_changed,
+    split,
+    transformed,
+    unmeasured,
+)
 from npusim.workload import Workload
 
 Array = NDArray[np.float64]
@@ -32,19 +46,20 @@ Progress = Callable[[int, int], None]
 _BLOCK = 4096
 _SAME = 1e-9
 _MOST = 2_000_000
+TRAFFIC = tuple(f"dram_{group}_bytes" for group in GROUPS)
 TOTALS = ("wall_s", "wall_low_s", "wall_high_s", "device_busy_s", "device_busy_low_s",
           "device_busy_high_s", "host_busy_s")  # fmt: skip
 
 
 def unmodelled(paths: Sequence[str]) -> list[InputError]:
-    """Return one error for each parameter that no cost model reads.
+    """Return one error for each parameter that neither a cost model nor a transform reads.
 
     Examples
     --------
     >>> [str(e) for e in unmodelled(["units.count", "gemv.count"])]
     ['gemv.count: no cost model of this version reads it, so it cannot be swept or set']
     """
-    known = modelled()
+    known = {*modelled(), *TRANSFORMABLE}
     return [
         InputError(
             "no cost model of this version reads it, so it cannot be swept or set", place=path
@@ -63,9 +78,16 @@ class Space:
     arch : Arch
         What all designs share.
     axes : mapping of str to sequence of float
-        Values of each dotted path [SI].
+        Values of each dotted path [SI], of the machine or of the workload (``workload.*``).
     launch : sequence of str
         Launch modes.
+
+    Attributes
+    ----------
+    designs : Designs
+        Combinations of the axes of the machine.
+    changes : tuple of mapping
+        Combinations of the axes of the workload, one without any if there are none.
 
     Raises
     ------
@@ -84,6 +106,7 @@ class Space:
     axes: Mapping[str, Sequence[float]]
     launch: Sequence[str] = ("eager",)
     designs: Designs = field(init=False, repr=False)
+    changes: tuple[Mapping[str, float], ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         errors = unmodelled(list(self.axes))
@@ -106,15 +129,19 @@ class Space:
         if count > _MOST or count == 0:
             raise InputError("too many or no designs", value=count, allowed=f"1 to {_MOST}",
                              hint="use fewer values an axis")  # fmt: skip
+        of_machine, of_workload = split(self.axes)
         grids = np.meshgrid(
-            *(np.asarray(v, dtype=float) for v in self.axes.values()), indexing="ij"
+            *(np.asarray(v, dtype=float) for v in of_machine.values()), indexing="ij"
         )
-        columns = {path: grid.reshape(-1) for path, grid in zip(self.axes, grids, strict=True)}
+        columns = {path: grid.reshape(-1) for path, grid in zip(of_machine, grids, strict=True)}
         object.__setattr__(self, "designs", Designs(self.arch, columns))
+        values = [[check(path, float(v)) for v in given] for path, given in of_workload.items()]
+        changes = tuple(dict(zip(of_workload, each, strict=True)) for each in product(*values))
+        object.__setattr__(self, "changes", changes)
 
     def __len__(self) -> int:
         """Return the number of designs, launch modes counted."""
-        return len(self.designs) * len(self.launch)
+        return len(self.changes) * len(self.designs) * len(self.launch)
 
 
 def sweep(
@@ -156,13 +183,48 @@ def sweep(
     if not chosen:
         raise InputError("no workload to sweep")
     parts, done = [], 0
-    tasks = [(launch, block) for launch in space.launch for block in space.designs.blocks(_BLOCK)]
-    for launch, block in tasks:
-        parts.append(evaluate(block, chosen, launch, mode, counts))
-        done += len(block)
-        if progress is not None:
-            progress(done, len(space))
-    return pd.concat(parts, ignore_index=True)
+    for change in space.changes:
+        changed = with_changes(chosen, change)
+        for launch, block in product(space.launch, space.designs.blocks(_BLOCK)):
+            parts.append(evaluate(block, changed, launch, mode, counts).assign(**change))
+            done += len(block)
+            if progress is not None:
+                progress(done, len(space))
+    return _in_order(space, pd.concat(parts, ignore_index=True))
+
+
+def with_changes(workloads: Sequence[Workload], change: Mapping[str, float]) -> list[Workload]:
+    """Return workloads, each with the changes that apply to it.
+
+    Raises
+    ------
+    InputError
+        A change that applies to none of them.
+
+    Examples
+    --------
+    >>> import npusim as ns
+    >>> page = [ns.load_workload(f"paddleocr_vl_{phase}") for phase in ("prefill", "decode")]
+    >>> changed = with_changes(page, {"workload.context": 8192})
+    >>> changed[0] is page[0], changed[1] is page[1]
+    (True, False)
+    """
+    for path in change:
+        if not any(applies(w, path) for w in workloads):
+            raise InputError(f"no workload here has any {needs(path)}", place=path,
+                             value=", ".join(w.name for w in workloads))  # fmt: skip
+    return [transformed(w, {p: v for p, v in change.items() if applies(w, p)}) for w in workloads]
+
+
+def _in_order(space: Space, table: pd.DataFrame) -> pd.DataFrame:
+    """Return designs by launch mode and then by axis, as if workloads had not come first."""
+    of_machine, of_workload = split(space.axes)
+    sizes = {"launch": len(space.launch), **{p: len(v) for p, v in space.axes.items()}}
+    made, wanted = [*of_workload, "launch", *of_machine], ["launch", *space.axes]
+    rows = np.arange(len(table)).reshape([sizes[name] for name in made])
+    order = rows.transpose([made.index(name) for name in wanted]).reshape(-1)
+    columns = [*wanted, *(name for name in table.columns if name not in wanted)]
+    return table.iloc[order].reset_index(drop=True)[columns]
 
 
 def evaluate(
@@ -174,12 +236,12 @@ def evaluate(
 ) -> pd.DataFrame:
     """Evaluate designs under one launch mode; see `sweep` for the columns."""
     table = pd.DataFrame({"launch": launch, **designs.columns}, index=range(len(designs)))
-    names = (*TOTALS, "extrapolates")
+    names = (*TOTALS, *TRAFFIC, "extrapolates")
     sums: dict[str, Array] = {name: np.zeros(len(designs)) for name in names}
     for w, count in zip(workloads, counts or [1] * len(workloads), strict=True):
         for name, values in _totals(designs, w, launch, mode):
             sums[name] = sums[name] + count * values
-            if len(workloads) > 1 and name in TOTALS:
+            if len(workloads) > 1 and name in (*TOTALS, *TRAFFIC):
                 table[f"{name}[{w.name}]"] = values
     beyond = sums.pop("extrapolates") > 0
     table = table.assign(**sums, extrapolates=beyond)
@@ -188,6 +250,8 @@ def evaluate(
 
 
 def _totals(designs: Designs, w: Workload, launch: str, mode: str) -> Iterator[tuple[str, Array]]:
+    if mode == "transfer":
+        refuse_changed(w, "transfer")
     time = durations(w, designs, mode, traced_arch(w))
     factors = band_factors(w, designs, time) if mode == "model" else None
     banded = replay_with_band(w, designs, time, launch, factors)
@@ -196,8 +260,9 @@ def _totals(designs: Designs, w: Workload, launch: str, mode: str) -> Iterator[t
             nothing = np.full(len(designs), np.nan)
             yield f"{quantity}{end}_s", nothing if r is None else getattr(r, f"{quantity}_s")
     yield "host_busy_s", banded.middle.host_busy_s
-    beyond = np.zeros(len(designs)) if factors is None else factors.beyond.astype(np.float64)
-    yield "extrapolates", beyond
+    yield from dram(traffic(w, designs)).items()
+    beyond = np.zeros(len(designs), dtype=bool) if factors is None else factors.beyond
+    yield "extrapolates", (beyond | bool(unmeasured(w))).astype(np.float64)
 
 
 def pareto(table: pd.DataFrame, objectives: Sequence[str]) -> pd.DataFrame:

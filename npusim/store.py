@@ -43,7 +43,12 @@ def model_version() -> str:
     residuals = (catalog.folder("archs") / "residuals").glob("*.yaml")
     # By name: in an installed wheel the machines lie elsewhere than in a checkout.
     sources = sorted(
-        [*(here / "models").glob("*.py"), *(here / name for name in beside), *residuals],
+        [
+            *(here / "models").glob("*.py"),
+            *(here / "transforms").glob("*.py"),
+            *(here / name for name in beside),
+            *residuals,
+        ],
         key=lambda source: (source.name, source.parent.name),
     )
     digest = hashlib.blake2b(digest_size=6)

@@ -18,6 +18,7 @@ from npusim.models import modelled
 from npusim.outcome import Outcome
 from npusim.parameters import PARAMETERS
 from npusim.predict import Result
+from npusim.transforms import TRANSFORMABLE
 from npusim.workload import Workload
 
 
@@ -106,6 +107,9 @@ def replayed(r: Result) -> None:
     terminal.show(table)
     limits = ", ".join(f"{name} {share:.1%}" for name, share in r.limits.items())
     console.print(Text(f"{r.launches:.0f} launches; device time goes to: {limits}"))
+    served = (f"{level} {units.show(sum(moved.values()), 'B')}"
+              for level, moved in r.traffic.items() if moved)  # fmt: skip
+    console.print(Text(f"bytes read and written: {', '.join(served)}"))
     _footer(console, r.notes, r.not_modelled)
     console.print(
         Text(
@@ -135,7 +139,7 @@ def swept(outcome: Outcome, folder: Path) -> None:
     steps = sum(s["steps"].values())
     _times(console, s, "one step" if steps == 1 else f"{steps} steps together")
     for label in ("best", "nominal"):
-        axes = ", ".join(f"{p} {_value(s[label][p], a['unit'])}" for p, a in s["axes"].items())
+        axes = ", ".join(f"{p} {_value(p, s[label][p], a['unit'])}" for p, a in s["axes"].items())
         console.print(Text(f"{label}: {axes}"))
     if s["as_fast"] > 1:
         console.print(
@@ -156,9 +160,11 @@ def swept(outcome: Outcome, folder: Path) -> None:
     console.print(Text(f"{s['designs']} designs in {s['seconds']:.2f} s; written to {folder}"))
 
 
-def _value(value: float | None, unit: str) -> str:
+def _value(path: str, value: float | None, unit: str) -> str:
     """Return a value with its unit, or that the machine has none."""
-    return "not there" if value is None else units.show(value, unit)
+    if value is None:
+        return "as traced" if path in TRANSFORMABLE else "not there"
+    return units.show(value, unit)
 
 
 def _times(console: Console, s: dict[str, Any], title: str) -> None:
@@ -216,6 +222,10 @@ def compared(results: Sequence[Compared]) -> None:
 
 def _compared_sweep(console: Console, c: Compared) -> None:
     console.print(Text(f"{c.name}: {c.summary['designs']} designs beside what was measured"))
+    other = [path for path in c.table.columns if path in TRANSFORMABLE]
+    if other:
+        console.print(Text(f"note: measured as traced; designs that change {', '.join(other)} do "
+                           "other work"))  # fmt: skip
     for workload, figures in c.summary["times_faster_than"].items():
         numbers = ("slowest", "median", "fastest", "its band")
         title = f"{workload}: times faster than"

@@ -58,6 +58,9 @@ _HINTS = {
     "b": "write bit or B",
 }
 
+# Units of values that are one of some names: inside npusim the place of the name in its list.
+CHOICES = {"replacement": ("lru", "random"), "placement": ("pinned", "lru")}
+
 _TEXT = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?)\s*(\S.*?)?\s*")
 _FACTOR = re.compile(r"([A-Za-zµμ%]+2?|1)(?:\^(-?[1-3]))?")
 _LONGEST = 80
@@ -142,7 +145,11 @@ def parse(text: str | float, unit: str) -> float:
     1.28e-10
     >>> parse("75 %", "1")
     0.75
+    >>> parse("random", "replacement")
+    1.0
     """
+    if unit in CHOICES:
+        return _choice(text, unit)
     if isinstance(text, bool) or not isinstance(text, (str, int, float)):
         raise InputError("not a quantity", value=text, allowed=f"a number with a unit of {unit}")
     text = str(text) if isinstance(text, float) else text
@@ -165,6 +172,13 @@ def parse(text: str | float, unit: str) -> float:
         raise InputError("not a finite number", value=text) from None
 
 
+def _choice(text: str | float, unit: str) -> float:
+    """Return the place of a name among those that a value can have."""
+    if text not in CHOICES[unit]:
+        raise InputError("not one of the names", value=text, allowed=", ".join(CHOICES[unit]))
+    return float(CHOICES[unit].index(str(text)))
+
+
 # How each dimension is shown: symbol, and the range of exponents of ten to choose from.
 _SHOWN = ("s", "Hz", "B", "FLOP", "W", "J")
 _STEPS = {-5: "f", -4: "p", -3: "n", -2: "µ", -1: "m", 0: "", 1: "k", 2: "M", 3: "G", 4: "T",
@@ -178,9 +192,11 @@ def show(value: float, unit: str, digits: int = 4) -> str:
     --------
     >>> show(4.8e12, "B/s"), show(2.37e-3, "s"), show(132, "1"), show(4096, "FLOP/clock")
     ('4.8 TB/s', '2.37 ms', '132', '4096 FLOP/clock')
-    >>> show(1.25e-7, "s"), show(0.0, "B")
-    ('125 ns', '0 B')
+    >>> show(1.25e-7, "s"), show(0.0, "B"), show(1.0, "replacement")
+    ('125 ns', '0 B', 'random')
     """
+    if unit in CHOICES:
+        return CHOICES[unit][int(value)]
     if unit == "1" or value == 0 or not math.isfinite(value):
         return f"{value:.{digits}g}" + ("" if unit == "1" else f" {unit}")
     if unit == "mm2":

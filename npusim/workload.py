@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from npusim.counters import COUNTERS
 from npusim.errors import InputError
+from npusim.reuse import DATA, Experts, Reuse, alone, periodic, zipf
 
 KINDS = (
     "gemv", "gemm", "grouped_gemm", "conv", "attention", "attention_combine", "splitk_reduce",
@@ -89,10 +90,15 @@ COLUMNS: Mapping[str, Column] = MappingProxyType({c.name: c for c in (
 )})  # fmt: skip
 
 LABELS = tuple(name for name, column in COLUMNS.items() if column.type == "label")
-BYTES = ("read_weight", "read_kv", "read_activation", "write_kv", "write_activation")
+BYTES = tuple(DATA)
 _TYPES: dict[str, type[np.generic]] = {
     "label": np.int32, "count": np.int64, "index": np.int64, "amount": np.float64, "flag": np.bool_,
 }  # fmt: skip
+
+# Bytes of a number of each type; what is not here has two.
+BYTES_OF = MappingProxyType({
+    "fp32": 4.0, "tf32": 4.0, "fp64": 8.0, "fp8": 1.0, "int8": 1.0, "int4": 0.5,
+})  # fmt: skip
 
 # What a cost model may look at. Operations that agree in all of these cost the same.
 COST_LABELS = ("kind", "dtype", "library", "routine")
@@ -100,7 +106,6 @@ COST_COLUMNS = (
     *COST_LABELS, "batch", "m", "n", "k", "heads", "kv_heads", "groups",
     "blocks", "threads", "flop", *BYTES,
 )  # fmt: skip
-DISTANCES = ("distance_weight", "distance_kv", "distance_activation")
 
 _LARGEST = {"amount": 1e30, "flag": 1, "count": 2**53, "index": 2**53}
 
@@ -113,8 +118,9 @@ class Operations:
     ----------
     kind, dtype, library, routine : array of str, shape (U,)
     columns : mapping of str to array, shape (U,)
-        The numeric columns of `COST_COLUMNS` [FLOP, B], and `DISTANCES`: the bytes touched
-        between two uses of the weights, the KV cache or the activations that it reads [B].
+        The numeric columns of `COST_COLUMNS` [FLOP, B].
+    reuse : Reuse
+        What lies between two uses of what it reads and writes.
     """
 
     kind: NDArray[np.object_]
@@ -122,6 +128,7 @@ class Operations:
     library: NDArray[np.object_]
     routine: NDArray[np.object_]
     columns: Mapping[str, NDArray[Any]]
+    reuse: Reuse
 
     def __len__(self) -> int:
         return len(self.kind)
@@ -134,7 +141,7 @@ class Operations:
         """Return some of the operations, by index, mask or slice."""
         kind, dtype, library, routine = (getattr(self, c)[rows] for c in COST_LABELS)
         columns = {c: column[rows] for c, column in self.columns.items()}
-        return Operations(kind, dtype, library, routine, columns)
+        return Operations(kind, dtype, library, routine, columns, self.reuse.take(rows))
 
     @property
     def bytes_moved(self) -> NDArray[np.float64]:
@@ -304,7 +311,8 @@ class Workload:
 
     @cached_property
     def _unique(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        table = np.column_stack([self.columns[c].astype(np.float64) for c in COST_COLUMNS])
+        columns = [self.columns[c].astype(np.float64) for c in COST_COLUMNS]
+        table = np.column_stack([*columns, self.reuse.signature()])
         raw, width = table.tobytes(), table.itemsize * table.shape[1]
         codes: dict[bytes, int] = {}  # of rows as bytes: sorting them takes twenty times as long
         number = codes.setdefault
@@ -316,26 +324,49 @@ class Workload:
         """Return some operations (by default all) as a cost model sees them."""
         at = slice(None) if rows is None else rows
         numeric = {c: self.columns[c][at] for c in COST_COLUMNS if c not in LABELS}
-        numeric |= {c: distance[at] for c, distance in self._distances.items()}
         kind, dtype, library, routine = (self.text(c)[at] for c in COST_LABELS)
-        return Operations(kind, dtype, library, routine, numeric)
+        return Operations(kind, dtype, library, routine, numeric, self.reuse.take(at))
 
     @cached_property
-    def _distances(self) -> dict[str, NDArray[np.float64]]:
-        """Bytes touched between two uses of what each operation reads, each of shape (K,) [B].
+    def reuse(self) -> Reuse:
+        """What lies between two uses of what each operation reads and writes.
 
-        Weights and KV cache are read once a step, so all of them lie between two uses; what an
-        operation reads of activations was written just before it.
+        Each step is taken to repeat itself. ``meta["caches"]`` asks for another protocol:
+        ``warm``, each operation again and again, or ``cold``, caches emptied before each.
         """
-        activations = self["read_activation"] + self["write_activation"]
-        kept = self["read_weight"] + self["read_kv"]
-        step = np.full(len(self), kept.sum() / max(len(self.steps), 1))
-        return dict(zip(DISTANCES, (step, step, activations), strict=True))
+        caches = self.meta.get("caches", "step")
+        if caches == "step":
+            kinds = self.text("kind").tolist()
+            return periodic(kinds, self.columns, self["step"], self._experts())
+        own = self.bytes_moved if caches == "warm" else np.full(len(self), np.inf)
+        return alone(own, own, own)
+
+    def _experts(self) -> Experts:
+        """Return which operations read experts, where a grouped product says how many there are.
+
+        ``meta["experts"]`` gives their popularity, the most popular first: a Zipf exponent (0,
+        uniform, if nothing is given) or one number an expert.
+        """
+        given = self.meta.get("experts", 0.0)
+        rows = np.flatnonzero((self["groups"] > 1) & (self["read_weight"] > 0))
+        bits = self.meta.get("transforms", {}).get("workload.weight_bits")
+        used, popularity = np.zeros(len(self)), {}
+        for row in rows.tolist():
+            count = int(self["groups"][row])
+            width = bits / 8.0 if bits else BYTES_OF.get(self.text("dtype")[row], 2.0)
+            one = float(self["n"][row] * self["k"][row]) * width
+            used[row] = min(max(self["read_weight"][row] / max(one, 1.0), 1.0), count)
+            if np.ndim(given) == 0:
+                popularity[row] = zipf(count, float(given))
+            elif len(given) == count:
+                popularity[row] = np.asarray(given, dtype=np.float64)
+        return Experts(used, popularity)
 
     @cached_property
     def id(self) -> str:
         """Hash of everything that a replay can depend on."""
-        digest = hashlib.blake2b(digest_size=16)
+        how = [self.meta.get(key) for key in ("caches", "experts")]
+        digest = hashlib.blake2b(repr(how).encode(), digest_size=16)
         for name, column in self.columns.items():
             digest.update(name.encode() + column.tobytes())
         for labels in self.labels.values():

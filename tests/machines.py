@@ -7,7 +7,10 @@ from typing import Any
 import numpy as np
 
 from npusim.arch import Arch, Provenance
-from npusim.workload import BYTES, DISTANCES, Operations
+from npusim.reuse import alone
+from npusim.workload import BYTES, Operations
+
+DISTANCES = ("distance_weight", "distance_kv", "distance_activation")  # between two uses [B]
 
 # Four units at 1 GHz, each 1,024 FLOP and 64 B from the last-level cache a clock; a DRAM that
 # costs nothing unless a test says what it gives.
@@ -19,7 +22,8 @@ ROUND: dict[str, float] = {
     "memories.dram.bandwidth": 1e18, "memories.dram.efficiency": 1,
     "memories.dram.capacity": 1e9, "memories.dram.latency": 1e-9, "memories.dram.in_flight": 1e9,
     "memories.l2.capacity": 1e6, "memories.l2.usable": 1, "memories.l2.ways": 16,
-    "memories.l2.rate": 64,
+    "memories.l2.slices": 4, "memories.l2.slice_width": 1e6, "memories.l2.clock": 1e9,
+    "memories.l2.latency": 1e-9, "launch.graph.repeat": 0,
     "gemm.start": 500, "gemm.fill": 100, "gemm.reduce": 1e-6, "gemm.cluster": 1,
     "gemm.tile_step": 64, "gemm.overlap": 1,
     "floor.matmul": 1e-6, "floor.attention": 2e-6, "floor.pointwise": 3e-6,
@@ -44,4 +48,11 @@ def operations(*rows: dict[str, Any], **same: Any) -> Operations:
     full = [{**texts, **numbers, **dict.fromkeys(BYTES, 0.0), **dict.fromkeys(DISTANCES, np.inf),
              **same, **row} for row in rows or ({},)]  # fmt: skip
     columns = {c: np.array([r[c] for r in full]) for c in full[0] if c not in texts}
-    return Operations(*(np.array([r[c] for r in full], object) for c in texts), columns)
+    reuse = alone(*(columns.pop(c) for c in DISTANCES))
+    return Operations(*(np.array([r[c] for r in full], object) for c in texts), columns, reuse)
+
+
+def distance(operations: Operations, what: str) -> Any:
+    """Return the bytes between two uses of the weights, cache or activations read, (U,) [B]."""
+    reuse = operations.reuse
+    return reuse.windows[reuse.window[f"read_{what}"][:, 0]].sum(axis=1)

@@ -15,7 +15,15 @@ from hypothesis import strategies as st
 
 from npusim.errors import InputError
 from npusim.gaps import gaps
-from npusim.importers import event_pieces, import_trace, kineto_helpers, kineto_scan, nesting
+from npusim.importers import (
+    event_pieces,
+    import_trace,
+    importer_of,
+    importers,
+    kineto_helpers,
+    kineto_scan,
+    nesting,
+)
 from npusim.importers.kineto_scan import scan
 from npusim.inspection import inspection
 from tests.kineto_builder import Trace, tensor
@@ -179,6 +187,16 @@ def test_a_trace_of_nanosecond_resolution_keeps_it(shared):
 
 
 @settings(max_examples=300)
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 5), st.integers(0, 5)), max_size=40))
+def test_calls_are_ordered_by_thread_and_start_and_longer_ones_first(calls):
+    thread, start, length = (np.array([c[i] for c in calls], dtype=float) for i in range(3))
+    found = nesting.order(thread.astype(np.int64), start, start + length)
+    assert found.tolist() == sorted(
+        range(len(calls)), key=lambda i: (calls[i][0], calls[i][1], -calls[i][2], i)
+    )
+
+
+@settings(max_examples=300)
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 30), st.integers(0, 30)), max_size=40))
 def test_parents_are_what_a_stack_says(calls):
     thread = np.array([c[0] for c in calls], dtype=np.int64)
@@ -213,6 +231,16 @@ def test_a_nest_of_any_depth_ends(tmp_path):
 
 
 # ---------------------------------------------------------------- what the host called
+
+
+def test_calls_of_one_name_one_inside_the_other_count_once(tmp_path):
+    """a (b (a (a))): the outer a alone is a's total, whatever stands between."""
+    t = Trace()
+    with t.step(), t.op("a"), t.op("b"), t.op("a"), t.op("a"):
+        t.kernel("k")
+    h = import_trace(t.write(tmp_path)).host
+    total = dict(zip(h.names, (h.total_s * 1e6).round(6), strict=True))
+    assert total == {"a": 1 + 1 + 1 + 1 + 2 + 1 + 1 + 1 + 1, "b": 8, "cudaLaunchKernel": 2}
 
 
 def test_host_costs_by_hand(tmp_path):
@@ -270,6 +298,41 @@ def test_ranges_of_the_counter_profiler(tmp_path):
     assert w.counters["fp16_flop"].tolist() == [0, 0]
     assert w.meta["measured"] is False
     assert w.meta["metrics_unknown"] == ["l1tex__x.sum"]
+
+
+# ---------------------------------------------------------------- steps like one another
+
+
+def test_a_product_may_be_split_in_one_step_and_whole_in_the_next(tmp_path):
+    t = Trace()
+    for step, sums in enumerate([False, True, False, True]):
+        with t.step(step), t.op("aten::mm", tensor(1, 512), tensor(512, 64)):
+            t.kernel("void gemv2T_kernel_val<int>")
+            if sums:
+                t.kernel("void cublasLt::splitKreduce_kernel<32, 16, int, float>")
+    w = import_trace(t.write(tmp_path))
+    products = w.text("kind") == "gemv"
+    assert w.text("routine")[products].tolist() == ["whole", "split"] * 2
+    assert w["flop"][products].tolist() == [2.0 * 512 * 64] * 4
+
+
+# ---------------------------------------------------------------- found among the formats
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_what_pytorch_writes_is_read_by_an_importer_loaded_alone(tmp_path, indent):
+    t = small_trace(name="k")
+    file = tmp_path / "t.json"
+    file.write_text(json.dumps({**t.about, "traceEvents": t.events}, indent=indent))
+    assert next(i for i in importers() if i.sniff(file)) is importer_of(file)
+    code = (
+        "import sys\nfrom npusim.importers import import_trace\n"
+        "print(len(import_trace(sys.argv[1])), 'npusim.importers.kineto' in sys.modules,"
+        " 'npusim.importers.chakra' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, file], check=True, capture_output=True,
+                          text=True, cwd=ROOT)  # fmt: skip
+    assert done.stdout.split() == ["12", "True", "False"]
 
 
 # ---------------------------------------------------------------- the trace of the benchmark

@@ -17,7 +17,8 @@ from npusim.measured.period import predicted
 from npusim.models.memory import dram_time, l2_bandwidth
 from npusim.models.roofline import bandwidth
 from npusim.models.routine import transfer_time
-from npusim.workload import BYTES, DISTANCES, Operations
+from npusim.reuse import alone
+from npusim.workload import BYTES, Operations
 
 EXPERIMENTS = Path(__file__).parent.parent / "workloads/experiments"
 TRACE = ns.load_workload(EXPERIMENTS / "h200_routines.parquet")
@@ -135,11 +136,11 @@ def test_pieces_hold_all_elements_and_no_block_is_empty(elements, each):
 
 
 def moving(read_bytes, written, distance):
-    columns = dict.fromkeys((*BYTES, *DISTANCES, "batch", "m", "n"), np.zeros(1))
-    columns |= {"read_activation": np.array([read_bytes]), "distance_activation":
-                np.array([distance]), "write_activation": np.array([written])}  # fmt: skip
+    columns = dict.fromkeys((*BYTES, "batch", "m", "n"), np.zeros(1))
+    columns |= {"read_activation": np.array([read_bytes]),
+                "write_activation": np.array([written])}  # fmt: skip
     text = (np.array([t], object) for t in ("pointwise", "bf16", "ATen", "vectorized"))
-    return Operations(*text, columns)
+    return Operations(*text, columns, alone([distance], [distance], [distance]))
 
 
 def seconds(read_bytes, written, distance, active=132.0):

@@ -16,7 +16,8 @@ from npusim.errors import InputError, NpusimError
 from npusim.holdout import anchor, split
 from npusim.measured import period, shapes
 from npusim.measured.data import LAUNCHES
-from npusim.workload import BYTES, COST_COLUMNS, COST_LABELS, DISTANCES
+from npusim.workload import BYTES, COST_COLUMNS, COST_LABELS
+from tests.machines import distance
 from tests.builder import timed, workload
 
 AXES = Path(__file__).parent.parent / "workloads/experiments/h200_axes.json"
@@ -55,8 +56,8 @@ def test_a_linear_layer_by_hand(tmp_path):
     assert o["read_activation"].tolist() == [1024, 3072]
     assert o["write_activation"].tolist() == [512, 1536]
     # six weights in turn, and the input and the result that stay
-    assert o["distance_weight"].tolist() == [6 * 262144 + 1536, math.inf]
-    assert o["distance_activation"].tolist() == [262144 + 1536, 262144 + 4608]
+    assert distance(o, "weight").tolist() == [6 * 262144 + 1536, math.inf]
+    assert distance(o, "activation").tolist() == [262144 + 1536, 262144 + 4608]
     assert not m.notes
 
 
@@ -67,7 +68,7 @@ def test_attention_by_hand(tmp_path):
     assert o.kind.tolist() == ["attention"] * 4
     assert [o[c].tolist() for c in ("m", "n", "k")] == [[1, 1, 3, 3], [100, 100, 3, 3], [64] * 4]
     assert o["read_kv"].tolist() == [2 * 2 * 2 * 100 * 64 * 2] * 2 + [0, 0]
-    assert o["distance_kv"].tolist()[:2] == [102400 + 2 * 2048, math.inf]
+    assert distance(o, "kv").tolist()[:2] == [102400 + 2 * 2048, math.inf]
     # 3 queries see 1, 2 and 3 keys if causal, else 3 each; 4 FLOP a pair and element
     assert o["flop"].tolist()[2:] == [4 * 2 * 8 * 64 * 6, 4 * 2 * 8 * 64 * 9]
     assert o["read_activation"].tolist()[2:] == [3 * 2 * 8 * 3 * 64 * 2] * 2
@@ -143,7 +144,7 @@ def test_a_table_and_a_trace_agree_on_what_a_layer_does():
 
 def test_operations_have_every_column_that_a_model_may_look_at(tmp_path):
     o = read(tmp_path, LINEAR, DECODE).operations
-    assert {*COST_COLUMNS, *DISTANCES} - set(COST_LABELS) <= set(o.columns)
+    assert set(COST_COLUMNS) - set(COST_LABELS) <= set(o.columns)
     assert all(len(column) == 2 for column in o.columns.values())
 
 
@@ -258,9 +259,9 @@ def test_the_shipped_experiments():
     assert set(m.launch[np.isnan(m.units)]) == {"graph"}
     assert [note.split(":")[0] for note in m.notes] == ["axis fusion", "axis launch", "axis energy"]
     assert m.row.min() > 1 and m.row.max() <= 567
-    cold = np.isinf(m.operations["distance_weight"]) & (m.operations["read_weight"] > 0)
+    cold = np.isinf(distance(m.operations, "weight")) & (m.operations["read_weight"] > 0)
     assert cold.sum() == 198 + 30
-    assert not np.isinf(m.operations["distance_kv"][m.op == "decode_attention"]).any()
+    assert not np.isinf(distance(m.operations, "kv")[m.op == "decode_attention"]).any()
 
 
 def test_the_partial_machine_by_hand():
@@ -268,7 +269,7 @@ def test_the_partial_machine_by_hand():
     part = m.take(m.units == 8)
     assert part.op.tolist() == ["linear", "stream", "linear"]
     assert part.operations["flop"].tolist() == [2 * 6848 * 1280, 0, 2 * 4096 * 8192 * 8192]
-    assert part.operations["distance_weight"][0] == 24 * 2 * 6848 * 1280 + 2 * (1280 + 6848)
+    assert distance(part.operations, "weight")[0] == 24 * 2 * 6848 * 1280 + 2 * (1280 + 6848)
     assert part.operations.bytes_moved[1] == 2**30
     # 642 GB/s and 56.6 TFLOP/s, as the file says
     assert 2**30 / part.seconds[1] == pytest.approx(642.15e9, rel=1e-3)
@@ -378,5 +379,5 @@ def test_published_products_read_as_the_contract_says(shared, tmp_path, gpu):
     assert m.notes == ("columns that are not known, ignored: device, framework, version, "
                        "kernel_source",)  # fmt: skip
     o = m.operations
-    assert (o["distance_weight"] >= 6 * o["read_weight"]).all()
+    assert (distance(o, "weight") >= 6 * o["read_weight"]).all()
     assert (o.kind == "gemv").sum() == 3240 // 9  # one of nine row counts

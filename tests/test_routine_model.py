@@ -14,7 +14,9 @@ from npusim.arch import Designs
 from npusim.library import ROUTINES
 from npusim.models.memory import l2_bandwidth
 from npusim.models.routine import amount, known, routine_cost
-from npusim.workload import BYTES, DISTANCES, Operations
+from npusim.reuse import alone
+from npusim.workload import BYTES, Operations
+from tests.machines import DISTANCES
 
 H200 = ns.load_arch("h200")
 CLOCK = H200["units.clock"]
@@ -46,7 +48,7 @@ def operations(routine, *, kind="pointwise", dtype="bf16", **columns):
     names = ("batch", "m", "n", "k", "groups", "blocks", "threads", "flop", *BYTES, *DISTANCES)
     table = {c: np.broadcast_to(np.asarray(columns.get(c, 0.0)), (size,)) for c in names}
     text = (np.full(size, t, object) for t in (kind, dtype, "ATen", routine))
-    return Operations(*text, table)
+    return Operations(*text, table, alone(*(table.pop(c) for c in DISTANCES)))
 
 
 def seconds(ops, machine):

@@ -10,14 +10,19 @@ from __future__ import annotations
 
 import inspect
 import pkgutil
+import re
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from npusim.errors import InputError
 from npusim.importers import files
-from npusim.workload import Workload
+
+if TYPE_CHECKING:
+    from npusim.workload import Workload
+
+_PYTORCH = re.compile(rb'\s*\{\s*"schemaVersion"\s*:')
 
 
 class Importer(Protocol):
@@ -38,6 +43,17 @@ def importers() -> Iterator[Importer]:
     for module in sorted(found, key=lambda m: getattr(m, "GENERIC", False)):
         if hasattr(module, "sniff"):
             yield cast(Importer, module)
+
+
+def importer_of(path: Path) -> Importer | None:
+    """Return the importer that reads a file, None if there is none.
+
+    No other format begins as PyTorch's traces do. They may be large, and the other importers take
+    longer to load than ten megabytes of them to read: so nobody else is asked.
+    """
+    if _PYTORCH.match(files.head(path, 256)):
+        return cast(Importer, import_module(f"{__name__}.kineto"))
+    return next((i for i in importers() if i.sniff(path)), None)
 
 
 def import_trace(
@@ -81,7 +97,7 @@ def import_trace(
         if (archive := files.archive(file)) is not None:
             raise InputError(f"a {archive} archive, not a trace", file=file,
                              hint="unpack it and import the files in it")  # fmt: skip
-        chosen = next((i for i in importers() if i.sniff(file)), None)
+        chosen = importer_of(file)
     except (OSError, ValueError) as error:
         raise InputError(f"cannot be read: {getattr(error, 'strerror', None) or 'not a path'}",
                          file=str(file)[:200]) from None  # fmt: skip

@@ -90,5 +90,6 @@ def _waits(
     known = last >= 0
     last, begins, ends = last[known], waits[known, 0], waits[known, 1]
     counts = (latest[last] <= ends) & ~blocked[last]
-    after, first = np.unique(last[counts], return_index=True)
-    return after, begins[counts][first]
+    after, begins = last[counts], begins[counts]
+    first = np.flatnonzero(np.diff(after, prepend=-1))  # of the waits after one call
+    return after[first], begins[first]

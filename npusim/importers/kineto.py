@@ -25,7 +25,7 @@ from npusim.importers.host_lane import host_lane
 from npusim.importers.kineto_events import Codes, Floats, Spans
 from npusim.importers.kineto_host import Calls, calls_of, host_costs
 from npusim.importers.kineto_scan import Tick, Trace, scan
-from npusim.importers.neighbours import with_neighbours
+from npusim.importers.neighbours import Made, with_neighbours
 from npusim.importers.tensors import Call, read_call
 from npusim.importers.work import Launch
 from npusim.workload import Workload
@@ -255,6 +255,7 @@ class _Describer:
         ]
         self.blocks = [x.blocks for x in self.launches]
         self.works = [describe(c, x) for c, x in zip(self.calls, self.launches, strict=True)]
+        self.made = Made()
         # Streams of one device keep their numbers; those of others get numbers of their own.
         first = min(s.device for s in sizes)
         top = max(s.stream for s in sizes) + 1
@@ -268,6 +269,7 @@ class _Describer:
             for x, size in zip(self.launches, self.sizes, strict=True)
         ])  # fmt: skip
         runtime = c.trace.runtime
+        self.returns = runtime.start + np.nan_to_num(runtime.length)
         idle = np.array([n.endswith(_WAITS) for n in names], dtype=bool)[runtime.name]
         idle &= np.isfinite(runtime.start) & np.isfinite(runtime.length)
         waits = np.column_stack([runtime.start, runtime.stop])[idle]
@@ -280,7 +282,7 @@ def _step(c: _Capture, rows: Codes, span: Span, about: _Describer) -> StepColumn
     kinds = kind.tolist()
     works = with_neighbours(
         [about.works[k] for k in kinds], [about.calls[k] for k in kinds],
-        [about.blocks[k] for k in kinds], c.instance[rows].tolist(),
+        [about.blocks[k] for k in kinds], c.instance[rows].tolist(), about.made,
     )  # fmt: skip
     launches, operators = [about.launches[k] for k in kinds], [about.operators[k] for k in kinds]
     device = c.device[rows]
@@ -311,8 +313,7 @@ def _host(
         return work, presync, sync, 0.0
     launched = rows[known]
     runtime, at = c.trace.runtime, c.launch[launched]
-    begun = runtime.start[at]
-    calls = np.column_stack([begun, begun + np.nan_to_num(runtime.length[at])])
+    calls = np.column_stack([runtime.start[at], about.returns[at]])
     first = np.searchsorted(about.waits[:, 0], start, "left")
     last = np.searchsorted(about.waits[:, 0], stop, "right")
     lane = host_lane(start, stop, calls, done[known], about.waits[first:last],

@@ -106,14 +106,17 @@ def host_costs(
 def _outermost(calls: Calls) -> NDArray[np.bool_]:
     """Return which calls are in no call of the same name."""
     outermost = np.ones(len(calls), dtype=bool)
-    above = calls.parent.copy()
+    held = calls.parent >= 0
     holds = np.zeros(int(calls.name.max(initial=0)) + 1, dtype=bool)
-    holds[calls.name[above[above >= 0]]] = True
-    live = np.flatnonzero((above >= 0) & holds[calls.name])
+    holds[calls.name[calls.parent[held]]] = True
+    live = np.flatnonzero(held & holds[calls.name])
+    above, name = calls.parent[live], calls.name[live]
     for _ in range(nesting.DEEPEST):
         if not len(live):
             break
-        outermost[live] &= calls.name[above[live]] != calls.name[live]
-        above[live] = calls.parent[above[live]]
-        live = live[above[live] >= 0]
+        same = calls.name[above] == name
+        outermost[live[same]] = False
+        above = calls.parent[above]
+        on = (above >= 0) & ~same
+        live, above, name = live[on], above[on], name[on]
     return outermost

@@ -56,7 +56,10 @@ def _only(wanted: Wanted) -> csv_rows.Find:
 
 def has_header(path: Path, wanted: Wanted) -> bool:
     """Return whether one of the first lines is a header that is wanted; never raises."""
-    return "\0" not in csv_rows.head(path) and bool(csv_rows.header(path, _only(wanted)))
+    start = csv_rows.head(path)
+    if "\0" in start or start.lstrip().startswith("{"):  # thousands of lines of JSON are no header
+        return False
+    return bool(csv_rows.header(path, _only(wanted)))
 
 
 class Report(csv_rows.Table):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from npusim.errors import InputError
 from npusim.measured.shapes import Measurable, operations
+from npusim.transforms import refuse_changed
 from npusim.workload import Operations, Workload
 
 Array = NDArray[np.float64]
@@ -61,7 +62,7 @@ class Measured:
     def take(self, chosen: NDArray[np.intp] | NDArray[np.bool_]) -> Measured:
         """Return some of the operations, by index or by mask."""
         arrays = {c: getattr(self, c)[chosen] for c in ("seconds", "op", "launch", "units", "row")}
-        return replace(self, operations=take(self.operations, chosen), **arrays)
+        return replace(self, operations=self.operations.take(chosen), **arrays)
 
     def labelled(
         self, rows: NDArray[np.bool_], library: str | None = None, routine: str | None = None
@@ -74,12 +75,6 @@ class Measured:
 
         labels = put(o.library, library), put(o.routine, routine)
         return replace(self, operations=replace(o, library=labels[0], routine=labels[1]))
-
-
-def take(o: Operations, chosen: NDArray[np.intp] | NDArray[np.bool_]) -> Operations:
-    """Return some operations, by index or by mask."""
-    labels = (o.kind[chosen], o.dtype[chosen], o.library[chosen], o.routine[chosen])
-    return Operations(*labels, {c: values[chosen] for c, values in o.columns.items()})
 
 
 @dataclass
@@ -127,7 +122,7 @@ def from_workload(workload: Workload) -> Measured:
     Raises
     ------
     InputError
-        There are none, or the trace has no device times.
+        There are none, the trace has no device times, or the workload is not as it was traced.
 
     Examples
     --------
@@ -136,6 +131,7 @@ def from_workload(workload: Workload) -> Measured:
     >>> set(m.launch), len(m) > 2000
     ({'kernel'}, True)
     """
+    refuse_changed(workload, "a measured time")
     known = workload.classified & (workload["duration_s"] > 0)
     if workload.meta.get("measured") is False or not known.any():
         raise InputError("no kernel with known shapes and a measured time", file=workload.name)

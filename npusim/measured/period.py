@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 from npusim import units as quantity
 from npusim.arch import Designs
 from npusim.errors import InputError
-from npusim.measured.data import Measured, take
+from npusim.measured.data import Measured
 from npusim.models.kernel import kernel_time
+from npusim.models.routine import known
 
 Array = NDArray[np.float64]
 
@@ -17,8 +18,8 @@ Array = NDArray[np.float64]
 def predicted(measured: Measured, designs: Designs) -> Array:
     """Return the time that each measured operation should have taken on each design.
 
-    With kernel time t, a period in a graph is ``t + launch.graph.interval``; one of eager launches
-    is ``max(t + launch.eager.interval, launch.eager.host)``, whichever of device and host is
+    With kernel time t, a period in a graph is ``t + launch.graph.interval``, or
+    ``t + launch.graph.repeat`` where one kernel of a routine is repeated; one of eager launches is ``max(t + launch.eager.interval, launch.eager.host)``, whichever of device and host is
     slower; a time of the kernel alone is t. Rows with few compute units are of a machine that has
     no more of them.
 
@@ -45,9 +46,11 @@ def predicted(measured: Measured, designs: Designs) -> Array:
             np.isnan(measured.units) if np.isnan(units) else measured.units == units
         )
         part = designs if np.isnan(units) else _limited(designs, units, measured, rows)
-        time[rows] = kernel_time(take(measured.operations, rows), part)
+        time[rows] = kernel_time(measured.operations.take(rows), part)
     graph, eager = (measured.launch == launch for launch in ("graph", "eager"))
-    time[graph] += designs["launch.graph.interval"]
+    again = known(measured.operations, designs)  # a benchmark's graph repeats that one kernel
+    time[graph & again] += designs["launch.graph.repeat"]
+    time[graph & ~again] += designs["launch.graph.interval"]
     loop = time[eager] + designs["launch.eager.interval"]
     time[eager] = np.maximum(loop, designs["launch.eager.host"])
     if not (np.isfinite(time) & (time > 0)).all():

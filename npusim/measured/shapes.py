@@ -20,7 +20,8 @@ from npusim.importers.streams import RULES as STREAMS
 from npusim.importers.tensors import Call, Tensor
 from npusim.importers.work import Launch, Work
 from npusim.measured.launched import launched
-from npusim.workload import COST_COLUMNS, COST_LABELS, DISTANCES, Operations
+from npusim.reuse import alone
+from npusim.workload import COST_COLUMNS, COST_LABELS, Operations
 
 COLD = math.inf
 
@@ -71,11 +72,6 @@ class Measurable:
     threads: int = 0
 
     @property
-    def distances(self) -> tuple[float, float, float]:
-        """The three distances in the order of `npusim.workload.DISTANCES` [B]."""
-        return self.weight, self.kv, self.activation
-
-    @property
     def is_cold(self) -> bool:
         """Whether what it is there to read (weights, else a cache, else activations) is cold."""
         operand = self.weight if self.work.read_weight else self.activation
@@ -93,9 +89,8 @@ def operations(measured: Sequence[Measurable]) -> Operations:
     numeric = [c for c in COST_COLUMNS if c not in (*COST_LABELS, *grid)]
     columns = {c: np.array([getattr(o.work, c) for o in measured]) for c in numeric}
     columns |= {c: np.array([getattr(o, c) for o in measured]) for c in grid}
-    apart = np.array([o.distances for o in measured]).reshape(-1, len(DISTANCES))
-    columns |= dict(zip(DISTANCES, apart.T, strict=True))
-    return Operations(kind, dtype, library, routine, columns)
+    apart = zip(*((o.weight, o.kv, o.activation) for o in measured), strict=True)
+    return Operations(kind, dtype, library, routine, columns, alone(*(list(a) for a in apart)))
 
 
 def linear(dtype: str, m: int, n: int, k: int, copies: float = COLD) -> Measurable:

@@ -34,12 +34,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npusim.arch import Designs
-from npusim.models import attention_prefill, memory, residency, roofline
+from npusim.models import attention_prefill, hierarchy, memory, roofline
 from npusim.models.attention_library import LIBRARIES, Library, library_of
 from npusim.models.attention_prefill import prefill_cost
 from npusim.models.attention_shapes import Shapes
 from npusim.models.cost import Cost, overlapped, smooth_max
-from npusim.models.memory import TILES, dram_bandwidth, l2_bandwidth
+from npusim.models.memory import TILES, dram_bandwidth, l2_bandwidth, own_time
 from npusim.workload import Operations
 
 Array = NDArray[np.float64]
@@ -53,7 +53,7 @@ PARAMETERS = (
 
 KINDS = ("attention",)
 READS = {
-    *PARAMETERS, *attention_prefill.PARAMETERS, *memory.PARAMETERS, *residency.PARAMETERS,
+    *PARAMETERS, *attention_prefill.PARAMETERS, *memory.PARAMETERS, *hierarchy.READS,
     *roofline.PARAMETERS,
 }  # fmt: skip
 
@@ -83,7 +83,7 @@ def attention_cost(operations: Operations, designs: Designs) -> Cost:
     True
     """
     shape = len(operations), len(designs)
-    parts = np.zeros((3, *shape))
+    parts = np.zeros((4, *shape))
     library = np.array([library_of(name).name for name in operations.library], dtype=object)
     decodes = operations["m"] <= 1
     for known in LIBRARIES:
@@ -91,7 +91,7 @@ def attention_cost(operations: Operations, designs: Designs) -> Cost:
             rows = np.flatnonzero((library == known.name) & asked)
             if len(rows):
                 cost = cost_of(Shapes(operations, rows, designs, known), designs, known)
-                parts[:, rows] = cost.floor, cost.memory, cost.compute
+                parts[:, rows] = cost.floor, cost.memory, cost.compute, cost.channel
     return Cost(*parts)
 
 
@@ -114,14 +114,15 @@ def decode_cost(shapes: Shapes, designs: Designs, library: Library) -> Cost:
         alone = keys * shapes.row_bytes / (d["units.load_rate"] * clock)
         load = keys * shapes.row_bytes * active / l2_bandwidth(active, d)
         tile = np.maximum(alone + arithmetic, beside * np.maximum(load, arithmetic))
-        dram = shapes.dram * count / blocks / dram_bandwidth(active, d, TILES)
+        dram = np.maximum(shapes.dram / dram_bandwidth(active, d, TILES),
+                          own_time(shapes.traffic, active, d)) * count / blocks  # fmt: skip
         return beside * numbers["block"] / clock, tiles * tile, dram
 
     busy, compute, memory = _waves(wave, blocks, units * resident)
     apart = combined & shapes.is_call
     floors = numbers["start"] + shapes.is_call * numbers["helpers"] + apart * numbers["combine"]
     floor = d["floor.attention"] * floors + apart * parts * numbers["part"] / clock
-    return overlapped(floor, memory, compute, busy)
+    return overlapped(floor, memory, compute, busy, memory)
 
 
 def _tile(library: Library, combined: NDArray[np.bool_], width: Array) -> tuple[Array, ...]:

@@ -31,7 +31,7 @@ from npusim.arch import Designs
 from npusim.models.attention_library import LIBRARIES, Library
 from npusim.models.attention_shapes import Shapes
 from npusim.models.cost import Cost, overlapped, smooth_max
-from npusim.models.memory import TILES, dram_bandwidth, l2_bandwidth
+from npusim.models.memory import TILES, dram_bandwidth, l2_bandwidth, own_time
 
 Array = NDArray[np.float64]
 
@@ -65,9 +65,11 @@ def prefill_cost(shapes: Shapes, designs: Designs, library: Library) -> Cost:
     rounds = np.ceil(blocks / (units * resident))
     core = rounds * beside * numbers["block"] / clock
     core = core + _serial_tiles(shapes, tile.keys, blocks, units * resident) * one
-    memory = shapes.dram / dram_bandwidth(active, d, TILES)
+    memory = np.maximum(shapes.dram / dram_bandwidth(active, d, TILES),
+                        own_time(shapes.traffic, active, d))  # fmt: skip
     floor = d["floor.attention"] * (numbers["start"] + shapes.is_call * numbers["helpers"])
-    return overlapped(floor, memory, core, smooth_max(core, memory, _SHARPNESS))
+    busy = smooth_max(core, memory, _SHARPNESS)
+    return overlapped(floor, memory, core, busy, memory)
 
 
 def _serial_tiles(shapes: Shapes, keys: int, blocks: Array, slots: Array) -> Array:

@@ -1,7 +1,6 @@
 """Attention operations as columns: shapes, bytes that DRAM must give, and what a unit computes.
 
-Keys and values hit in the last-level cache as far as they are resident; queries, results and masks
-as activations do. Products run on the matrix unit if it has a rate for their type, else on the
+Products run on the matrix unit if it has a rate for their type, else on the
 vector unit.
 
 Left out: conversion of a compressed cache.
@@ -14,15 +13,13 @@ from numpy.typing import NDArray
 
 from npusim.arch import Designs
 from npusim.models.attention_library import Library
-from npusim.models.residency import resident_share
+from npusim.models.hierarchy import Traffic
 from npusim.models.roofline import matrix_peak, unit_of, vector_peak
-from npusim.workload import Operations
+from npusim.workload import BYTES_OF, Operations
 
 Array = NDArray[np.float64]
 
-PARAMETERS = ()  # reads through roofline and residency
-
-_ELEMENT = {"fp32": 4.0, "tf32": 4.0, "fp64": 8.0, "fp8": 1.0, "int8": 1.0, "int4": 0.5}
+PARAMETERS = ()  # reads through roofline and hierarchy
 
 
 class Shapes:
@@ -42,8 +39,10 @@ class Shapes:
         One key and its value [B].
     extra : array, shape (U, 1)
         Bytes that it reads beside queries, keys and values: a mask or bias [B].
+    traffic : Traffic
+        What each level serves.
     dram : array, shape (U, D)
-        Bytes that the last-level cache does not hold [B].
+        Bytes that no level before DRAM holds [B].
     matrix_rate : array, shape (U, D)
         Peak of one unit for products of its type [FLOP/s].
     is_call : array of bool, shape (U, 1)
@@ -64,19 +63,15 @@ class Shapes:
         self.flop = column("flop")
         self.is_call = column("blocks") == 0
         dtypes = operations.dtype[rows]
-        self.element = np.array([_ELEMENT.get(t, 2.0) for t in dtypes])[:, None]
+        self.element = np.array([BYTES_OF.get(t, 2.0) for t in dtypes])[:, None]
         vectors = self.batch * self.kv_heads * self.n * self.size * 2.0  # of keys and values
         cached, read = column("read_kv"), column("read_activation")
         self.row_bytes = np.where(cached > 0, cached / vectors, self.element) * 2.0 * self.size
         queries = self.batch * self.heads * self.m * self.size * self.element
         own = queries + np.where(cached > 0, 0.0, vectors * self.element)
         self.extra = np.maximum(read - own, 0.0)
-        written = column("write_kv") + column("write_activation")
-        hit = [
-            resident_share(operations[f"distance_{what}"][rows], designs)
-            for what in ("kv", "activation")
-        ]
-        self.dram = cached * (1.0 - hit[0]) + (read + written) * (1.0 - hit[1])
+        self.traffic = Traffic(operations.take(rows), designs)
+        self.dram = self.traffic.moved("dram")
         self.matrix_rate = np.zeros((len(rows), len(designs)))
         for dtype in sorted(set(dtypes)):
             self.matrix_rate[dtypes == dtype] = _unit_rate(dtype, designs)

@@ -22,11 +22,20 @@ class Cost:
         Latency that neither bandwidth nor arithmetic explains.
     memory, compute : array
         Transfers and arithmetic. They overlap: what both take counts to the longer one.
+    channel : array or float
+        How long DRAM is at work for it, whatever else overlaps.
+    ahead : array or float
+        The part of `channel` that loads weights, which could be there before the kernel starts.
+    gain : array or float
+        How much shorter it is if all of them are.
     """
 
     floor: Array
     memory: Array
     compute: Array
+    channel: Array | float = 0.0
+    ahead: Array | float = 0.0
+    gain: Array | float = 0.0
 
     @property
     def time(self) -> Array:
@@ -34,7 +43,10 @@ class Cost:
         return self.floor + self.memory + self.compute
 
 
-def overlapped(floor: Array, memory: Array, compute: Array, busy: Array) -> Cost:
+def overlapped(
+    floor: Array, memory: Array, compute: Array, busy: Array, channel: Array | float = 0.0,
+    ahead: Array | float = 0.0, gain: Array | float = 0.0,
+) -> Cost:  # fmt: skip
     """Return the cost of a kernel that is busy for `busy` seconds beside its floor.
 
     Examples
@@ -47,8 +59,9 @@ def overlapped(floor: Array, memory: Array, compute: Array, busy: Array) -> Cost
     longer = memory >= compute
     shape = busy.shape
     return Cost(
-        np.broadcast_to(floor, shape), np.where(longer, busy, 0.0), np.where(longer, 0.0, busy)
-    )
+        np.broadcast_to(floor, shape), np.where(longer, busy, 0.0), np.where(longer, 0.0, busy),
+        channel, ahead, gain,
+    )  # fmt: skip
 
 
 def smooth_max(a: Array, b: Array, power: Array) -> Array:
@@ -63,4 +76,17 @@ def smooth_max(a: Array, b: Array, power: Array) -> Array:
     with np.errstate(invalid="ignore", divide="ignore"):
         ratio = np.where(larger > 0, np.minimum(a, b) / larger, 0.0)
     result: Array = larger * (1.0 + ratio**power) ** (1.0 / power)
+    return result
+
+
+def smooth_min(a: Array, b: Array, power: float) -> Array:
+    """Return ``(a^-p + b^-p)^(-1/p)``: well below both where they meet, the smaller one elsewhere.
+
+    Examples
+    --------
+    >>> smooth_min(np.array([1.0]), np.array([1.0]), 1.0).item()
+    0.5
+    """
+    slower = np.minimum(a, b)
+    result: Array = slower / (1.0 + (slower / np.maximum(a, b)) ** power) ** (1.0 / power)
     return result

@@ -4,12 +4,16 @@ A library cuts the result into tiles of tm x tn, and the reduction into s parts 
 fewer tiles than units; it takes what is fastest, so does the model. A unit with b blocks of
 k-steps of 64:
 
-    t_units  = b x (fill / clock + steps x max(2 tm tn 64 / matrix rate, step bytes / load rate))
+    t_units  = b x steps x max(2 tm tn 64 / matrix rate, step bytes / load rate)
     t_l2     = bytes of all steps / L2 bandwidth
-    t_dram   = bytes not resident / DRAM bandwidth of the active units
-    t        = floor + start / clock + smooth_max(max(t_units, t_l2), t_dram) [+ reduction of parts]
+    t_core   = b x fill / clock + max(t_units, t_l2)
+    t_dram   = share not resident x (DRAM latency - L2 latency)
+               + bytes not resident / DRAM bandwidth of the active units
+    t        = floor + start / clock + smooth_max(t_core, t_dram) [+ reduction of parts]
 
-Blocks of a cluster share their loads (multicast). The matrix unit runs at a clock between base
+Two k-steps of a tile must fit into the L1 of a unit (one is loaded while the other is computed);
+the smallest tile always may. Blocks of a cluster share what they load of the side that they have in common (multicast): weights
+of a GEMV are not shared, each of its columns lies in one block. The matrix unit runs at a clock between base
 and boost, as its power limit allows. Products on vector units (fp32) are cut the same way.
 
 Source: tile quantisation and split-K as in NVIDIA, "Matrix multiplication background user's
@@ -21,16 +25,27 @@ skewed k-steps, epilogues, alignment; kernels of m <= 4 that a library writes ap
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
 from npusim.arch import Designs
-from npusim.models import memory, residency, roofline
+from npusim.models import hierarchy, memory, roofline, sram_compute
 from npusim.models.cost import Cost, overlapped, smooth_max
-from npusim.models.memory import TILES, dram_bandwidth, l2_bandwidth, miss_bandwidth
-from npusim.models.residency import resident_share
+from npusim.models.hierarchy import Traffic
+from npusim.models.memory import (
+    TILES,
+    dram_bandwidth,
+    l2_bandwidth,
+    miss_bandwidth,
+    miss_wait,
+    own_time,
+)
+from npusim.models.prefetch import part_left
 from npusim.models.roofline import throughput
-from npusim.workload import Operations
+from npusim.models.sram_compute import in_place
+from npusim.workload import BYTES_OF, Operations
 
 Array = NDArray[np.float64]
 
@@ -46,18 +61,23 @@ PARAMETERS = (
     "gemm.cluster",
     "gemm.tile_step",
     "gemm.overlap",
+    "memories.l1.capacity",
 )
 
-READS = {*PARAMETERS, *memory.PARAMETERS, *residency.PARAMETERS, *roofline.PARAMETERS}
+READS = {
+    *PARAMETERS, *memory.PARAMETERS, *hierarchy.READS, *roofline.PARAMETERS,
+    *sram_compute.PARAMETERS,
+}  # fmt: skip
 
 _STEP = 64  # length of a k-step
 _LEAST = 8  # rows of the smallest matrix instruction
 _SIDES = (64, 128, 256)
+_SMALLEST = (64, 64)
+_STAGES = 2  # of a k-step: one is computed while the next is loaded
 _LARGEST = 128 * 256  # what registers and accumulators of a unit hold
 _SPLITS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 _BLOCK = 16384  # products times designs
 _ACCUMULATOR = 4.0  # bytes of a partial result
-_ELEMENT = {"fp32": 4.0, "tf32": 4.0, "fp64": 8.0, "fp8": 1.0, "int8": 1.0, "int4": 0.5}
 
 
 def gemm_cost(operations: Operations, designs: Designs) -> Cost:
@@ -84,25 +104,29 @@ def gemm_cost(operations: Operations, designs: Designs) -> Cost:
     True
     """
     shape = len(operations), len(designs)
-    best, core, dram = np.full(shape, np.inf), np.zeros(shape), np.zeros(shape)
+    best, core, dram, own, rest = (np.zeros(shape) for _ in range(5))
     rows = max(_BLOCK // len(designs), 1)  # of a block that stays in cache
     for start in range(0, len(operations), rows):
         part = slice(start, start + rows)
-        best[part], core[part], dram[part] = _fastest(operations.take(part), designs)
+        block = _Rows(operations.take(part), designs)
+        best[part], core[part], dram[part] = _fastest(block)
+        own[part], rest[part] = block.own, block.rest
     floor = designs["floor.matmul"] + designs["gemm.start"] / designs["units.clock"]
-    return overlapped(floor, dram, core, best)
+    ahead = dram * (1.0 - rest)
+    there = smooth_max(core, np.maximum(dram * rest, own), designs["gemm.overlap"])
+    memory = np.maximum(dram, own)
+    gain = smooth_max(core, memory, designs["gemm.overlap"]) - there
+    cost = overlapped(floor, memory, core, best, dram, ahead, gain)
+    return in_place(cost, operations, designs)
 
 
-def _fastest(operations: Operations, designs: Designs) -> tuple[Array, Array, Array]:
+def _fastest(rows: _Rows) -> tuple[Array, Array, Array]:
     """Return busy time, time in units and L2, and time of DRAM with the best tile and split."""
-    rows = _Rows(operations, designs)
-    shape = len(operations), len(designs)
+    designs, shape = rows.designs, rows.dram.shape
     kept = np.full(shape, np.inf), np.zeros(shape), np.zeros(shape)
     for tile in _tiles(designs):
-        for split in _SPLITS:
-            chosen = rows.worth(tile, split)
-            if chosen.size:
-                rows.improve(kept, chosen, tile, split)
+        for split, chosen in rows.worth(tile):
+            rows.improve(kept, chosen, tile, split)
     return kept
 
 
@@ -125,32 +149,42 @@ class _Rows:
         self.batch = batch
         self.designs = designs
         self.routine = operations.routine
-        self.element = np.array([_ELEMENT.get(t, 2.0) for t in operations.dtype])[:, None]
+        self.element = np.array([BYTES_OF.get(t, 2.0) for t in operations.dtype])[:, None]
+        whole = (operations["read_weight"] > 0) & (operations["groups"] == 0)
+        stored = np.minimum(operations["read_weight"] / (self.n * self.k)[:, 0], self.element[:, 0])
+        self.weight = np.where(whole, stored, self.element[:, 0])[:, None]
         self.units = designs["units.count"]
         self.grain = np.round(designs["gemm.tile_step"])
+        l1 = "memories.l1.capacity"
+        self.room = designs[l1] if l1 in designs else np.full(1, np.inf)
         self.reach = miss_bandwidth(designs)
         self.summing = designs["floor.reduction"] + designs["launch.graph.interval"]
         self.rate = np.vstack([
             np.broadcast_to(throughput(kind, dtype, designs) / self.units, len(designs))
             for kind, dtype in zip(operations.kind, operations.dtype, strict=True)
         ])  # fmt: skip
-        weight = 1.0 - resident_share(operations["distance_weight"], designs)
-        other = 1.0 - resident_share(operations["distance_activation"], designs)
-        moved = operations["read_activation"] + operations["write_activation"]
-        read = operations["read_weight"] + operations["read_kv"] + operations["write_kv"]
-        self.dram = read[:, None] * weight + moved[:, None] * other
+        traffic = Traffic(operations, designs)
+        self.dram = traffic.moved("dram")
+        moved = np.maximum(operations.bytes_moved, 1.0)[:, None]
+        self.wait = miss_wait(designs) * self.dram / moved
+        self.own = np.broadcast_to(own_time(traffic, self.units, designs), self.dram.shape)
+        self.rest = part_left(traffic, self.dram, designs)
 
-    def worth(self, tile: tuple[int, int], split: int) -> NDArray[np.intp]:
-        """Return the products for which a tile and a split are worth a look."""
+    def worth(self, tile: tuple[int, int]) -> Iterator[tuple[int, NDArray[np.intp]]]:
+        """Yield the splits of K that are worth a look with a tile, each with the products."""
         tm, tn = tile
         wide = np.maximum(self.m, _SIDES[0]), np.maximum(self.n, _SIDES[0])
         fits = (tm <= wide[0]) & (tn <= wide[1]) & ((tm == _SIDES[0]) | (self.m > _SIDES[0]))
-        if split == 1:
-            return np.flatnonzero(fits[:, 0] & (self.routine != "split"))
-        fits &= (self._tiles(tile) < self.units.max()) & (self.k >= 2 * _STEP * split) | (
-            self._in_two(split)
-        )
-        return np.flatnonzero(fits[:, 0] & (self.routine != "whole"))
+        if not fits.any():
+            return
+        whole = np.flatnonzero(fits[:, 0] & (self.routine != "split"))
+        if whole.size:
+            yield 1, whole
+        idle = fits & (self._tiles(tile) < self.units.max()) & (self.routine != "whole")[:, None]
+        for split in _SPLITS[1:]:
+            long = idle & (self.k >= 2 * _STEP * split) | (fits & self._in_two(split))
+            if long.any():
+                yield split, np.flatnonzero(long[:, 0])
 
     def _in_two(self, split: int) -> NDArray[np.bool_]:
         """Return which products are cut in two whatever the machine: those known to be split."""
@@ -160,6 +194,22 @@ class _Rows:
     def _tiles(self, tile: tuple[int, int]) -> Array:
         count: Array = self.batch * np.ceil(self.m / tile[0]) * np.ceil(self.n / tile[1])
         return count
+
+    def _loads(self, rows: NDArray[np.intp] | slice, used: Array, tile: tuple[int, int]) -> Array:
+        """Return the bytes a unit of K that a block loads itself: a cluster shares one side.
+
+        Blocks of a cluster lie along one side, or half along each, and share what they have in
+        common, as far as there are so many of them; the library takes what is least.
+        """
+        first, second = used * self.element[rows], tile[1] * self.weight[rows]
+        columns, lines = np.ceil(self.n[rows] / tile[1]), np.ceil(self.m[rows] / tile[0])
+        together = self.designs["gemm.cluster"]
+        least: Array = first + second
+        for along in (1.0, 0.5, 0.0):
+            across = np.minimum(together**along, columns)
+            down = np.minimum(together ** (1.0 - along), lines)
+            least = np.minimum(least, first / across + second / down)
+        return least
 
     def improve(
         self, kept: tuple[Array, Array, Array], chosen: NDArray[np.intp], tile: tuple[int, int],
@@ -176,15 +226,16 @@ class _Rows:
         blocks = tiles * split
         used = np.minimum(tm, np.ceil(self.m[rows] / _LEAST) * _LEAST)
         active = np.minimum(blocks, self.units)
-        loads = (used + tn) * _STEP * self.element[rows] / d["gemm.cluster"]
+        loads = self._loads(rows, used, tile) * _STEP
         arithmetic = 2.0 * used * tn * _STEP / self.rate[rows]
         step = np.maximum(arithmetic, loads / (d["units.load_rate"] * d["units.clock"]))
-        core = np.maximum(
-            np.ceil(blocks / self.units) * (steps * step + d["gemm.fill"] / d["units.clock"]),
-            blocks * steps * loads / l2_bandwidth(active, d),
+        rounds = np.ceil(blocks / self.units)
+        core = rounds * d["gemm.fill"] / d["units.clock"] + np.maximum(
+            rounds * steps * step, blocks * steps * loads / l2_bandwidth(active, d)
         )
         reach = np.minimum(dram_bandwidth(active, d, TILES), self.reach)
-        dram = self.dram[rows] / reach
+        dram = self.wait[rows] + self.dram[rows] / reach
+        memory = np.maximum(dram, self.own[rows])
         apart: Array = np.zeros(1)
         if split > 1:
             parts = (self.batch * self.m * self.n)[rows] * (2.0 * _ACCUMULATOR * split)
@@ -195,10 +246,13 @@ class _Rows:
             apart = np.where(idle, apart, np.inf)
         for side in set(tile).difference(_SIDES):
             apart = np.where(side % self.grain == 0, apart, np.inf)
+        if tile != _SMALLEST:  # which must do where the memory of a unit holds no larger one
+            staged = _STAGES * _STEP * (tm * self.element[rows] + tn * self.weight[rows])
+            apart = np.where(staged <= self.room, apart, np.inf)
         best = kept[0][rows]
-        if not (np.maximum(core, dram) + apart < best).any():
+        if not (np.maximum(core, memory) + apart < best).any():
             return  # even with perfect overlap: most of them end here
-        busy = smooth_max(core, dram, d["gemm.overlap"]) + apart
+        busy = smooth_max(core, memory, d["gemm.overlap"]) + apart
         better = busy < best
         for old, new in zip(kept, (busy, core, dram), strict=True):
             old[rows] = np.where(better, new, old[rows])

@@ -11,15 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npusim.arch import Designs
-from npusim.models import attention, gemm, residency, routine, stream
+from npusim.models import attention, gemm, hierarchy, routine, stream
 from npusim.models.cost import Cost
-from npusim.workload import DISTANCES, KINDS, Operations
+from npusim.workload import KINDS, Operations
 
 PARAMETERS = ()  # reads none itself
 
 _CELLS = 500_000  # operations times designs at once, which bounds memory
 _NOTHING = 1e-9  # share of hits
 BOUNDS = ("floor", "memory", "compute")
+_AHEAD = ("channel", "ahead", "gain")
 
 _Which = Callable[[Operations, Designs], NDArray[np.bool_]]
 _Model = tuple[_Which, Collection[str], Callable[[Operations, Designs], Cost]]
@@ -43,7 +44,12 @@ def kernel_cost(operations: Operations, designs: Designs) -> Cost:
 
     Designs that differ in nothing a model reads are costed once.
     """
-    whole = {name: np.zeros((len(operations), len(designs))) for name in BOUNDS}
+    parts: tuple[str, ...] = BOUNDS
+    if "prefetch.depth" in designs:  # what could come early does not depend on how deep it is
+        parts = (*BOUNDS, *_AHEAD)
+        one = {"prefetch.depth": np.ones(len(designs))}
+        designs = Designs(designs.base, {**designs.columns, **one})
+    whole = {name: np.zeros((len(operations), len(designs))) for name in parts}
     left = np.ones(len(operations), dtype=bool)
     for takes, reads, model in _MODELS:
         rows = left & takes(operations, designs)
@@ -51,26 +57,22 @@ def kernel_cost(operations: Operations, designs: Designs) -> Cost:
             continue
         left &= ~rows
         part = operations.take(rows)
-        few, which = _as_felt(part, designs).distinct(reads)
+        few, which = _as_felt(part, designs).distinct({*reads, "prefetch.depth"})
         at = np.flatnonzero(rows)
         size = max(_CELLS // len(few), 1)
         for start in range(0, len(at), size):
             found = model(part.take(slice(start, start + size)), few)
-            for name in BOUNDS:
-                whole[name][at[start : start + size]] = getattr(found, name)[:, which]
+            for name in parts:
+                part_of_it = np.broadcast_to(getattr(found, name), found.floor.shape)
+                whole[name][at[start : start + size]] = part_of_it[:, which]
     return Cost(**whole)
 
 
 def _as_felt(operations: Operations, designs: Designs) -> Designs:
-    """Return designs with the cache of the first of them if these operations feel no other."""
-    few, _ = designs.distinct(residency.PARAMETERS)
-    if len(few) == 1:
+    """Return designs with the caches of the first of them if these operations feel no other."""
+    if hierarchy.is_felt(operations, designs, _NOTHING):
         return designs
-    for distance in DISTANCES:
-        share = residency.resident_share(np.unique(operations[distance]), few)
-        if np.ptp(share, axis=1).max(initial=0.0) > _NOTHING:
-            return designs
-    columns = {path: np.full_like(column, column[0]) if path in residency.PARAMETERS else column
+    columns = {path: np.full_like(column, column[0]) if path in hierarchy.READS else column
                for path, column in designs.columns.items()}  # fmt: skip
     return Designs(designs.base, columns)
 

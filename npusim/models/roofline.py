@@ -112,14 +112,13 @@ def compute_time(operations: Operations, designs: Designs) -> Array:
 
     Examples
     --------
-    A 1e9-FLOP vector operation at 76 % of 66.9 TFLOP/s:
+    A vector operation at 76 % of 66.9 TFLOP/s:
 
     >>> import npusim as ns
-    >>> from npusim.workload import Operations
-    >>> one = Operations(*(np.array([x], object) for x in ("pointwise", "fp32", "", "")),
-    ...                  {"flop": np.array([1e9])})
-    >>> bool(np.isclose(compute_time(one, Designs(ns.load_arch("h200"))), 1e9 / (0.76 * 66.9e12),
-    ...                 rtol=1e-3))
+    >>> from npusim.measured.shapes import operations, pointwise
+    >>> one = operations([pointwise("fp32", "exp", 10**6)])
+    >>> time = compute_time(one, Designs(ns.load_arch("h200"))).item()
+    >>> bool(np.isclose(time, one["flop"][0] / (0.76 * 66.9e12), rtol=1e-3))
     True
     """
     time = np.zeros((len(operations), len(designs)))

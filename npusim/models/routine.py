@@ -38,10 +38,12 @@ from numpy.typing import NDArray
 
 from npusim.arch import Designs
 from npusim.library import NUMBERS, ROUTINES
-from npusim.models import floor, memory, residency, roofline
+from npusim.models import floor, roofline, transfer
 from npusim.models.cost import Cost, overlapped
 from npusim.models.floor import floor_time
-from npusim.workload import BYTES, Operations
+from npusim.models.hierarchy import Traffic
+from npusim.models.prefetch import part_left
+from npusim.workload import Operations
 
 Array = NDArray[np.float64]
 
@@ -55,16 +57,12 @@ PARAMETERS = (
 READS = {
     *PARAMETERS,
     *floor.PARAMETERS,
-    *memory.PARAMETERS,
-    *residency.PARAMETERS,
+    *transfer.READS,
     *roofline.PARAMETERS,
 }
 
 HOST = ("copy_to_host", "copy_to_host_pageable", "copy_from_host", "copy_from_host_pageable")
 _MATRIX = ("grouped_matrix",)
-
-# Resident data on an H200: fills at 4.7 TB/s, copies at 6.3, sums of two at 6.7, reads at 9.1.
-_WRITE = 2.0
 
 _ITEM = {"bf16": 2.0, "fp16": 2.0, "fp64": 8.0, "int64": 8.0, "int16": 2.0,
          "fp8": 1.0, "int8": 1.0, "uint8": 1.0, "bool": 1.0}  # fmt: skip
@@ -118,9 +116,13 @@ def routine_cost(operations: Operations, designs: Designs) -> Cost:
     clock = designs["units.clock"]
     issue = (shape.rounds * block + shape.share * element) / clock
     compute = np.hypot(issue, shape.matrix)
-    least = floor * floor_time(operations, designs)
-    return overlapped(least + shape.depth * chain / clock, shape.memory, compute,
-                      np.hypot(shape.memory, compute))  # fmt: skip
+    least = floor * floor_time(operations, designs) + shape.depth * chain / clock
+    busy = np.hypot(shape.memory, compute)
+    traffic = Traffic(operations, designs)
+    channel = np.minimum(traffic.moved("dram") / roofline.bandwidth(designs), shape.memory)
+    ahead = channel * (1.0 - part_left(traffic, traffic.moved("dram"), designs))
+    gain = busy - np.hypot(shape.memory - ahead, compute)
+    return overlapped(least, shape.memory, compute, busy, channel, ahead, gain)
 
 
 def routine_shape(operations: Operations, designs: Designs) -> Shape:
@@ -153,23 +155,11 @@ def amount(operations: Operations) -> Array:
 
 
 def transfer_time(operations: Operations, active: Array, designs: Designs) -> Array:
-    """Return the time of loads and stores by `active` units, (U, D) [s].
+    """Return the time of loads and stores by `active` units, (U, D) [s]; see `transfer`.
 
-    What is read of weights and KV cache comes from the cache as far as it stays there from step to
-    step; activations, and what is written of them, as far as they have just been touched. The
-    cache takes as long for a byte written as for `_WRITE` bytes read.
+    Copies between device and host go by the link.
     """
-    hits = np.zeros((len(operations), len(designs)))
-    misses = {way: np.zeros_like(hits) for way in ("read", "write")}
-    for data in ("weight", "kv", "activation"):
-        share = residency.resident_share(operations[f"distance_{data}"], designs)
-        for way, slots in (("read", 1.0), ("write", _WRITE)):
-            if f"{way}_{data}" in BYTES:  # nothing writes weights
-                moved = operations[f"{way}_{data}"][:, None]
-                hits += slots * moved * share
-                misses[way] += moved * (1.0 - share)
-    time = hits / memory.l2_bandwidth(active, designs)
-    time += memory.dram_time(misses["read"], misses["write"], active, designs)
+    time = transfer.transfer_time(operations, active, designs)
     to_host = np.isin(operations.routine, HOST)
     over = operations.bytes_moved[to_host, None] / 2.0  # read on one side, written on the other
     time[to_host] = over / designs["host.bandwidth"]

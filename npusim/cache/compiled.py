@@ -1,0 +1,55 @@
+"""Loops that numba compiles, when they are first called: importing npusim does not load numba.
+
+A kernel and all that it calls live in one file: numba keeps compiled code beside the source (or in
+the user's cache folder) for as long as the file of the kernel itself does not change. Kernels and
+helpers make no arrays, so that none need be counted: with counts they take 2.5 times as long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+from typing import Any, ParamSpec, TypeVar, cast
+
+from npusim.errors import InputError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def compiled(kernel: Callable[P, R], *helpers: Callable[..., Any]) -> Callable[P, R]:
+    """Return a kernel, compiled; the first call with new types takes seconds, unless kept on disk.
+
+    Parameters
+    ----------
+    kernel : callable
+        A function of the subset of Python that numba compiles.
+    *helpers : callable
+        The functions of the same file that it calls, themselves or through others.
+
+    Raises
+    ------
+    InputError
+        If numba is not installed.
+    """
+    return cast(Callable[P, R], _compiled(kernel, helpers))
+
+
+@cache
+def _compiled(kernel: Callable[..., Any], helpers: tuple[Callable[..., Any], ...]) -> Any:
+    try:
+        numba = import_module("numba")
+        extending = import_module("numba.extending")
+    except ImportError:
+        raise InputError("simulating a cache needs the numba package",
+                         hint="pip install 'npusim[cache]'") from None  # fmt: skip
+    options: dict[str, object] = {"error_model": "numpy"}  # no look for a division by 0
+    if hasattr(import_module("numba.core.options").DefaultOptions, "_nrt"):
+        options["_nrt"] = False
+    for helper in helpers:
+        extending.register_jitable(forceinline=True, **options)(helper)
+    try:
+        return numba.njit(cache=True, **options)(kernel)
+    except RuntimeError:  # no folder can be written to: compile in every process
+        return numba.njit(**options)(kernel)

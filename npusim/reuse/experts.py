@@ -1,0 +1,91 @@
+"""Experts of a mixture: how long ago the one that a token is sent to was used.
+
+Each step h of E experts of a layer are used, expert j with probability p(j), and independently in
+each step. Then j was used t steps ago with probability p (1 - p)^(t - 1), and in t steps
+
+    d(t) = sum over all experts of 1 - (1 - p)^t
+
+of them are touched. Probabilities follow a popularity q (uniform, Zipf or measured):
+
+    p(j) = 1 - exp(-c q(j)),    c such that they add up to h
+
+Source: reuse times of independent references, D. E. Knuth, "An analysis of optimum caching",
+Journal of Algorithms 6(2), 1985, doi:10.1016/0196-6774(85)90037-6; Zipf popularity as in L.
+Breslau et al., "Web caching and Zipf-like distributions", INFOCOM 1999,
+doi:10.1109/INFCOM.1999.749260.
+
+Left out: tokens that follow each other to the same experts, layers that agree.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import brentq
+
+Array = NDArray[np.float64]
+
+# Numbers of steps that are told apart: 1, 2, to 4, to 8 and so on; the last is all beyond.
+_LAST = np.array([0.0, 1, 2, 4, 8, 16, 32, 64, np.inf])
+
+
+def zipf(count: int, skew: float) -> Array:
+    """Return the popularity of experts, the most popular first, shape (count,).
+
+    Examples
+    --------
+    >>> zipf(3, 1.0).tolist(), zipf(2, 0.0).tolist()
+    ([1.0, 0.5, 0.3333333333333333], [1.0, 1.0])
+    """
+    popularity: Array = np.arange(1, count + 1, dtype=np.float64) ** -skew
+    return popularity
+
+
+def probabilities(popularity: Array, used: float) -> Array:
+    """Return how probable each expert is in a step that uses so many, shape (E,).
+
+    Examples
+    --------
+    >>> probabilities(zipf(64, 0.0), 6.0)[:2].round(6).tolist()
+    [0.09375, 0.09375]
+    """
+    if used >= len(popularity):
+        return np.ones(len(popularity))
+    share = popularity / popularity.sum()
+
+    def excess(logarithm: float) -> float:
+        return float(np.sum(-np.expm1(-np.exp(logarithm) * share)) - used)
+
+    result: Array = -np.expm1(-np.exp(brentq(excess, -20.0, 60.0)) * share)
+    return result
+
+
+def last_used(popularity: Array, used: float) -> tuple[Array, Array]:
+    """Return when the experts of a step were used before, as shares of them.
+
+    Parameters
+    ----------
+    popularity : array, shape (E,)
+        Above zero, in any scale.
+    used : float
+        Experts that a step uses, 1 to E.
+
+    Returns
+    -------
+    share, touched : array, shape (P,)
+        Shares that add up to one, and how many experts are touched up to then, themselves included.
+
+    Examples
+    --------
+    Two of four: half of them were used in the step before, when two were touched.
+
+    >>> share, touched = last_used(zipf(4, 0.0), 2.0)
+    >>> share[:2].tolist(), touched[:2].tolist()
+    ([0.5, 0.25], [2.0, 3.0])
+    """
+    p = probabilities(popularity, used)
+    missed = (1.0 - p)[:, None] ** _LAST
+    share = (p / p.sum()) @ (missed[:, :-1] - missed[:, 1:])
+    within = np.sqrt((_LAST[:-1] + 1.0) * np.minimum(_LAST[1:], 4.0 * _LAST[-2]))
+    touched = np.sum(1.0 - (1.0 - p)[:, None] ** within, axis=0)
+    return share, touched
