@@ -17,7 +17,8 @@ import click
 from npusim import __version__
 from npusim.capture.commands import capture
 from npusim.cli_measured import calibrate, validate
-from npusim.cli_output import JSON, command_line, print_json
+from npusim.cli_output import CACHES, JSON, command_line, print_json
+from npusim.cli_reuse import reuse
 from npusim.errors import InputError, NpusimError
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def main() -> None:
     """
 
 
-for command in (capture, calibrate, validate):
+for command in (capture, calibrate, validate, reuse):
     main.add_command(command)
 
 
@@ -199,10 +200,12 @@ def diff(a: str, b: str, as_json: bool) -> None:
     help="Change a parameter of the machine or of the workload, e.g. --set "
     "'memories.dram.bandwidth=2.5 TB/s' --set workload.weight_bits=8; may be repeated.",
 )
+@CACHES
 @JSON
 def replay(
-    workload: str, arch_name: str, mode: str, launch: str, settings: Sequence[str], as_json: bool
-) -> None:
+    workload: str, arch_name: str, mode: str, launch: str, settings: Sequence[str], caches: str,
+    as_json: bool,
+) -> None:  # fmt: skip
     """Predict one step of WORKLOAD on a machine."""
     from npusim import predict
     from npusim.arch import with_value
@@ -214,6 +217,7 @@ def replay(
     for path, value in of_machine.items():
         arch = with_value(arch, path, value)
     loaded = load_workload(workload)
+    loaded = loaded.under(caches) if caches else loaded
     result = predict.replay(transformed(loaded, of_workload), arch, launch, mode)
     idle = predict.without_effect(loaded, base, changes, launch, mode)
     if idle:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from npusim.cli_output import JSON, command_line, print_json
+from npusim.cli_output import CACHES, JSON, command_line, print_json
 from npusim.errors import InputError
 
 if TYPE_CHECKING:
@@ -70,8 +70,9 @@ def calibrate(
 @click.command()
 @click.argument("measured")
 @click.option("--arch", "arch_name", required=True, metavar="ARCH", help="Machine measured on.")
+@CACHES
 @JSON
-def validate(measured: str, arch_name: str, as_json: bool) -> None:
+def validate(measured: str, arch_name: str, caches: str, as_json: bool) -> None:
     """Hold predictions against measurements: error statistics.
 
     MEASURED is a workload or trace, the axes.json of `npusim capture experiments`, or a CSV table
@@ -87,9 +88,13 @@ def validate(measured: str, arch_name: str, as_json: bool) -> None:
 
     arch = load_arch(arch_name)
     if tables_of.is_measured(Path(measured)):
+        if caches:
+            raise InputError("a table says itself how warm its operations were", place="--caches",
+                             value=caches, hint="leave it out")  # fmt: skip
         found = validate(tables_of.read(Path(measured)), arch)
     else:
-        found = validate_trace(load_workload(measured), arch)
+        workload = load_workload(measured)
+        found = validate_trace(workload.under(caches) if caches else workload, arch)
     if as_json:
         print_json({**found.as_dict(), "command": command_line()})
     else:

@@ -11,6 +11,14 @@ import click
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object in SI units.")
 
+CACHES = click.option(
+    "--caches",
+    type=click.Choice(["step", "warm", "cold"]),
+    default="",
+    help="What kernels find in caches: what the running step leaves there (step, the default), "
+    "their own data (warm, as a profiler that replays each kernel), or nothing (cold).",
+)
+
 
 def command_line() -> str:
     """Return the command as it was given, ready to be run again."""

@@ -90,11 +90,11 @@ def save_sweep_figures(
     }
     for name in MEMORIES:
         path = f"memories.{name}.capacity"
-        if path not in axes or table[path].nunique() < 2:
+        if path not in axes or len(table[path].unique()) == 1:
             continue
         held = _at_reference(table, [p for p in axes if p not in (path, *_SPLIT)], reference)
         figures[f"dram_traffic_{name}"] = partial(_dram_traffic, held, workloads, path)
-        if "workload.context" in axes and table["workload.context"].nunique() > 1:
+        if "workload.context" in axes and len(table["workload.context"].unique()) > 1:
             figures[f"gain_by_context_{name}"] = partial(_gain_by_context, held, workloads, path)
     if traced:
         figures["roofline"] = partial(_rooflines, traced[:_MOST_ROOFLINES], arch)
@@ -110,7 +110,7 @@ def _at_reference(
     table: pd.DataFrame, others: Sequence[str], reference: pd.Series[Any]
 ) -> pd.DataFrame:
     """Return the designs that are nominal (or nearest to it) in some axes, of one launch mode."""
-    kept = table[table["launch"] == table["launch"].iloc[0]]
+    kept: pd.DataFrame = table[table["launch"] == table["launch"].iloc[0]]
     for path in others:
         wanted = reference[path] if not np.isnan(reference[path]) else kept[path].iloc[0]
         nearest = kept[path].iloc[int((kept[path] - wanted).abs().argmin())]
@@ -131,8 +131,8 @@ def _dram_traffic(table: pd.DataFrame, workloads: Sequence[Workload], path: str)
         memory_plots.dram_traffic(panel, rows, path, w.name if len(workloads) > 1 else "")
         title = w.name if width is None else f"{w.name}\nweights of {width:g} bits"
         panel.set_title(title, parse_math=False)
-    handles = {label: handle for panel in panels
-               for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)}  # fmt: skip
+    shown = (zip(*panel.get_legend_handles_labels(), strict=True) for panel in panels)
+    handles = {label: handle for pairs in shown for handle, label in pairs}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)
     return figure
 

@@ -102,14 +102,18 @@ def gain_by_context(ax: Axes, table: pd.DataFrame, capacity: str, workload: str 
     capacity, workload : str
         As for `dram_traffic`.
     """
-    wall = table.pivot(index="workload.context", columns=capacity, values=_column("wall_s", workload))
+    wall = table.pivot_table(
+        index="workload.context", columns=capacity, values=_column("wall_s", workload)
+    )
     smallest = wall.columns[0]
     for (marker, dashes), size in zip(_LINES * 4, wall.columns[1:], strict=False):
         gain = (1 - wall[size] / wall[smallest]) * 100
         ax.plot(wall.index, gain, marker=marker, linestyle=dashes, markersize=4,
                 label=units.show(float(size), "B"))  # fmt: skip
     ax.set_xscale("log", base=2)
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}" if v < 1e3 else f"{v / 1024:g}k"))
+    ax.xaxis.set_major_formatter(
+        FuncFormatter(lambda v, _: f"{v:g}" if v < 1e3 else f"{v / 1024:g}k")
+    )
     ax.xaxis.set_minor_formatter(NullFormatter())
     beside = units.show(float(smallest), "B")
     ax.set(xlabel="workload.context [keys]", ylabel=f"time saved beside {beside} [%]")

@@ -26,7 +26,8 @@ from npusim.workload import Workload
 
 _FIGURES = (
     "latency_cost.png", "axis_effects.png", "roofline.png", "predicted_measured.png",
-    *(f"{what}_{memory}.png" for memory in MEMORIES for what in ("dram_traffic", "gain_by_context")),
+    *(f"dram_traffic_{memory}.png" for memory in MEMORIES),
+    *(f"gain_by_context_{memory}.png" for memory in MEMORIES),
 )  # fmt: skip
 _OUTPUTS = (store.RESULTS, store.PARETO, store.COMPARISON, store.SUMMARY, *_FIGURES)
 

@@ -55,6 +55,11 @@ _FLOORS = {
     "memcpy": "copy or fill by the copy engine",
 }
 
+_SERVES = {
+    "dram": "DRAM", "l2": "the last-level cache", "victim": "the victim cache",
+    "kv_sram": "the KV SRAM", "weight_sram": "the weight SRAM",
+}  # fmt: skip
+
 _DECODE = {
     "start": ("1", 0, 100, "floor of its decode kernel, in floors of attention"),
     "helpers": ("1", 0, 100, "helper kernels of a decode call, in floors of attention"),
@@ -136,6 +141,9 @@ PARAMETERS: Mapping[str, Parameter] = MappingProxyType({p.path: p for p in (
     Parameter("memories.weight_sram.latency", "s", 0, 1e-3, "latency of the weight SRAM"),
     Parameter("memories.weight_sram.replacement", "placement", 0, len(CHOICES["placement"]) - 1,
               "what the weight SRAM holds: pinned (a fixed part, where not given) or lru"),
+    *(Parameter(f"memories.{name}.energy", "J/B", 0, 1e-6,
+                f"energy of a byte that {text} serves, up to the compute units")
+      for name, text in _SERVES.items()),
     Parameter("sram_compute.capacity", "B", 0, 1e15,
               "weights that arrays hold which multiply in place (0: none)"),
     Parameter("sram_compute.largest", "B", 0, 1e15, "largest layer that is put into them"),
@@ -152,7 +160,7 @@ PARAMETERS: Mapping[str, Parameter] = MappingProxyType({p.path: p for p in (
     Parameter("gemm.reduce", "s", 0, 1e-3,
               "what splitting K takes in all: parts written, a second kernel, parts summed", True),
     Parameter("gemm.cluster", "1", 1, 64,
-              "thread blocks that share what one side of them has in common (multicast; 1: none)", True),
+              "thread blocks that share what they load of one side (multicast; 1: none)", True),
     Parameter("gemm.tile_step", "1", 8, 256,
               "granularity of tile sizes in the library of matrix products", True),
     Parameter("gemm.overlap", "1", 1, 16,
@@ -187,7 +195,7 @@ PARAMETERS: Mapping[str, Parameter] = MappingProxyType({p.path: p for p in (
     Parameter("launch.graph.interval", "s", 0, 1e-3,
               "idle time of the device between two operations of a graph", True),
     Parameter("launch.graph.repeat", "s", 0, 1e-3,
-              "the same between two runs of one kernel of a routine, as benchmarks repeat it", True),
+              "the same where a benchmark repeats one kernel of a routine", True),
     Parameter("launch.queue.submit", "s", 0, 1e-1,
               "time from the host's doorbell to the first operation of a hardware queue", True),
     Parameter("launch.queue.interval", "s", 0, 1e-3,

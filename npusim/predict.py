@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from npusim.lanes import replay as lane_replay
 from npusim.load import traced_arch
 from npusim.models.kernel import parts
 from npusim.store import arch_id, model_version
+from npusim.traffic import movement, traffic
 from npusim.transforms import (
     changes,
     limits,
@@ -24,7 +26,6 @@ from npusim.transforms import (
     transformed,
     unmeasured,
 )
-from npusim.traffic import traffic
 from npusim.workload import Workload
 
 _FEW = 4  # ways to extrapolate that are told
@@ -75,6 +76,8 @@ class Result:
     traffic : dict of str to dict of str to float
         Bytes read and written in a step by the level of the memory that serves them and the class
         of data: weights, experts, KV cache, activations [B].
+    movement_j : float or None
+        Energy of moving them [J]; None where the machine does not say what a byte takes.
     not_modelled : tuple of str
         Parameters that the machine gives and no cost model reads: they change nothing.
     notes : tuple of str
@@ -95,6 +98,7 @@ class Result:
     band: Band | None
     limits: dict[str, float]
     traffic: dict[str, dict[str, float]]
+    movement_j: float | None
     not_modelled: tuple[str, ...]
     notes: tuple[str, ...]
     made_by: dict[str, str]
@@ -154,7 +158,7 @@ def replay(workload: Workload, arch: Arch, launch: str = "eager", mode: str = "m
         workload.name, arch.name, launch, mode,
         float(middle.wall_s[0]), float(middle.device_busy_s[0]), float(middle.host_busy_s[0]),
         float(middle.idle_share[0]), middle.launches, band,
-        _limits(workload, designs, time), _traffic(workload, designs), not_modelled(arch),
+        _limits(workload, designs, time), *_moved(workload, designs), not_modelled(arch),
         (*_changed(workload), *notes(workload, arch, launch, mode), *_beyond(band)),
         {"workload": workload.id, "arch": arch_id(arch), "model": model_version(),
          "traced": arch_id(traced) if traced is not None else ""},
@@ -167,6 +171,9 @@ def _changed(workload: Workload) -> Iterator[str]:
     if record:
         yield f"the workload is changed ({told(record)}): nothing that was measured is of it"
         yield from limits(record)
+    caches = workload.meta.get("caches", "step")
+    if caches != "step":
+        yield f"caches are {caches} at every kernel: a profiler's protocol, not a running step"
 
 
 def _beyond(band: Band | None) -> Iterator[str]:
@@ -213,10 +220,15 @@ def _totals(workload: Workload, arch: Arch, launch: str, mode: str) -> tuple[flo
     return tuple(float(x[0]) for x in (r.wall_s, r.device_busy_s, r.host_busy_s))
 
 
-def _traffic(workload: Workload, designs: Designs) -> dict[str, dict[str, float]]:
+def _moved(
+    workload: Workload, designs: Designs
+) -> tuple[dict[str, dict[str, float]], float | None]:
+    """Return the traffic of each level, and the energy of it."""
     found = traffic(workload, designs)
-    return {level: {g: float(moved[0]) for g, moved in groups.items() if moved[0] > 0}
-            for level, groups in found.items()}  # fmt: skip
+    bytes_of = {level: {g: float(moved[0]) for g, moved in groups.items() if moved[0] > 0}
+                for level, groups in found.items()}  # fmt: skip
+    energy = float(movement(found, designs)[0])
+    return bytes_of, None if math.isnan(energy) else energy
 
 
 def _limits(workload: Workload, designs: Designs, time: Durations) -> dict[str, float]:

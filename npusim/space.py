@@ -28,7 +28,7 @@ from npusim.lanes import durations
 from npusim.load import traced_arch
 from npusim.models import modelled
 from npusim.models.launch import LAUNCHES
-from npusim.traffic import GROUPS, dram, traffic
+from npusim.traffic import GROUPS, dram, movement, traffic
 from npusim.transforms import (
     TRANSFORMABLE,
     applies,
@@ -46,7 +46,7 @@ Progress = Callable[[int, int], None]
 _BLOCK = 4096
 _SAME = 1e-9
 _MOST = 2_000_000
-TRAFFIC = tuple(f"dram_{group}_bytes" for group in GROUPS)
+TRAFFIC = (*(f"dram_{group}_bytes" for group in GROUPS), "movement_j")
 TOTALS = ("wall_s", "wall_low_s", "wall_high_s", "device_busy_s", "device_busy_low_s",
           "device_busy_high_s", "host_busy_s")  # fmt: skip
 
@@ -260,7 +260,9 @@ def _totals(designs: Designs, w: Workload, launch: str, mode: str) -> Iterator[t
             nothing = np.full(len(designs), np.nan)
             yield f"{quantity}{end}_s", nothing if r is None else getattr(r, f"{quantity}_s")
     yield "host_busy_s", banded.middle.host_busy_s
-    yield from dram(traffic(w, designs)).items()
+    found = traffic(w, designs)
+    yield from dram(found).items()
+    yield "movement_j", movement(found, designs)
     beyond = np.zeros(len(designs), dtype=bool) if factors is None else factors.beyond
     yield "extrapolates", (beyond | bool(unmeasured(w))).astype(np.float64)
 

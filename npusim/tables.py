@@ -109,7 +109,8 @@ def replayed(r: Result) -> None:
     console.print(Text(f"{r.launches:.0f} launches; device time goes to: {limits}"))
     served = (f"{level} {units.show(sum(moved.values()), 'B')}"
               for level, moved in r.traffic.items() if moved)  # fmt: skip
-    console.print(Text(f"bytes read and written: {', '.join(served)}"))
+    energy = "" if r.movement_j is None else f"; to move them takes {units.show(r.movement_j, 'J')}"
+    console.print(Text(f"bytes read and written: {', '.join(served)}{energy}"))
     _footer(console, r.notes, r.not_modelled)
     console.print(
         Text(

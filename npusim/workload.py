@@ -28,6 +28,7 @@ KINDS = (
     "fused", "unknown",
 )  # fmt: skip
 BASES = ("shape", "launch", "name", "none")
+CACHES = ("step", "warm", "cold")  # what an operation finds in them
 
 
 @dataclass(frozen=True)
@@ -256,6 +257,15 @@ class Workload:
             {c: _counter(self, c, given) for c, given in (counters or {}).items()}
         )
 
+    def under(self, caches: str) -> Workload:
+        """Return the same under a protocol of the caches, one of `CACHES`.
+
+        ``step`` leaves in them what a running step does, ``warm`` each operation's own data (as
+        the replay of a profiler with many passes), ``cold`` nothing.
+        """
+        same = caches == self.meta.get("caches", "step")
+        return self if same else self.renamed(self.name, caches=caches)
+
     def __len__(self) -> int:
         """Return the number of operations K."""
         return len(self.columns["step"])
@@ -335,6 +345,9 @@ class Workload:
         ``warm``, each operation again and again, or ``cold``, caches emptied before each.
         """
         caches = self.meta.get("caches", "step")
+        if caches not in CACHES:
+            raise InputError("unknown protocol of the caches", file=self.name, place="caches",
+                             value=caches, allowed=", ".join(CACHES))  # fmt: skip
         if caches == "step":
             kinds = self.text("kind").tolist()
             return periodic(kinds, self.columns, self["step"], self._experts())

@@ -1,4 +1,4 @@
-"""Prefetch: timelines by hand, the bounds that hold for all of them, and what a model calls early."""
+"""Prefetch: timelines by hand, the bounds that hold for all, and what a model calls early."""
 
 import numpy as np
 import pytest
@@ -191,6 +191,7 @@ def modelled(load, work, weights, power, other):
     return time + other, load, ahead, time - norm(load - ahead, work)
 
 
+@settings(max_examples=50)
 @given(kernels, st.lists(seconds, min_size=2, max_size=6), st.sampled_from(["graph", "eager"]),
        st.sets(st.integers(0, 11), max_size=3))  # fmt: skip
 def test_deeper_is_never_slower_and_both_bounds_hold(given_kernels, depths, launch, sync):
@@ -210,6 +211,7 @@ def test_deeper_is_never_slower_and_both_bounds_hold(given_kernels, depths, laun
     assert (total >= max(channel, there) - 1e-9).all()
 
 
+@settings(max_examples=50)
 @given(kernels, seconds)
 def test_a_buffer_never_holds_more_than_its_depth_or_what_is_asked_for(given_kernels, deep):
     buffer = Buffer(np.array([deep]))
@@ -232,6 +234,25 @@ def test_more_streams_than_one_change_nothing_that_happens_on_one(given_kernels,
     two = replay(workload(*rows), designs, given_times(*times, (0.0,) * 4), "graph")
     assert two.device_busy_s.item() >= one.device_busy_s.item() - 1e-9
     assert two.device_busy_s.item() <= sum(t for t, *_ in times) + 1e-9
+
+
+@settings(max_examples=50)
+@given(kernels, st.lists(seconds, min_size=2, max_size=5), st.lists(st.integers(7, 9), min_size=12,
+       max_size=12), st.sampled_from(["graph", "eager"]))  # fmt: skip
+def test_on_several_streams_both_bounds_hold(given_kernels, depths, streams, launch):
+    times = [modelled(*k) for k in given_kernels]
+    alone = sum(t for t, *_ in times)
+    there = sum(t - gain for t, *_, gain in times)
+    deep = {"prefetch.depth": np.append(0.0, np.sort(depths)) * BANDWIDTH}
+    rows = [timed(1.0, stream=s, host_s=0.5) for s, _ in zip(streams, times, strict=False)]
+    count = len(deep["prefetch.depth"])
+    found = replay(
+        workload(*rows), Designs(arch(), deep), given_times(*times, designs=count), launch
+    )
+    assert found.device_busy_s[0] == pytest.approx(alone, abs=1e-9)
+    assert (found.device_busy_s <= alone + 1e-9).all()
+    assert (found.device_busy_s >= there - 1e-9).all()
+    assert (found.wall_s <= found.wall_s[0] + 1e-9).all()
 
 
 # --- models ----------------------------------------------------------------------------------
@@ -258,7 +279,9 @@ def costs(name, **more):
     return o, d, kernel_cost(o, d)
 
 
-@pytest.mark.parametrize("name", ["paddleocr_vl_decode", "paddleocr_vl_prefill", "deepseek_ocr_decode_grouped"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name", ["paddleocr_vl_decode", "paddleocr_vl_prefill", "deepseek_ocr_decode_grouped"]
+)
 def test_what_can_come_early_is_part_of_what_dram_does(name):
     o, d, cost = costs(name)
     busy_ = cost.time - cost.floor
@@ -291,6 +314,18 @@ def test_dram_is_idle_while_the_cache_serves():
     cost = kernel_cost(o, d)
     assert cost.memory.item() > 1e-7
     assert cost.channel.item() == pytest.approx(0.0, abs=1e-12)
+
+
+@pytest.mark.parametrize("launch", ["graph", "eager"])
+def test_nothing_is_loaded_beside_a_kernel_that_nobody_knows(launch):
+    """It may need DRAM all the time."""
+    gemv = {"kind": "gemv", "dtype": "bf16", "m": 1, "n": 8192, "k": 8192, "flop": 2**27,
+            "read_weight": 2.0**27, "blocks": 128}  # fmt: skip
+    w, h200 = workload(timed(1e-3), gemv, host="unknown"), ns.load_arch("h200")
+    d = Designs(h200, {"prefetch.depth": np.array([0.0, 1e9])})
+    without, with_it = replay(w, d, durations(w, d), launch).device_busy_s
+    # at most what comes in the interval between the two
+    assert with_it >= without - d[f"launch.{launch}.interval"].item() - 1e-12
 
 
 @pytest.mark.parametrize("launch", ["graph", "eager"])

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import npusim as ns
-from npusim.reuse import CLASSES, DATA, alone, periodic
+from npusim.reuse import CLASSES, DATA, alone, periodic, zipf
+from npusim.reuse.profile import Experts
 from npusim.reuse.stream import stream
 
 KIB, MB = 1024.0, 1e6
@@ -69,7 +70,9 @@ def test_a_residual_waits_for_what_lies_between():
 
 def test_a_write_has_the_largest_window_since_the_write_before():
     a = 256 * KIB
-    r = profile(gemv(2 * MB, 0.0, a), ("wait", {"read_weight": 9 * MB}), ("read", {"read_activation": a}))
+    r = profile(
+        gemv(2 * MB, 0.0, a), ("wait", {"read_weight": 9 * MB}), ("read", {"read_activation": a})
+    )
     # Its memory was read at the end of the step before, 2 MB ago; but between the write before and
     # that read lay 9 MB, and a cache of 5 MB has sent it to DRAM by then.
     assert window(r, 2, "read_activation") == [[9 * MB, 0, a]]
@@ -112,7 +115,7 @@ def test_two_steps_of_different_length_each_repeat_themselves():
     r = profile(gemv(2 * MB), gemv(2 * MB), gemv(30 * MB), step=[0, 0, 1])
     assert window(r, 0, "read_weight") == [[4 * MB, 0, 0]]
     assert window(r, 2, "read_weight") == [[30 * MB, 0, 0]]
-    assert r.kept[0].tolist() == [17 * MB, 0]  # of a step, on average
+    assert r.kept[0].tolist() == [30 * MB, 0]  # a memory of their own has to hold either
 
 
 def test_identical_steps_have_identical_profiles():
@@ -150,6 +153,21 @@ def test_what_runs_alone_has_the_windows_it_is_given():
         assert r.kept[r.window["read_kv"][i, 0]].tolist() == [weight, kv]
 
 
+def test_experts_that_a_router_chooses_by_hand():
+    # two of four experts of 20 kB, and 1 MB of other weights. Half of those in use were used a
+    # step ago (two touched since, themselves included), a quarter two steps ago (three).
+    rows = ("grouped_gemm", {"read_weight": 40e3}), gemv(1 * MB)
+    r = periodic([kind for kind, _ in rows], columns(*rows), np.zeros(2, dtype=np.int64),
+                 Experts(np.array([2.0, 0.0]), {0: zipf(4, 0.0)}))  # fmt: skip
+    assert r.share["read_weight"][0][:2] == pytest.approx([0.5, 0.25])
+    assert r.share["read_weight"].sum(axis=1) == pytest.approx([1.0, 1.0])
+    assert window(r, 0, "read_weight")[:2] == [
+        [pytest.approx(1 * MB + 40e3), 0, 0], [pytest.approx(1 * MB + 60e3), 0, 0]
+    ]  # fmt: skip
+    assert len(r.kept) == len(r.windows)
+    assert r.kept[r.used()] == pytest.approx(np.tile([1 * MB + 80e3, 0], (len(r.used()), 1)))
+
+
 rows_of_any_kind = st.lists(
     st.tuples(
         st.sampled_from(["gemv", "cat", "attention", "pointwise"]),
@@ -161,6 +179,7 @@ rows_of_any_kind = st.lists(
 )  # fmt: skip
 
 
+@settings(max_examples=50)
 @given(rows_of_any_kind)
 def test_every_byte_has_a_window_and_in_a_step_that_repeats_none_is_infinite(rows):
     r = profile(*rows)
@@ -197,7 +216,9 @@ def simulated(kind, moved, tile, capacity, rounds=5):
     s = stream(kind, moved, rounds)
     cache, read = Tiles(int(capacity // tile)), 0.0
     each, before = len(s) // rounds, 0.0
-    for i, (block, size, data, bytes_) in enumerate(zip(s.block, s.size, s.data, s.moved, strict=True)):
+    for i, (block, size, data, bytes_) in enumerate(
+        zip(s.block, s.size, s.data, s.moved, strict=True)
+    ):
         if i == each * (rounds - 1):
             before = cache.written_back
             read = 0.0

@@ -4,7 +4,7 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import npusim as ns
@@ -31,7 +31,6 @@ def touched(s, count, operation, data, *, round_=0):
 def test_weights_are_an_operations_own_and_the_same_in_each_step():
     two = ("gemv", {"read_weight": 5e6}), ("gemv", {"read_weight": 5e6})
     s = run(*two, rounds=3)
-    assert s.block.tolist() == [0, 1, 0, 1, 0, 1] or len(set(s.block.tolist())) == 2
     blocks = s.block.reshape(3, 2)
     assert (blocks == blocks[0]).all()
     assert blocks[0, 0] != blocks[0, 1]
@@ -108,10 +107,8 @@ def test_an_activation_of_just_that_size_is_the_latest_one():
 
 def test_two_activations_that_make_up_the_size():
     written, read = reading(14 * KB)
-    assert sorted(read) == sorted([(written["c"], 4 * KB), (written["b"], 10 * KB)]) or sorted(
-        read
-    ) == sorted([(written["a"], 4 * KB), (written["b"], 10 * KB)])
-    assert len(read) == 2
+    # b, and the later one of the two that go with it
+    assert sorted(read) == sorted([(written["c"], 4 * KB), (written["b"], 10 * KB)])
 
 
 def test_the_larger_part_is_read_and_the_rest_is_a_constant():
@@ -166,6 +163,7 @@ steps = st.lists(
 )
 
 
+@settings(max_examples=60)
 @given(steps)
 def test_all_bytes_asked_for_are_moved(rows):
     s = run(*rows)
@@ -189,6 +187,7 @@ def writers(s, rounds):
     return found
 
 
+@settings(max_examples=60)
 @given(steps)
 def test_in_each_step_an_operation_reads_what_the_same_one_wrote(rows):
     """No result is overwritten while somebody still reads it, however memory is passed on."""
@@ -203,6 +202,7 @@ def test_in_each_step_an_operation_reads_what_the_same_one_wrote(rows):
         assert all(same)
 
 
+@settings(max_examples=60)
 @given(steps, st.integers(2, 4))
 def test_blocks_keep_their_size_and_rounds_their_order(rows, rounds):
     s = run(*rows, rounds=rounds)
@@ -229,5 +229,7 @@ def test_a_step_has_settled_by_the_round_that_is_kept(name):
         size[np.arange(len(s)), s.kind] = s.size
         window = windows(s.block, size)[last].sum(axis=1)
         assert np.isfinite(window).all()
-        total.append(np.array([s.moved[last][window <= c].sum() for c in np.geomspace(1e5, 2e9, 40)]))
+        total.append(
+            np.array([s.moved[last][window <= c].sum() for c in np.geomspace(1e5, 2e9, 40)])
+        )
     assert total[1] == pytest.approx(total[0], abs=0.01 * s.moved[last].sum())

@@ -24,9 +24,7 @@ def accesses(draw):
     """Up to 60 accesses to up to 12 blocks of whole bytes in three classes."""
     names = draw(st.lists(st.integers(-5, 10**12), min_size=1, max_size=12, unique=True))
     sizes = draw(
-        st.lists(
-            st.tuples(*[st.integers(0, 10**9)] * 3), min_size=len(names), max_size=len(names)
-        )
+        st.lists(st.tuples(*[st.integers(0, 10**9)] * 3), min_size=len(names), max_size=len(names))
     )
     chosen = draw(st.lists(st.integers(0, len(names) - 1), max_size=60))
     block = np.array([names[i] for i in chosen], dtype=np.int64)

@@ -1,7 +1,7 @@
 """From fully associative LRU to caches that are built: hashed sets, random replacement, SRRIP.
 
-Each is an approximation; :func:`npusim.cache.simulate` is what they are held against, on 2,048
-hashed sets of 16 ways and 600,000 accesses: cyclic streams of 0.5 to 3 times the capacity,
+Each is an approximation; :func:`npusim.cache.simulate` is what they are held against, on 4,096
+hashed sets of 16 ways and 800,000 accesses: cyclic streams of 0.5 to 3 times the capacity,
 uniformly random ones, Zipf's law with exponents 0.8 and 1.1, cyclic and random ones mixed, and
 layers whose weights come by in turn between activations that stay. Sets that are not hashed differ:
 a stream over consecutive lines fills them evenly, and is then as in a fully associative cache.
@@ -43,7 +43,7 @@ def hit_chances(distances: ArrayLike, capacity: int, ways: int, line: int) -> Va
     capacity, line : int
         Bytes of the cache and of a line [B].
     ways : int
-        Lines of a set, 1 or more.
+        Lines of a set; 0 is fully associative.
 
     Raises
     ------
@@ -57,8 +57,8 @@ def hit_chances(distances: ArrayLike, capacity: int, ways: int, line: int) -> Va
     doi:10.1109/TSE.1978.231482; A. Agarwal, M. Horowitz, J. Hennessy, "An analytical cache model",
     ACM Trans. Comput. Syst. 7(2), 1989, doi:10.1145/63404.63407.
 
-    The mean is within 0.6 percentage points of the simulator on all streams above, most of it the
-    draw of the hash: half of that with four times the sets.
+    The mean is within 0.5 percentage points of the simulator on all streams above; most of that is
+    the draw of the hash, half as much with four times the sets.
 
     Examples
     --------
@@ -70,7 +70,7 @@ def hit_chances(distances: ArrayLike, capacity: int, ways: int, line: int) -> Va
     sets = _sets(capacity, ways, line)
     others = np.asarray(distances, float) / line - 1.0
     if sets == 1:
-        return np.where(others < ways, 1.0, 0.0)
+        return np.where(others < (ways or capacity // line), 1.0, 0.0)
     most = sets * (ways + SIGMAS * (math.sqrt(ways) + SIGMAS / 2))
     grid = np.unique(np.round(np.linspace(0.0, most, GRID + 1)))
     return np.interp(others, grid, _binomial_below(grid, ways, 1.0 / sets), right=0.0)
@@ -113,8 +113,8 @@ def hit_rate_random(blocks: ArrayLike, capacity: int, ways: int, line: int) -> f
 
     Notes
     -----
-    Within 1.3 percentage points of the simulator on the streams above (a cyclic one of twice the
-    capacity is the worst; half a point elsewhere), and within 0.1 if fully associative.
+    Within 1.3 percentage points of the simulator on the streams above (cyclic ones of two and three
+    times the capacity are the worst; half a point elsewhere), and within 0.1 if fully associative.
 
     Examples
     --------
@@ -141,9 +141,9 @@ def hit_rate_srrip(blocks: ArrayLike, capacity: int, ways: int, line: int) -> fl
     the set has ways never hits, as with LRU, because lines that were never hit leave in the order
     in which they came.
 
-    Within 4.2 percentage points of the simulator on the streams above: the worst are a cyclic
-    stream that shares the cache with a random one (-4.1) and cyclic ones close to the capacity
-    (-2.6); 2 points elsewhere.
+    Within 4.1 percentage points of the simulator on the streams above, mostly too low: the worst
+    are a cyclic stream that shares the cache with a random one (-4.0) and a cyclic one just below
+    the capacity (-3.7); within 2.6 elsewhere.
 
     Examples
     --------

@@ -101,12 +101,12 @@ def _sizes(sizes: ArrayLike | None, ids: NDArray[np.int32], count: int) -> tuple
     if given.ndim == 0:
         return int(given), np.ones(count, np.uint8)
     each = np.empty(count, np.int64)
-    each[ids] = given
+    each[ids[::-1]] = given[::-1]  # the first use of a block says its size
     changed = np.flatnonzero(each[ids] != given)
     if changed.size:
         raise InputError("the size of a block changes", place=f"access {changed[0]}",
                          value=given[changed[0]],
-                         allowed=f"{each[ids[changed[0]]]}, as elsewhere")  # fmt: skip
+                         allowed=f"{each[ids[changed[0]]]}, as before")  # fmt: skip
     return 1, each
 
 

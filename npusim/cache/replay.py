@@ -1,6 +1,7 @@
 """The compiled loop of the cache simulator: one access after another through cache and victim.
 
-A resident line is one 64-bit word, so that all that is known of it moves together:
+A resident line is one word, of 64 bits or, where the tags fit, of 32, so that all that is known of
+it moves together:
 
     tag | re-reference prediction (2 bits) | dirty, a bit a sector | valid, a bit a sector
 
@@ -35,6 +36,7 @@ class Geometry(NamedTuple):
     """The shape of a simulated cache: sizes [B], counts, and switches as 0 or 1."""
 
     line: int
+    line_bits: int  # the logarithm of the line, or -1 if it is no power of two
     sector: int
     sectors: int  # of a line
     sets: int
@@ -177,7 +179,7 @@ def list_forget(rows: Words, heads: Slots, slot: Whole, shift: Whole) -> Whole:
         while rows[before, CHAIN] != slot:
             before = rows[before, CHAIN]
         rows[before, CHAIN] = rows[slot, CHAIN]
-    return rows[slot, WORD]
+    return np.int64(rows[slot, WORD])
 
 
 def list_remove(rows: Words, heads: Slots, slot: Whole, shift: Whole) -> None:
@@ -224,11 +226,19 @@ def dirty_sectors(word: Whole, sectors: Whole) -> Whole:
     return count
 
 
+def placed(address: Whole, shape: Geometry) -> tuple[Whole, Whole]:
+    """Return the line of an address, and the bit of its sector; divisions are what takes long."""
+    number = address >> shape.line_bits if shape.line_bits >= 0 else address // shape.line
+    if shape.sectors == 1:
+        return number, np.int64(1)
+    return number, np.int64(1) << ((address - number * shape.line) // shape.sector)
+
+
 def row_of(number: Whole, shape: Geometry) -> Whole:
     """Return the first slot of the row where a line belongs; 0 where there are no rows."""
     if shape.hashed:
         return scaled(mixed(number), shape.sets) * shape.ways
-    return (number % shape.sets) * shape.ways
+    return np.int64((number % shape.sets) * shape.ways)
 
 
 def find(main: Any, full: Words, heads: Slots, start: Whole, tag: Whole, shape: Geometry,
@@ -269,7 +279,7 @@ def admit(main: Any, full: Words, heads: Slots, start: Whole, word: Whole, shape
     return last
 
 
-def replay(  # noqa: PLR0912  (a call for each case would cost more than what it does)
+def replay(  # noqa: PLR0912, PLR0915  (what passes between its parts is all there is)
     addresses: Words, writes: NDArray[np.bool_], bypass: NDArray[np.bool_], shape: Geometry,
     main: Any, full: Words, heads: Slots, victim: Words, victim_heads: Slots,
     random: Random, levels: NDArray[np.uint8], traffic: Words,
@@ -278,8 +288,7 @@ def replay(  # noqa: PLR0912  (a call for each case would cost more than what it
     shift = 2 * shape.sectors + 2
     spares = victim.shape[0] > 1
     for i in range(addresses.size):
-        number = addresses[i] // shape.line
-        bit = 1 << ((addresses[i] - number * shape.line) // shape.sector)
+        number, bit = placed(addresses[i], shape)
         tag = number - shape.first
         write = writes.size > 0 and writes[i]
         streams = bypass.size > 0 and bypass[i]
@@ -335,6 +344,6 @@ def replay(  # noqa: PLR0912  (a call for each case would cost more than what it
 
 HELPERS = (
     mixed, scaled, drawn, row_find, row_front, row_random, row_distant, bucket, list_find,
-    list_push, list_unlink, list_forget, list_remove, list_insert, dirty_sectors, row_of, find, keep,
-    admit,
+    list_push, list_unlink, list_forget, list_remove, list_insert, dirty_sectors, placed, row_of,
+    find, keep, admit,
 )  # fmt: skip

@@ -91,7 +91,8 @@ times line x ways, 512 B)
         count, rest = divmod(self.line, self.sector or self.line)
         self._check("sector", rest == 0 and count <= MOST_SECTORS,
                     f"0, or the line of {self.line} B divided by 1 to {MOST_SECTORS}")  # fmt: skip
-        self._check("victim", self.victim % self.line == 0 and self.victim <= MOST_LINES * self.line,
+        spares, rest = divmod(self.victim, self.line)
+        self._check("victim", rest == 0 and spares <= MOST_LINES,
                     f"up to {MOST_LINES} lines of {self.line} B")  # fmt: skip
 
     def _check(self, field: str, passed: bool, allowed: str) -> None:
@@ -164,8 +165,8 @@ def simulate(
     writes : array of bool, shape (N,), optional
         Which accesses write; none if left out.
     bypass : array of bool, shape (N,), optional
-        Which accesses stream past: they hit what is there, but bring nothing in and leave the
-        order of replacement as it is.
+        Which accesses stream past: they hit what is there, in the victim cache too, but bring
+        nothing in and leave the order of replacement as it is.
 
     Raises
     ------
@@ -241,7 +242,9 @@ def _geometry(stream: NDArray[np.int64], cache: Cache) -> replay.Geometry:
     if last - first >= most:
         raise InputError("addresses lie too far apart for so many sectors", value=sectors,
                          allowed=f"lines within {most} of one another")  # fmt: skip
-    return replay.Geometry(cache.line, sector, sectors, cache.sets, cache.ways, first,
+    bits = cache.line.bit_length() - 1
+    line_bits = bits if cache.line == 1 << bits else -1
+    return replay.Geometry(cache.line, line_bits, sector, sectors, cache.sets, cache.ways, first,
                            POLICIES[cache.policy], int(cache.hashed),
                            int(cache.write_back))  # fmt: skip
 

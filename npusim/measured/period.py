@@ -19,9 +19,10 @@ def predicted(measured: Measured, designs: Designs) -> Array:
     """Return the time that each measured operation should have taken on each design.
 
     With kernel time t, a period in a graph is ``t + launch.graph.interval``, or
-    ``t + launch.graph.repeat`` where one kernel of a routine is repeated; one of eager launches is ``max(t + launch.eager.interval, launch.eager.host)``, whichever of device and host is
-    slower; a time of the kernel alone is t. Rows with few compute units are of a machine that has
-    no more of them.
+    ``t + launch.graph.repeat`` where one kernel of a routine is repeated; one of eager launches is
+    ``max(t + launch.eager.interval, launch.eager.host)``, whichever of device and host is slower; a
+    time of the kernel alone is t. Rows with few compute units are of a machine that has no more of
+    them.
 
     Parameters
     ----------

@@ -12,9 +12,10 @@ k-steps of 64:
     t        = floor + start / clock + smooth_max(t_core, t_dram) [+ reduction of parts]
 
 Two k-steps of a tile must fit into the L1 of a unit (one is loaded while the other is computed);
-the smallest tile always may. Blocks of a cluster share what they load of the side that they have in common (multicast): weights
-of a GEMV are not shared, each of its columns lies in one block. The matrix unit runs at a clock between base
-and boost, as its power limit allows. Products on vector units (fp32) are cut the same way.
+the smallest tile always may. Blocks of a cluster share what they load of the side that they have in
+common (multicast): weights of a GEMV are not shared, each of its columns lies in one block. The
+matrix unit runs at a clock between base and boost, as its power limit allows. Products on vector
+units (fp32) are cut the same way.
 
 Source: tile quantisation and split-K as in NVIDIA, "Matrix multiplication background user's
 guide" (DU-08939); rates and floors from the architecture file.

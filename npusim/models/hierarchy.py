@@ -26,22 +26,25 @@ from numpy.typing import NDArray
 
 from npusim.arch import Designs
 from npusim.models import residency
-from npusim.models.residency import resident_share, victim
+from npusim.models.residency import resident_share
 from npusim.reuse import CLASSES, DATA, Reuse
 from npusim.workload import Operations
 
 Array = NDArray[np.float64]
 
+LEVELS = ("weight_sram", "kv_sram", "victim", "l2", "dram")
+
 PARAMETERS = (
+    *(f"memories.{level}.energy" for level in LEVELS),
     "memories.l2.bypass",
     "memories.kv_sram.capacity",
     "memories.weight_sram.capacity",
     "memories.weight_sram.replacement",
 )
 
-READS = (*PARAMETERS, *residency.PARAMETERS)
 
-LEVELS = ("weight_sram", "kv_sram", "victim", "l2", "dram")
+READS = tuple(p for p in (*PARAMETERS, *residency.PARAMETERS) if not p.endswith(".energy"))
+
 _OWN = {"weight": "weight_sram", "kv": "kv_sram"}
 _CACHES = ("victim", "l2")
 
@@ -62,7 +65,8 @@ class Traffic:
 
     >>> import npusim as ns
     >>> from npusim.measured.shapes import linear, operations
-    >>> warm = Traffic(operations([linear("bf16", 1, 1280, 1280, 1)]), Designs(ns.load_arch("h200")))
+    >>> gemv = operations([linear("bf16", 1, 1280, 1280, copies=1)])
+    >>> warm = Traffic(gemv, Designs(ns.load_arch("h200")))
     >>> warm.read("l2").item() / 1280**2 / 2 > 0.99, warm.read("dram").item() < 1.0
     (True, True)
     """

@@ -6,6 +6,8 @@
 
 from npusim.reuse.experts import zipf
 from npusim.reuse.profile import Experts, Reuse, alone, periodic
-from npusim.reuse.stream import CLASSES, DATA
+from npusim.reuse.stream import CLASSES, DATA, Stream, stream
 
-__all__ = ["CLASSES", "DATA", "Experts", "Reuse", "alone", "periodic", "zipf"]
+__all__ = [
+    "CLASSES", "DATA", "Experts", "Reuse", "Stream", "alone", "periodic", "stream", "zipf",
+]  # fmt: skip

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 
 Array = NDArray[np.float64]
 
@@ -49,6 +48,8 @@ def probabilities(popularity: Array, used: float) -> Array:
     >>> probabilities(zipf(64, 0.0), 6.0)[:2].round(6).tolist()
     [0.09375, 0.09375]
     """
+    from scipy.optimize import brentq  # slow to load, and most workloads have no experts
+
     if used >= len(popularity):
         return np.ones(len(popularity))
     share = popularity / popularity.sum()

@@ -67,8 +67,9 @@ class Reuse:
 
     def is_new(self, data: str) -> NDArray[np.bool_]:
         """Return which operations have data of a column that nothing used before, shape (U,)."""
-        never: NDArray[np.bool_] = np.isinf(self.windows.sum(axis=1))
-        result: NDArray[np.bool_] = (never[self.window[data]] & (self.share[data] > 0)).any(axis=1)
+        never = np.flatnonzero(np.isinf(self.windows.sum(axis=1)))
+        new = np.isin(self.window[data], never) & (self.share[data] > 0)
+        result: NDArray[np.bool_] = np.any(new, axis=1)
         return result
 
     def signature(self) -> Array:

@@ -25,8 +25,8 @@ from npusim.workload import Workload
 
 __all__ = [
     "TRANSFORMABLE", "applies", "changes", "limits", "needs", "present", "quantize_cache",
-    "quantize_weights", "refuse_changed", "set_context", "skew_experts", "split", "told", "transformed",
-    "unmeasured",
+    "quantize_weights", "refuse_changed", "set_context", "skew_experts", "split", "told",
+    "transformed", "unmeasured",
 ]  # fmt: skip
 
 _Value = TypeVar("_Value")
