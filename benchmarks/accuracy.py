@@ -10,6 +10,8 @@ from itertools import chain
 from pathlib import Path
 
 import accuracy_rows
+import cache_curves
+import dram_counters
 import left_out_residuals
 import numpy as np
 import pandas as pd
@@ -45,8 +47,8 @@ each machine.
 
 What was not blind: the form of the models (which effects there are, and which numbers a case frees)
 was chosen with these tables and traces in view; the values were not. "Datasheet only" includes the
-bandwidth of the L2 from public curves of sister products (H100 PCIe, L40). Attention on another GPU
-begins with that GPU's file, whose DRAM share was fitted to its matrix products, not its attention.
+slices of the L2: published (A100), derived from the H200 (H100) or from the public curve of a sister
+product (L40 for the L40S). Attention on another GPU begins with that GPU's file, whose DRAM share was fitted to its matrix products, not its attention.
 
 ## Single kernels
 
@@ -100,6 +102,24 @@ which has other and more kernels than the eager trace that is replayed here.
 |---|---|---|---|---|---|---|
 """
 
+CACHES = """
+## Edges of last-level caches
+
+Time against footprint over the edge of the cache. Asked: every point of the H200 within 10 %, the
+difference of cold and resident within 25 %, knees (where the time of a byte is half-way) within
+15 %. The H200's products were calibrated on half of these points; the public curves set the rate of
+the L40's slices and the usable share of the H100 PCIe. Single points in the steep part may be far
+off where the knee is right.
+
+"""
+COUNTERS = """
+## DRAM bytes
+
+What counters saw of kernels of a decode step, beside the bytes that the model says DRAM served
+(10 % was asked of the sum). Several passes make the profiler save memory between kernels, which
+empties the cache; so kinds compare with the protocol "emptied before each", and the running step
+with the counters of a single pass.
+"""
 BY_KIND = """
 ## By kind of operation
 
@@ -207,6 +227,10 @@ def page():
             f"| {kind} | {e.operations:,} | {part['measured_s'].sum() / total:.1%} | "
             f"{e.busy_error:+.1%} | {e.median_ape:.1%} | {e.p90_ape:.1%} |\n"
         )
+    out.append(CACHES)
+    out.extend(f"{line}\n" for line in cache_curves.report())
+    out.append(COUNTERS)
+    out.extend(f"{line}\n".replace("\n## ", "\n### ") for line in dram_counters.report())
     return "".join(out)
 
 

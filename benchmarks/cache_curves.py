@@ -7,7 +7,6 @@ shipped; the public curves are read from ../shared/external and left out where t
 """
 
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -219,18 +218,20 @@ def curves():
     return found, absent
 
 
-def main():
+def report():
+    """Draw the curves; yield the lines of a Markdown table and of its figures."""
     found, absent = curves()
     FIGURES.mkdir(exist_ok=True)
-    sys.stdout.write(HEAD)
+    yield HEAD.rstrip("\n")
     for number, c in enumerate(found):
-        print(told(c))
+        yield told(c)
         draw(c, FIGURES / f"cache{number:02d}.png")
     for number, c in enumerate(found):
-        print(f"\n![{c.case}](accuracy/cache{number:02d}.png)")
+        yield f"\n![{c.case}](accuracy/cache{number:02d}.png)"
     for why in absent:
-        print(f"\n{why}.")
+        yield f"\n{why}."
 
 
 if __name__ == "__main__":
-    main()
+    for line in report():
+        print(line)

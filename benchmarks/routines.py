@@ -5,7 +5,7 @@
 
 `fold` keeps one step of a trace: of each operation the median time over the steps, without the
 kernels that rewrite inputs. `fit` finds which numbers a routine needs (another one only where it
-lowers the cost by a twentieth), fits them to a random half of its calls (bounded least squares of
+lowers the cost by a tenth), fits them to a random half of its calls (bounded least squares of
 the log error, robust to outliers) and prints the errors on the other half. What it writes is
 fitted to both halves.
 """
@@ -26,7 +26,7 @@ from npusim.models.routine import HOST, Shape, routine_shape
 from npusim.workload import Steps, Workload
 
 REWRITES = ("aten::neg_", "aten::logical_or", "aten::logical_or_", "aten::mul_")
-SEED, SPREAD, WORTH, FEWEST = 7, 0.1, 1.05, 6
+SEED, SPREAD, WORTH, FEWEST = 7, 0.1, 1.1, 6
 STARTS = {"element": (0.05, 0.5, 5.0), "block": (30.0, 300.0), "chain": (5.0, 100.0, 500.0)}
 MOST = {"floor": 1e-4, "element": 1e3, "block": 2e3, "chain": 1e4}
 LEAST = {"floor": 5e-7, "element": 1e-4, "block": 1.0, "chain": 1.0}
@@ -63,8 +63,12 @@ def fold(trace, out):
         columns,
         w.labels,
         Steps(w.steps.wall_s[:1], w.steps.tail_s[:1]),
-        meta={**w.meta, "folded_steps": steps, "rewrites_left_out": one - len(keep),
-              "caches": "warm"},  # inputs have just been rewritten
+        meta={
+            **w.meta,
+            "folded_steps": steps,
+            "rewrites_left_out": one - len(keep),
+            "caches": "warm",
+        },  # inputs have just been rewritten
     )
     ns.save_workload(folded, Path(out))
     print(f"{out}: {len(folded)} operations of {one}, medians of {steps} steps")
@@ -107,7 +111,7 @@ def fit(shape, measured, clock, chosen):
 
 
 def choose(routine, shape, measured, clock):
-    """Return the numbers worth having: one more must lower the cost by a twentieth."""
+    """Return the numbers worth having: one more must lower the cost by a tenth."""
     choices = CHOICES if routine not in HOST else [()]
     costs = {c: fit(shape, measured, clock, c)[0] * WORTH ** len(c) for c in choices}
     return min(costs, key=costs.get)

@@ -244,8 +244,8 @@ class Designs:
             raise InputError("columns of designs differ in length", value=sorted(lengths))
         for path, column in self.columns.items():
             of_machine(path)
-            for value in np.unique(column):
-                check(path, float(value))
+            for value in (column.min(), column.max()) if len(column) else ():
+                check(path, float(value))  # not-a-number is both
         object.__setattr__(self, "columns", MappingProxyType(dict(self.columns)))
 
     def __len__(self) -> int:

@@ -203,8 +203,8 @@ def diff(a: str, b: str, as_json: bool) -> None:
 @CACHES
 @JSON
 def replay(
-    workload: str, arch_name: str, mode: str, launch: str, settings: Sequence[str], caches: str,
-    as_json: bool,
+    workload: str, arch_name: str, mode: str, launch: str, settings: Sequence[str],
+    caches: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Predict one step of WORKLOAD on a machine."""
     from npusim import predict

@@ -72,7 +72,7 @@ def calibrate(
 @click.option("--arch", "arch_name", required=True, metavar="ARCH", help="Machine measured on.")
 @CACHES
 @JSON
-def validate(measured: str, arch_name: str, caches: str, as_json: bool) -> None:
+def validate(measured: str, arch_name: str, caches: str | None, as_json: bool) -> None:
     """Hold predictions against measurements: error statistics.
 
     MEASURED is a workload or trace, the axes.json of `npusim capture experiments`, or a CSV table

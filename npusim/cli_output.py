@@ -14,7 +14,6 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON obje
 CACHES = click.option(
     "--caches",
     type=click.Choice(["step", "warm", "cold"]),
-    default="",
     help="What kernels find in caches: what the running step leaves there (step, the default), "
     "their own data (warm, as a profiler that replays each kernel), or nothing (cold).",
 )

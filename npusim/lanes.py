@@ -52,7 +52,10 @@ class Durations:
         """Return modelled durations times a factor, one or of shape (D,); measured ones stay."""
         table = self.table.copy()
         table[:-1] *= factor
-        early = None if self.early is None else self.early * factor
+        if self.early is None:
+            return Durations(table, self.row, self.scale)
+        early = self.early.copy()
+        early[:, :-1] *= factor
         return Durations(table, self.row, self.scale, early)
 
     def block(self, designs: slice) -> Durations:
@@ -159,6 +162,7 @@ def durations(
     if depth(designs) is not None:
         early = np.zeros((3, *table.shape))
         early[:, :-1] = cost.channel, cost.ahead, cost.gain
+        early[0, -1] = 1.0  # what nobody knows may need DRAM all the time
     return Durations(table, row, np.where(kept, workload["duration_s"], scale), early)
 
 
@@ -198,7 +202,8 @@ def _in_order(
     """Return what `_lanes` does where it is a sum: one stream, submitted in pieces.
 
     A piece ends where the host waits, and with the step. Within it operations follow each other
-    at the interval; between two pieces lie the return of the wait and the next submission.
+    at the interval; between two pieces lie the return of the wait and the next submission. Weights
+    may be loaded ahead for all that is issued, where `_lanes` looks one operation ahead.
     """
     ends = np.append(np.diff(w["step"]) != 0, True)
     waits = w["sync"] if cost.waits else np.zeros(len(w), dtype=bool)

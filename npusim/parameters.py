@@ -130,7 +130,7 @@ PARAMETERS: Mapping[str, Parameter] = MappingProxyType({p.path: p for p in (
     Parameter("memories.l1.capacity", "B", 1e3, 1e12,
               "L1 cache and shared memory of one compute unit"),
     Parameter("memories.victim.capacity", "B", 0, 1e15,
-              "victim cache: holds what was evicted last, beside the last-level cache"),
+              "victim cache between L1 and the last-level cache, exclusive of it"),
     Parameter("memories.victim.bandwidth", "B/s", 1e6, 1e18, "bandwidth of the victim cache"),
     Parameter("memories.kv_sram.capacity", "B", 0, 1e15, "SRAM that holds the KV cache"),
     Parameter("memories.kv_sram.bandwidth", "B/s", 1e6, 1e18, "bandwidth of the KV SRAM"),

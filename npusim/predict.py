@@ -11,6 +11,7 @@ from npusim.arch import Arch, Designs, with_value
 from npusim.caveats import not_modelled, notes
 from npusim.compare import replay_with_band
 from npusim.error_band import BAND, band_factors
+from npusim.errors import InputError
 from npusim.lanes import Durations, durations
 from npusim.lanes import replay as lane_replay
 from npusim.load import traced_arch
@@ -205,12 +206,20 @@ def without_effect(
     """
     if not settings:
         return ()
-    before = _totals(workload, base, launch, mode)
-    of_machine, of_workload = split(settings)
-    cases = {p: (workload, with_value(base, p, v)) for p, v in of_machine.items()
-             if v != base.values.get(p)}  # fmt: skip
-    cases |= {p: (transformed(workload, {p: v}), base) for p, v in of_workload.items()}
-    return tuple(p for p, case in cases.items() if _totals(*case, launch, mode) == before)
+
+    def without(left_out: str) -> tuple[float, ...] | None:
+        of_machine, of_workload = split({p: v for p, v in settings.items() if p != left_out})
+        arch = base
+        for path, value in of_machine.items():
+            arch = with_value(arch, path, value)
+        try:
+            return _totals(transformed(workload, of_workload), arch, launch, mode)
+        except InputError:  # the others cannot do without it
+            return None
+
+    before = without("")
+    changed = [p for p, v in settings.items() if v != base.values.get(p)]
+    return tuple(p for p in changed if without(p) == before)
 
 
 def _totals(workload: Workload, arch: Arch, launch: str, mode: str) -> tuple[float, ...]:

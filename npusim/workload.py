@@ -371,14 +371,18 @@ class Workload:
             used[row] = min(max(self["read_weight"][row] / max(one, 1.0), 1.0), count)
             if np.ndim(given) == 0:
                 popularity[row] = zipf(count, float(given))
-            elif len(given) == count:
+            elif len(given) == count and min(given) > 0:
                 popularity[row] = np.asarray(given, dtype=np.float64)
+            else:
+                raise InputError("not the popularity of each expert", file=self.name,
+                                 place="experts", value=f"{len(given)} numbers",
+                                 allowed=f"{count} numbers above 0")  # fmt: skip
         return Experts(used, popularity)
 
     @cached_property
     def id(self) -> str:
         """Hash of everything that a replay can depend on."""
-        how = [self.meta.get(key) for key in ("caches", "experts")]
+        how = [self.meta.get("caches", "step"), self.meta.get("experts", 0.0)]
         digest = hashlib.blake2b(repr(how).encode(), digest_size=16)
         for name, column in self.columns.items():
             digest.update(name.encode() + column.tobytes())

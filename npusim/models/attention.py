@@ -112,7 +112,7 @@ def decode_cost(shapes: Shapes, designs: Designs, library: Library) -> Cost:
         active = np.clip(count, 1.0, units)
         beside = np.ceil(count / units)
         alone = keys * shapes.row_bytes / (d["units.load_rate"] * clock)
-        load = keys * shapes.row_bytes * active / l2_bandwidth(active, d)
+        load = keys * shapes.row_bytes * shapes.through_l2 * active / l2_bandwidth(active, d)
         tile = np.maximum(alone + arithmetic, beside * np.maximum(load, arithmetic))
         dram = np.maximum(shapes.dram / dram_bandwidth(active, d, TILES),
                           own_time(shapes.traffic, active, d)) * count / blocks  # fmt: skip
@@ -122,7 +122,8 @@ def decode_cost(shapes: Shapes, designs: Designs, library: Library) -> Cost:
     apart = combined & shapes.is_call
     floors = numbers["start"] + shapes.is_call * numbers["helpers"] + apart * numbers["combine"]
     floor = d["floor.attention"] * floors + apart * parts * numbers["part"] / clock
-    return overlapped(floor, memory, compute, busy, memory)
+    channel = np.minimum(shapes.dram / roofline.bandwidth(d), busy)
+    return overlapped(floor, memory, compute, busy, channel)
 
 
 def _tile(library: Library, combined: NDArray[np.bool_], width: Array) -> tuple[Array, ...]:

@@ -32,6 +32,7 @@ from npusim.models.attention_library import LIBRARIES, Library
 from npusim.models.attention_shapes import Shapes
 from npusim.models.cost import Cost, overlapped, smooth_max
 from npusim.models.memory import TILES, dram_bandwidth, l2_bandwidth, own_time
+from npusim.models.roofline import bandwidth
 
 Array = NDArray[np.float64]
 
@@ -69,7 +70,8 @@ def prefill_cost(shapes: Shapes, designs: Designs, library: Library) -> Cost:
                         own_time(shapes.traffic, active, d))  # fmt: skip
     floor = d["floor.attention"] * (numbers["start"] + shapes.is_call * numbers["helpers"])
     busy = smooth_max(core, memory, _SHARPNESS)
-    return overlapped(floor, memory, core, busy, memory)
+    channel = np.minimum(shapes.dram / bandwidth(d), busy)
+    return overlapped(floor, memory, core, busy, channel)
 
 
 def _serial_tiles(shapes: Shapes, keys: int, blocks: Array, slots: Array) -> Array:

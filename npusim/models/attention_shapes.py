@@ -43,6 +43,8 @@ class Shapes:
         What each level serves.
     dram : array, shape (U, D)
         Bytes that no level before DRAM holds [B].
+    through_l2 : array, shape (U, D)
+        Share of keys and values that no memory of their own serves.
     matrix_rate : array, shape (U, D)
         Peak of one unit for products of its type [FLOP/s].
     is_call : array of bool, shape (U, 1)
@@ -72,6 +74,8 @@ class Shapes:
         self.extra = np.maximum(read - own, 0.0)
         self.traffic = Traffic(operations.take(rows), designs)
         self.dram = self.traffic.moved("dram")
+        own = self.traffic.bytes("kv_sram", "read_kv")
+        self.through_l2 = 1.0 - np.divide(own, cached, out=np.zeros_like(own), where=cached > 0)
         self.matrix_rate = np.zeros((len(rows), len(designs)))
         for dtype in sorted(set(dtypes)):
             self.matrix_rate[dtypes == dtype] = _unit_rate(dtype, designs)

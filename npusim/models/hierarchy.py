@@ -10,8 +10,9 @@ Data of a class goes first to the memory of its own, if the machine has one:
 What is left goes through the last-level cache, which holds it if the window since its last use
 fits (`npusim.models.residency`); what a memory of its own serves does not pass through the cache
 and so takes no room in the windows of others. A share ``memories.l2.bypass`` of weights is streamed
-past it, neither held nor in the way. A victim cache holds what was evicted last: of all that hits,
-it serves what its own capacity would hold. DRAM serves the rest. The shares add up to one.
+past it, neither held nor in the way. A victim cache lies between L1 and the last-level cache and is
+exclusive of it: of all that hits, it serves what its own capacity would hold. DRAM serves the rest.
+The shares add up to one.
 
 Source: the inclusion of LRU stacks, R. Mattson et al., IBM Systems Journal 9(2), 1970,
 doi:10.1147/sj.92.0078; victim caches, N. Jouppi, ISCA 1990, doi:10.1109/ISCA.1990.134547.
@@ -84,13 +85,13 @@ class Traffic:
         table = self._shares[DATA[data][0]].get(level)
         reuse = self._operations.reuse
         shape = len(self._operations), len(self._designs)
-        if table is None:
+        if table is None or not len(self._used):
             return np.broadcast_to(np.zeros(1), shape)
         part, at = reuse.share[data], self._at[reuse.window[data]]
         total = np.zeros((shape[0], len(self._few)))
         for p in range(part.shape[1]):
             total += part[:, p, None] * table[at[:, p]]
-        return total if len(self._few) == shape[1] else total[:, self._which]
+        return total[:, self._which]
 
     def bytes(self, level: str, *data: str) -> Array:
         """Return the bytes of some columns that a level serves, (U, D) [B]."""
@@ -128,7 +129,8 @@ def served(operations: Operations, designs: Designs) -> dict[tuple[str, str], Ar
     moved = {name: np.zeros(len(used)) for name in CLASSES}
     for data, (name, _) in DATA.items():
         parts = operations[data][:, None] * reuse.share[data]
-        np.add.at(moved[name], place[reuse.window[data]], parts)
+        some = parts > 0
+        np.add.at(moved[name], place[reuse.window[data][some]], parts[some])
     return {
         (level, name): (moved[name] @ table)[which]
         for name, levels in shares.items()
@@ -147,7 +149,7 @@ def is_felt(operations: Operations, designs: Designs, least: float) -> bool:
 def _shares(reuse: Reuse, used: NDArray[np.intp], designs: Designs) -> dict[str, dict[str, Array]]:
     """Return, for each class of data and level, the share of data with each window, (N, D)."""
     window, kept = reuse.windows[used], reuse.kept[used]
-    own = {"weight": _weights_kept(window, kept[:, 0], designs),
+    own = {"weight": _weights_kept(kept[:, 0], designs),
            "kv": _kept(kept[:, 1], "kv_sram", designs),
            "activation": np.zeros((1, 1))}  # fmt: skip
     bypass = _value("memories.l2.bypass", designs)
@@ -184,14 +186,14 @@ def _kept(total: Array, memory: str, designs: Designs) -> Array:
     return result
 
 
-def _weights_kept(window: Array, total: Array, designs: Designs) -> Array:
+def _weights_kept(total: Array, designs: Designs) -> Array:
     """Return the part of weights that the weight SRAM serves, (N, D)."""
     pinned = _kept(total, "weight_sram", designs)
     path = "memories.weight_sram.replacement"
     if path not in designs:
         return pinned
     capacity = _value("memories.weight_sram.capacity", designs)
-    fits = (window[:, :1] <= capacity) & (capacity > 0)
+    fits = (total[:, None] <= capacity) & (capacity > 0)
     return np.where(designs[path] > 0, fits, pinned)
 
 

@@ -42,7 +42,11 @@ PARAMETERS = (
     "memories.l2.slice_width",
     "memories.l2.clock",
     "units.load_rate",
-    *(f"memories.{memory}.{number}" for memory in OWN for number in ("bandwidth", "latency")),
+    *(
+        f"memories.{memory}.{number}"
+        for memory in OWN
+        for number in ("capacity", "bandwidth", "latency")
+    ),
 )
 
 STREAM, TILES, CACHE = 3.0, 8.0, 1.5  # sharpness of saturation
@@ -150,7 +154,8 @@ def own_time(traffic: Traffic, active: Array, designs: Designs) -> Array:
     """
     longest: Array = np.zeros(1)
     for memory in OWN:
-        if f"memories.{memory}.bandwidth" in designs:
+        size = f"memories.{memory}.capacity"
+        if size in designs and designs[size].any():  # a memory without a bandwidth is refused
             moved = traffic.moved(memory)
             longest = np.maximum(longest, moved / _own_bandwidth(memory, active, designs))
     return longest
@@ -161,4 +166,5 @@ def _own_bandwidth(memory: str, active: Array, designs: Designs) -> Array:
     peak, latency = designs[f"memories.{memory}.bandwidth"], f"memories.{memory}.latency"
     if latency not in designs:
         return peak
-    return np.minimum(peak, active * designs["memories.dram.in_flight"] / designs[latency])
+    with np.errstate(divide="ignore"):  # none: the port alone bounds it
+        return np.minimum(peak, active * designs["memories.dram.in_flight"] / designs[latency])

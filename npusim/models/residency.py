@@ -45,10 +45,10 @@ PARAMETERS = (
 def usable(designs: Designs) -> Array:
     """Return the bytes of the last-level cache that reused data can fill, shape (D,) or (1,) [B].
 
-    A victim cache holds what the cache has evicted and nothing else: its capacity comes on top.
+    A victim cache is exclusive, it holds nothing that the cache holds: its capacity comes on top.
     """
     if "memories.l2.capacity" not in designs:
-        return np.zeros(1)
+        return victim(designs)
     return designs["memories.l2.capacity"] * designs["memories.l2.usable"] + victim(designs)
 
 

@@ -118,9 +118,12 @@ def routine_cost(operations: Operations, designs: Designs) -> Cost:
     compute = np.hypot(issue, shape.matrix)
     least = floor * floor_time(operations, designs) + shape.depth * chain / clock
     busy = np.hypot(shape.memory, compute)
+    if "prefetch.depth" not in designs:
+        return overlapped(least, shape.memory, compute, busy)
     traffic = Traffic(operations, designs)
-    channel = np.minimum(traffic.moved("dram") / roofline.bandwidth(designs), shape.memory)
-    ahead = channel * (1.0 - part_left(traffic, traffic.moved("dram"), designs))
+    dram = traffic.moved("dram")
+    channel = np.minimum(dram / roofline.bandwidth(designs), shape.memory)
+    ahead = channel * (1.0 - part_left(traffic, dram, designs))
     gain = busy - np.hypot(shape.memory - ahead, compute)
     return overlapped(least, shape.memory, compute, busy, channel, ahead, gain)
 

@@ -10,7 +10,8 @@ and reads no weights from anywhere else. It takes this way where that is faster.
 Source: N. Verma et al., "In-memory computing: advances and prospects", IEEE Solid-State Circuits
 Magazine 11(3), 2019, doi:10.1109/MSSC.2019.2922889.
 
-Left out: precision of analog arrays, the first fill, layers cut over several arrays, arithmetic
+Left out: bytes by level (which still count these weights where they would be without the arrays),
+precision of analog arrays, the first fill, layers cut over several arrays, arithmetic
 other than products.
 """
 
@@ -47,7 +48,7 @@ def in_place(cost: Cost, operations: Operations, designs: Designs) -> Cost:
     designs : Designs
         D designs; without ``sram_compute.capacity`` nothing changes.
     """
-    if not all(path in designs for path in PARAMETERS):
+    if PARAMETERS[0] not in designs or not designs[PARAMETERS[0]].any():
         return cost
     capacity, largest, bandwidth, latency = (designs[path] for path in PARAMETERS)
     sizes = operations.reuse.weights

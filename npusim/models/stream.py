@@ -12,6 +12,7 @@ import numpy as np
 from npusim.arch import Designs
 from npusim.models import floor, roofline, transfer
 from npusim.models.cost import Cost, overlapped
+from npusim.models.hierarchy import Traffic
 from npusim.workload import Operations
 
 PARAMETERS = ()  # reads none itself
@@ -23,5 +24,6 @@ def stream_cost(operations: Operations, designs: Designs) -> Cost:
     """Return the cost of operations that stream, each (U, D) [s]."""
     compute = roofline.compute_time(operations, designs)
     memory = transfer.transfer_time(operations, designs["units.count"][None, :], designs)
+    dram = Traffic(operations, designs).moved("dram") / roofline.bandwidth(designs)
     return overlapped(floor.floor_time(operations, designs), memory, compute,
-                      np.maximum(compute, memory), memory)  # fmt: skip
+                      np.maximum(compute, memory), np.minimum(dram, memory))  # fmt: skip

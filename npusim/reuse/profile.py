@@ -189,7 +189,7 @@ def _routed(reuse: Reuse, weights: Array, step: NDArray[np.int64], experts: Expe
     every = sum(
         e * len(experts.popularity[row]) for e, row in zip(each, rows.tolist(), strict=True)
     )
-    kept = np.vstack([reuse.kept, reuse.kept[: len(between)]])
+    kept = np.empty((len(windows), len(_KEPT)))
     kept[:] = reuse.kept[0] + [every / steps - weights[rows].sum() / steps, 0.0]
     share = np.zeros((len(weights), max(parts.shape[1], reuse.share["read_weight"].shape[1])))
     index = np.zeros(share.shape, dtype=np.intp)
@@ -239,7 +239,7 @@ class _Parts:
         operation, data = np.concatenate(self._operation), np.concatenate(self._data)
         moved, window = np.concatenate(self._moved), np.concatenate(self._window)
         table, at = _alike(window, moved)
-        kept = np.broadcast_to(np.mean(self._kept, axis=0), (len(table), len(_KEPT)))
+        kept = np.broadcast_to(np.max(self._kept, axis=0), (len(table), len(_KEPT)))
         share, index = {}, {}
         for number, name in enumerate(DATA):
             rows = np.flatnonzero(data == number)
