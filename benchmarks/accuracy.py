@@ -47,8 +47,9 @@ each machine.
 
 What was not blind: the form of the models (which effects there are, and which numbers a case frees)
 was chosen with these tables and traces in view; the values were not. "Datasheet only" includes the
-slices of the L2: published (A100), derived from the H200 (H100) or from the public curve of a sister
-product (L40 for the L40S). Attention on another GPU begins with that GPU's file, whose DRAM share was fitted to its matrix products, not its attention.
+slices of the L2: published (A100), derived from the H200 (H100), or from the public curve of a
+sister product (L40 for the L40S). Attention on another GPU begins with that GPU's file, whose DRAM
+share was fitted to its matrix products, not its attention.
 
 ## Single kernels
 

@@ -27,10 +27,9 @@ def outcome():
 
 def test_the_report_machine_sweeps_a_few_thousand_designs_and_names_what_it_cannot():
     asked = job.read_job("decode_npu", [], [], {})
-    assert len(asked.space) == 21 * 11 * 4 * 2 * 3 * 2
+    assert len(asked.space) == 11 * 3 * 3 * 2 * 3 * 2 * 3 * 2
     refused = {str(e).split(":")[0] for e in asked.refused}
-    assert refused == {"memories.victim.capacity", "memories.kv_sram.capacity", "gemv.count",
-                       "fusion.chain"}  # fmt: skip
+    assert refused == {"gemv.count", "fusion.chain"}
     assert asked.baseline.name == "h200"
     page = dict(zip((w.name for w in asked.workloads), asked.counts, strict=True))
     assert page == {"deepseek_ocr_vision": 1, "deepseek_ocr_prefill": 1, "deepseek_ocr_decode": 64}
@@ -45,7 +44,7 @@ def test_a_study_is_a_sweep_over_a_machine_it_names():
 
 def test_the_summary_says_what_made_it(outcome):
     s = outcome.summary
-    assert s["designs"] == len(outcome.table) == 21 * 11 * 4 * 2 * 3
+    assert s["designs"] == len(outcome.table) == 11 * 3 * 3 * 2 * 3 * 2 * 3
     assert s["made_by"]["command"] == "npusim sweep decode_npu"
     assert s["made_by"]["arch"]["id"] == store.arch_id(load_arch("decode_npu"))
     w = ns.load_workload("paddleocr_vl_decode")
@@ -68,13 +67,10 @@ def test_best_nominal_and_baseline_are_what_single_replays_give(outcome):
 
 
 def test_axes_that_change_nothing_are_named(outcome):
-    # a step reads more than any of these caches hold before it comes back to the same weights,
-    # and what its operations hand on fits the smallest
-    w, sizes = ns.load_workload("paddleocr_vl_decode"), outcome.table["memories.l2.capacity"]
-    kept = (w["read_weight"] + w["read_kv"]).sum() / len(w.steps)
-    assert kept > 2 * sizes.max()
-    assert (w["read_activation"] + w["write_activation"]).max() < sizes.min() / 4
-    assert outcome.summary["no_effect"] == ["memories.l2.capacity"]
+    # the KV cache of one sequence fits the smallest of these memories
+    w, sizes = ns.load_workload("paddleocr_vl_decode"), outcome.table["memories.kv_sram.capacity"]
+    assert (w["read_kv"] + w["write_kv"]).sum() / len(w.steps) < 1.5 * sizes.min()
+    assert outcome.summary["no_effect"] == ["memories.kv_sram.capacity"]
 
 
 def test_more_of_an_axis_is_never_slower(outcome):
@@ -84,7 +80,9 @@ def test_more_of_an_axis_is_never_slower(outcome):
         others = [p for p in axes if p != path]
         wall = outcome.table.sort_values([*others, path])["wall_s"].to_numpy()
         rows = wall.reshape(-1, outcome.table[path].nunique())
-        assert (rows[:, 1:] <= rows[:, :-1] * (1 + 1e-12)).all(), path
+        # a cache takes a byte written as slowly as two read: what it holds more may cost a trace
+        slack = 1e-4 if path.startswith("memories.") and path.endswith(".capacity") else 1e-12
+        assert (rows[:, 1:] <= rows[:, :-1] * (1 + slack)).all(), path
 
 
 def test_a_page_is_the_sum_of_its_steps(tmp_path):

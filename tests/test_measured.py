@@ -17,8 +17,8 @@ from npusim.holdout import anchor, split
 from npusim.measured import period, shapes
 from npusim.measured.data import LAUNCHES
 from npusim.workload import BYTES, COST_COLUMNS, COST_LABELS
-from tests.machines import distance
 from tests.builder import timed, workload
+from tests.machines import distance
 
 AXES = Path(__file__).parent.parent / "workloads/experiments/h200_axes.json"
 HEADER = [

@@ -5,8 +5,8 @@
 
 The last-level cache takes as long for a byte written as for two read, and the two go opposite ways:
 resident data on an H200 are filled at 4.7 TB/s, copied at 6.3, sums of two written at 6.7, and read
-at 9.1. A victim cache
-whose ``memories.victim.bandwidth`` is not given serves at the rate of the last-level cache.
+at 9.1. A victim cache whose ``memories.victim.bandwidth`` is not given shares the rate of the
+last-level cache; else it works beside it.
 
 Left out: what several levels could serve at the same time, and when write-backs happen.
 """
@@ -44,15 +44,17 @@ def transfer_time(operations: Operations, active: Array, designs: Designs) -> Ar
         D designs.
     """
     traffic = Traffic(operations, designs)
-    time = np.zeros((len(operations), len(designs)))
-    for level, bandwidth in (("l2", memory.l2_bandwidth(active, designs)),
-                             ("victim", _victim_bandwidth(active, designs))):  # fmt: skip
-        read, written = traffic.read(level), _WRITE * traffic.written(level)
-        time += smooth_max(read / bandwidth, written / bandwidth, np.asarray(memory.CACHE))
-    time += memory.dram_time(traffic.read("dram"), traffic.written("dram"), active, designs)
+    own = PARAMETERS[0] in designs  # a victim cache with a port of its own works beside the other
+    time = _cache_time(traffic, ("l2",) if own else ("l2", "victim"),
+                       memory.l2_bandwidth(active, designs))  # fmt: skip
+    if own:
+        time = np.maximum(time, _cache_time(traffic, ("victim",), designs[PARAMETERS[0]]))
+    time = time + memory.dram_time(traffic.read("dram"), traffic.written("dram"), active, designs)
     return np.maximum(time, memory.own_time(traffic, active, designs))
 
 
-def _victim_bandwidth(active: Array, designs: Designs) -> Array:
-    path = "memories.victim.bandwidth"
-    return designs[path] if path in designs else memory.l2_bandwidth(active, designs)
+def _cache_time(traffic: Traffic, levels: tuple[str, ...], bandwidth: Array) -> Array:
+    """Return the time of what some levels serve together, (U, D) [s]."""
+    read = np.sum([traffic.read(level) for level in levels], axis=0) / bandwidth
+    written = np.sum([traffic.written(level) for level in levels], axis=0) / bandwidth
+    return smooth_max(read, _WRITE * written, np.asarray(memory.CACHE))
