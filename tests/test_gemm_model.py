@@ -106,7 +106,7 @@ def test_k_is_not_split_where_summing_takes_longer():
 def test_parts_of_k_are_two_steps_or_more():
     # 255 is less than two parts of two steps; 256 is not. In two parts of a step 512 clocks are
     # saved, and the sum costs nothing here
-    free = {"gemm__reduce": 0, "memories__l2__rate": 1e6, "units__load_rate": 1e6}
+    free = {"gemm__reduce": 0, "units__load_rate": 1e6}
     assert busy({**DEEP, "k": 255}, **free) == pytest.approx(4 * STEP + FILL)
     assert busy({**DEEP, "k": 256}, **free) == pytest.approx(2 * STEP + FILL, rel=1e-3)
 
@@ -126,18 +126,43 @@ def test_a_product_that_was_split_has_a_time_on_every_machine(product):
 # ---------------------------------------------------------------- loads
 
 
-@pytest.mark.parametrize(("cluster", "step"), [(1, 2048), (2, 1024), (4, 512), (8, 512)])
-def test_blocks_of_a_cluster_share_loads(cluster, step):
-    # 16,384 B a step at 8 B a clock; at an eighth of them arithmetic decides
-    one = {"m": 64, "n": 64, "k": 128}
-    found = busy(one, units__load_rate=8, gemm__cluster=cluster)
+# Each side of a 64 x 64 tile is 8,192 B a step: 1,024 clocks at 8 B a clock, beside which the
+# arithmetic of 512 does not count.
+@pytest.mark.parametrize(
+    ("m", "n", "cluster", "step"),
+    [
+        (64, 256, 1, 1024 + 1024),
+        (64, 256, 2, 512 + 1024),  # two blocks of a line have the same rows, not the same columns
+        (64, 256, 4, 256 + 1024),
+        (64, 256, 8, 256 + 1024),  # no more than four blocks lie there
+        (256, 64, 4, 1024 + 256),
+        (128, 128, 4, 512 + 512),  # two by two: each side is shared by two
+        (128, 128, 8, 512 + 512),
+        (64, 64, 4, 1024 + 1024),  # one block has nobody to share with
+        (1, 256, 4, 32 + 1024),  # a GEMV: of eight rows a quarter, the weights alone
+    ],
+)
+def test_blocks_of_a_cluster_share_one_side(m, n, cluster, step):
+    found = busy({"m": m, "n": n, "k": 128}, units__load_rate=8, gemm__cluster=cluster)
     assert found == pytest.approx(2 * step * NS + FILL)
 
 
 def test_all_units_together_are_held_by_the_cache():
-    # four blocks of two steps of 16,384 B at 4 x 8 B/clock: 4,096 clocks
+    # four blocks of two steps of 16,384 B at four slices x 8 B/clock: 4,096 clocks; the units could
+    # pull 4 x 64, eight times as much, so that the 1.5-norm adds (1 + 8^-1.5)^(2/3) = 2.9 %
     four = {"batch": 4, "m": 64, "n": 64, "k": 128}
-    assert busy(four, memories__l2__rate=8) == pytest.approx(4096 * NS)
+    held = 4096 * NS * (1 + 8**-1.5) ** (2 / 3)
+    assert busy(four, memories__l2__slice_width=8) == pytest.approx(held + FILL)
+    assert busy(four, memories__l2__slices=8, memories__l2__slice_width=4) == pytest.approx(
+        held + FILL
+    )
+
+
+def test_every_wave_is_filled_beside_what_the_cache_takes():
+    # eight blocks are two waves: twice the bytes and twice the fill
+    eight = {"batch": 8, "m": 64, "n": 64, "k": 128}
+    held = 8192 * NS * (1 + 8**-1.5) ** (2 / 3)
+    assert busy(eight, memories__l2__slice_width=8) == pytest.approx(held + 2 * FILL)
 
 
 READING = {"m": 64, "n": 64, "k": 128, "read_weight": 1e5}  # at 100 GB/s: 1 us
@@ -159,11 +184,24 @@ def test_units_before_a_fast_memory_are_held_by_their_misses():
 
 
 def test_few_active_units_pull_little():
-    # one block: 1 kB in flight for 100 ns are 10 GB/s, far below the DRAM's
+    # one block: 1 kB in flight for 100 ns are 10 GB/s, far below the DRAM's; the first of them come
+    # 99 ns later than from the cache
     held = {"memories__dram__in_flight": 1e3, "memories__dram__latency": 1e-7}
-    assert busy(READING, **held) == pytest.approx(CORE + 1e-5)
+    assert busy(READING, **held) == pytest.approx(CORE + 99 * NS + 1e-5)
     four = {**READING, "batch": 4}
-    assert busy(four, **held) == pytest.approx(CORE + 2.5e-6)
+    assert busy(four, **held) == pytest.approx(CORE + 99 * NS + 2.5e-6)
+
+
+def test_the_first_data_come_later_from_dram_as_far_as_they_are_not_in_the_cache():
+    # 500 ns against 200: all of it, a quarter, nothing; and never earlier than from the cache
+    late = {"memories__dram__in_flight": 1e12, "memories__dram__latency": 500 * NS,
+            "memories__l2__latency": 200 * NS}  # fmt: skip
+    quarter = {**READING, "read_activation": 3e5, "distance_activation": 1e3}
+    none = {**READING, "distance_weight": 1e3}
+    # (the misses themselves: 100 kB at 4 x 1e6 B/clock, 0.025 ns)
+    for product, wait in ((READING, 300), (quarter, 75), (none, 0)):
+        assert busy(product, **late) == pytest.approx(CORE + wait * NS, abs=0.05 * NS)
+    assert busy(READING, memories__l2__latency=200 * NS) == pytest.approx(CORE, abs=0.05 * NS)
 
 
 def test_what_stays_in_the_cache_is_not_read_again():
@@ -206,6 +244,7 @@ def test_a_library_has_whole_steps():
 
 
 some = settings(max_examples=30)  # each looks at hundreds of tiles and splits
+few = settings(max_examples=15)  # of those that took longest
 
 RANGES = {
     "units.count": (1, 300), "gemm.tile_step": (8, 256), "gemm.cluster": (1, 8),
@@ -262,11 +301,12 @@ def test_the_order_of_designs_does_not_matter(rows, many, random):
 
 
 FASTER = ("memories.dram.bandwidth", "memories.dram.efficiency", "memories.dram.in_flight",
-          "units.load_rate", "units.miss_rate", "memories.l2.rate", "matrix.bf16.rate",
-          "matrix.efficiency", "matrix.boost_share", "gemm.cluster")  # fmt: skip
+          "units.load_rate", "units.miss_rate", "memories.l2.slices", "memories.l2.slice_width",
+          "memories.l2.clock", "matrix.bf16.rate", "matrix.efficiency",
+          "matrix.boost_share", "gemm.cluster")  # fmt: skip
 
 
-@some
+@few
 @given(products, st.sampled_from(FASTER), st.floats(0.1, 1))
 def test_a_machine_that_gives_more_is_never_slower(row, path, factor):
     h200 = ns.load_arch("h200")
@@ -276,14 +316,28 @@ def test_a_machine_that_gives_more_is_never_slower(row, path, factor):
     assert fast <= slow * (1 + 1e-12)
 
 
-@some
-@given(products, st.sampled_from(["m", "n", "k", "batch", "read_weight", "distance_weight"]))
-def test_more_of_the_product_is_never_faster(row, what):
-    h200 = Designs(ns.load_arch("h200"))
-    row = {**row, "routine": "whole", "batch": max(row["batch"], 1)}
+# Products that there are: of one tile or of whole ones (a tile of 176 columns fits twice
+# 88, which themselves take two narrow ones),
+# each weight stored in half a byte or more.
+sides = st.integers(1, 64) | st.integers(1, 46).map(lambda tiles: 64 * tiles)
+widths = st.sampled_from([0.5, 1.0, 2.0, 4.0])
+
+
+@few
+@given(products, sides, sides, st.integers(1, 9000), widths,
+       st.sampled_from(["m", "n", "k", "batch", "read_weight", "distance_weight"]))  # fmt: skip
+def test_more_of_the_product_is_never_faster(row, m, n, k, width, what):
+    changes = {}
+    row = {**row, "routine": "whole", "batch": max(row["batch"], 1), "m": m, "n": n, "k": k,
+           "read_weight": width * n * k}  # fmt: skip
     if what in ("m", "n", "batch"):  # more blocks pull the same bytes faster
         row |= {"read_weight": 0.0, "read_activation": 0.0}
-    more = {**row, what: 2 * row[what]}
+        changes["gemm.cluster"] = np.ones(1)  # and have more to share
+    if what == "read_weight":  # else a smaller share of all is missed, and waited for
+        row["read_activation"] = 0.0
+    grow = ("k", "read_weight", "read_activation") if what == "k" else (what,)  # both operands
+    more = {**row, **{column: 2 * row[column] for column in grow}}
+    h200 = Designs(ns.load_arch("h200"), changes)
     small, large = (gemm_cost(operations(r), h200).time.item() for r in (row, more))
     assert large >= small * (1 - 1e-12)
 

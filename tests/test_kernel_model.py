@@ -127,7 +127,9 @@ def test_a_model_reads_no_more_than_it_says(which):
     assert rows.any()
     designs.seen.clear()
     model(o.take(rows), designs)
-    assert designs.seen <= set(reads)
+    # whether there is a buffer is the same for all designs, how deep it is `kernel` leaves out
+    assert designs.seen - {"prefetch.depth"} <= set(reads)
+    assert designs.valued <= set(reads)
 
 
 @pytest.mark.parametrize("name", catalog.names("archs"))

@@ -148,11 +148,13 @@ def seconds(read_bytes, written, distance, active=132.0):
     return transfer_time(moving(read_bytes, written, distance), whole, H200).item()
 
 
-def test_the_cache_takes_loads_and_stores_one_after_the_other():
+def test_the_cache_takes_two_loads_for_a_store_and_both_hinder_each_other():
     rate = l2_bandwidth(np.array([[132.0]]), H200).item()
     assert seconds(8e6, 0.0, 1e6) == pytest.approx(8e6 / rate)
     assert seconds(0.0, 8e6, 1e6) == pytest.approx(2 * 8e6 / rate)
-    assert seconds(8e6, 8e6, 1e6) == pytest.approx(3 * 8e6 / rate)
+    # the 1.5-norm of 1 and 2 is (1 + 2^1.5)^(2/3) = 2.447: more than the stores alone, less than 3
+    assert seconds(8e6, 8e6, 1e6) == pytest.approx((1 + 2**1.5) ** (2 / 3) * 8e6 / rate)
+    assert seconds(16e6, 8e6, 1e6) == pytest.approx(2 * 2 ** (2 / 3) * 8e6 / rate)  # 2 and 2
 
 
 def test_few_units_wait_for_what_they_read_but_not_for_what_they_write():

@@ -80,11 +80,16 @@ def test_bandwidth_of_several_designs_has_their_shape():
 
 
 def test_what_units_take_in_by_hand():
-    # 4 units x 10 B/clock at 1 GHz; 64 B of load each until all of them have 4 x 32
-    d = designs(units__miss_rate=10, memories__l2__rate=32)
+    # 4 units x 10 B/clock at 1 GHz; 64 B of load each, and 4 slices x 16 B at 2 GHz: 128 GB/s
+    d = designs(units__miss_rate=10, memories__l2__slice_width=16, memories__l2__clock=2e9)
     assert miss_bandwidth(d).tolist() == [4e10]
     active = np.array([[1.0], [2.0], [3.0], [4.0]])
-    assert l2_bandwidth(active, d).ravel().tolist() == [64e9, 128e9, 128e9, 128e9]
+    # the slower bound over (1 + ratio^1.5)^(2/3); the ratios are 1/2, 1, 2/3, 1/2
+    expected = [52.303e9, 80.635e9, 95.804e9, 104.607e9]
+    assert l2_bandwidth(active, d).ravel() == pytest.approx(expected, rel=1e-5)
+    # far from the knee one of the bounds holds
+    d = designs(memories__l2__slice_width=[0.1, 1e6])
+    assert l2_bandwidth(np.array([[4.0]]), d)[0] == pytest.approx([4e8, 256e9], rel=1e-4)
 
 
 def test_without_a_cache_units_load_at_their_rate():

@@ -5,14 +5,27 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import npusim as ns
-from npusim import catalog, lanes
+from npusim import catalog, lanes, traffic
 from npusim.arch import Designs
 from npusim.library import ROUTINES
-from npusim.models import attention, cost, floor, gemm, kernel, launch, modelled, models, roofline
+from npusim.models import (
+    attention,
+    cost,
+    floor,
+    gemm,
+    hierarchy,
+    kernel,
+    launch,
+    modelled,
+    models,
+    prefetch,
+    roofline,
+    transfer,
+)
 from npusim.models.attention_library import LIBRARIES
 from npusim.parameters import PARAMETERS
 from npusim.workload import KINDS
@@ -33,14 +46,16 @@ def one(row, arch):
 
 
 class Recorder(Designs):
-    """Designs that remember which parameters were asked for."""
+    """Designs that remember which parameters were asked for, and whose values were."""
 
     def __init__(self, base):
         super().__init__(base)
         object.__setattr__(self, "seen", set())
+        object.__setattr__(self, "valued", set())
 
     def __getitem__(self, path):
         self.seen.add(path)
+        self.valued.add(path)
         return super().__getitem__(path)
 
     def __contains__(self, path):
@@ -82,9 +97,29 @@ def test_every_model_declares_what_it_reads(model):
     assert model in (kernel, cost) or "Left out" in model.__doc__
 
 
-def test_models_read_exactly_what_they_declare():
+def recorded(monkeypatch):
+    """Return a Recorder that stays one where `kernel` hands designs of a constant depth on."""
     designs = Recorder(machine_with_everything())
+
+    def of_one_depth(base, columns):
+        assert base is designs.base
+        assert np.all(columns.get("prefetch.depth", 1.0) == 1.0)
+        return designs
+
+    monkeypatch.setattr(kernel, "Designs", of_one_depth)
+    return designs
+
+
+def test_models_read_exactly_what_they_declare(monkeypatch):
+    designs = recorded(monkeypatch)
     kernel.kernel_time(operations_of_every_sort(), designs)
+    assert "prefetch.depth" not in designs.valued  # how deep it is matters to lanes alone
+    prefetch.depth(designs)
+    ones = {level: {group: np.ones(1) for group in traffic.GROUPS} for level in hierarchy.LEVELS}
+    energy = {path for path in modelled() if path.endswith(".energy")}
+    assert not designs.seen & energy  # which moves nothing in time
+    traffic.movement(ones, designs)
+    assert energy <= designs.valued
     for mode in launch.LAUNCHES:
         launch.launch_cost(mode, designs)
     in_lanes = {"host.speed", "host.sync", "launch.eager.host"}
@@ -161,6 +196,11 @@ def rows_of(kinds):
     )
 
 
+TINY = {"kind": "scan", "dtype": "fp32", "flop": 1e12, "read_weight": 1e-300,
+        "read_kv": 2.2e-313, "write_activation": 1.0}  # fmt: skip
+
+
+@example(row=TINY, path="units.clock", factor=0.5)  # caches of which a capacity holds 1e313
 @given(row=rows_of(KINDS), path=st.sampled_from(RATES), factor=st.floats(0.1, 0.999))
 def test_a_slower_machine_is_never_faster(row, path, factor):
     arch = ns.load_arch("decode_npu")
@@ -173,12 +213,17 @@ def test_a_slower_machine_is_never_faster(row, path, factor):
     assert pair[0] >= pair[1] * (1 - 1e-12)
 
 
-@given(row=rows_of(STREAMED))
-def test_time_is_the_floor_plus_the_longer_of_both_limits(row):
-    ops, designs = one(row, ns.load_arch("h200"))
-    total = kernel.kernel_time(ops, designs)[0, 0]
-    parts = [f(ops, designs)[0, 0] for f in (roofline.compute_time, roofline.memory_time)]
-    assert total - floor.floor_time(ops, designs)[0, 0] == pytest.approx(max(parts), abs=1e-18)
+@given(row=rows_of(STREAMED), caches=st.sampled_from(["step", "cold"]))
+def test_time_is_the_floor_plus_the_longer_of_both_limits(row, caches):
+    designs = Designs(ns.load_arch("h200"))
+    ops = workload(row).under(caches).operations()
+    busy = (kernel.kernel_time(ops, designs) - floor.floor_time(ops, designs)).item()
+    compute = roofline.compute_time(ops, designs).item()
+    moving = transfer.transfer_time(ops, designs["units.count"][None, :], designs).item()
+    assert busy == pytest.approx(max(compute, moving), rel=1e-9, abs=1e-18)
+    if caches == "cold":  # every byte comes from DRAM: the roofline bounds it
+        bound = max(compute, roofline.memory_time(ops, designs).item())
+        assert busy >= bound * (1 - 1e-9) - 1e-18
 
 
 @given(row=rows_of(STREAMED), scale=st.floats(1.5, 100))

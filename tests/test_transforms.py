@@ -25,6 +25,7 @@ from npusim.transforms import (
     transformed,
     unmeasured,
 )
+from npusim.transforms.experts import SKEW
 from npusim.workload import COLUMNS
 from tests.builder import kernel, timed, workload
 
@@ -42,6 +43,10 @@ GROW = kernel("cat", 1.5, 300, kind="cat", dtype="bf16", batch=1, m=1198, n=128,
 APPEND = kernel("write", 1.0, 1, kind="copy", dtype="bf16", batch=1, m=2, n=128, write_kv=512.0)
 NORM = kernel("norm", 1.0, kind="norm", dtype="bf16", read_weight=2560.0, read_activation=2560.0)
 EMBEDDING = kernel("index", 1.0, kind="gather", dtype="bf16", read_weight=2560.0)
+# 6 of 64 experts of 1280 x 896 in bf16, one product.
+EXPERTS = kernel("grouped_gemm", 9.0, kind="grouped_gemm", dtype="bf16", batch=6, m=1, n=896,
+                 k=1280, groups=64, flop=2.0 * 6 * 896 * 1280, read_weight=6.0 * 2_293_760,
+                 read_activation=2560.0, write_activation=10752.0)  # fmt: skip
 STEP = (LAYER, NORM, EMBEDDING, GROW, GROW, APPEND, ATTENTION)
 
 
@@ -172,10 +177,18 @@ SETTINGS = st.dictionaries(
 )
 
 
+def _of_bounded_skew(settings):
+    return {path: v * 10 / 64 if path == SKEW else v for path, v in settings.items()}
+
+
 @given(SETTINGS, SETTINGS)
 def test_changes_one_after_another_are_the_last_of_each(first, second):
-    both = transformed(transformed(step(), first), second)
-    once = transformed(step(), {**first, **second})
+    w = step(*STEP, EXPERTS)
+    first, second = (_of_bounded_skew(settings) for settings in (first, second))
+    both = transformed(transformed(w, first), second)
+    once = transformed(w, {**first, **second})
+    assert both.meta.get("experts", 0.0) == once.meta.get("experts", 0.0)
+    assert changes(both).get(SKEW) == once.meta.get("experts")
     for name in ("n", "m", "flop", "read_weight", "read_kv", "write_kv"):
         # rows of a copy are whole: half of one too many on the way is 32 where keys grow 64 times
         slack = 32.5 if name == "m" else 0.0

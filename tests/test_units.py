@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from npusim.errors import InputError
 from npusim.parameters import PARAMETERS
-from npusim.units import dimension, parse, show
+from npusim.units import CHOICES, dimension, parse, show
 
 PINT = pint.UnitRegistry()
 PINT.define("FLOP = [operation]")
@@ -203,12 +203,30 @@ def test_any_almost_quantity_is_a_finite_number_or_an_input_error(text):
 _UNITS = sorted({p.unit for p in PARAMETERS.values()} | {"FLOP/s", "FLOP", "J", "J/B", "J/FLOP"})
 
 
-@pytest.mark.parametrize("unit", _UNITS)
+@pytest.mark.parametrize("unit", [u for u in _UNITS if u not in CHOICES])
 @given(value=st.floats(-1e21, 1e21, allow_subnormal=False), digits=st.integers(2, 15))
 def test_what_is_shown_reads_back(unit, value, digits):
     text = show(value, unit, digits)
     # `digits` significant digits: off by at most half a unit of the last one
     assert parse(text, unit) == pytest.approx(value, rel=0.51 * 10.0 ** (1 - digits), abs=1e-300)
+
+
+@pytest.mark.parametrize(
+    ("unit", "names"),
+    [("replacement", ["lru", "random"]), ("placement", ["pinned", "lru"])],
+)
+def test_a_name_that_is_shown_reads_back(unit, names):
+    assert unit in _UNITS
+    for place, name in enumerate(names):
+        assert show(float(place), unit) == name
+        assert parse(name, unit) == place
+
+
+@pytest.mark.parametrize("unit", CHOICES)
+@pytest.mark.parametrize("text", ["fifo", "LRU", "", "0", 0, 1.0, True, None])
+def test_what_is_none_of_the_names_is_refused(unit, text):
+    with pytest.raises(InputError, match=f"allowed: {', '.join(CHOICES[unit])}"):
+        parse(text, unit)
 
 
 @pytest.mark.parametrize(

@@ -214,7 +214,10 @@ def test_distinct_operations_cost_what_all_of_them_cost(name, machine):
     rows, inverse = w.unique()
     for c in COST_COLUMNS:
         assert (w[c][rows][inverse] == w[c]).all()
-    assert len({tuple(w[c][i] for c in COST_COLUMNS) for i in rows}) == len(rows)
+    windows = w.reuse.signature()
+    assert (windows[rows][inverse] == windows).all()
+    told = {(*(w[c][i] for c in COST_COLUMNS), *windows[i]) for i in rows}
+    assert len(told) == len(rows)
     assert len(rows) < len(w) / 10
     designs = Designs(load_arch(machine), {"memories.dram.bandwidth": np.array([1e12, 4e12])})
     each = kernel_time(w.operations(), designs)

@@ -180,7 +180,7 @@ def _value(path: str, designs: Designs) -> Array:
 def _kept(total: Array, memory: str, designs: Designs) -> Array:
     """Return the part of data that a memory of its own keeps, (N, D)."""
     capacity = _value(f"memories.{memory}.capacity", designs)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         part = np.minimum(capacity / total[:, None], 1.0)
     result: Array = np.where(total[:, None] > 0, part, 0.0)
     return result
