@@ -24,7 +24,7 @@ from npusim.workload import Workload
 Array = NDArray[np.float64]
 
 _ROUNDS = 3  # of the step: the last one finds what the ones before left
-_MOST = 120_000_000  # line accesses of a simulation
+_MOST = 30_000_000  # line accesses of a simulation: about 50 B of memory each
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,11 @@ def locality(workload: Workload, capacities: Sequence[float]) -> Locality:
     capacities : sequence of float, length C
         Bytes that reused data can fill [B].
 
+    Raises
+    ------
+    InputError
+        A workload without shapes, of which no bytes are known.
+
     Examples
     --------
     >>> import npusim as ns
@@ -59,6 +64,9 @@ def locality(workload: Workload, capacities: Sequence[float]) -> Locality:
     >>> (found.missed["weight"] / found.moved["weight"]).round(3).tolist()
     [1.0, 0.0]
     """
+    if not workload.bytes_moved.any():
+        raise InputError("nothing is known of what its operations read and write",
+                         file=workload.name, hint="import a trace with shapes")  # fmt: skip
     reuse, size = workload.reuse, np.asarray(capacities, dtype=np.float64)
     window = reuse.windows.sum(axis=1)
     moved = dict.fromkeys(CLASSES, 0.0)

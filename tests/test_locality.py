@@ -58,6 +58,16 @@ def test_bad_input_is_one_line(arguments, says):
     assert done.output.count("\n") == 1
 
 
+@pytest.mark.parametrize("more", [[], ["--simulate", "--capacity", "1 MB"]], ids=str)
+def test_a_workload_without_shapes_is_refused(tmp_path, more):
+    table = tmp_path / "kernels.csv"
+    table.write_text("name,calls,total_us\nfoo,10,100\n")
+    done = run(str(table), *more)
+    assert done.exit_code == 1
+    assert "nothing is known of what its operations read and write" in done.output
+    assert done.output.count("\n") == 1
+
+
 @pytest.mark.parametrize("capacity", [16, 64, 256, 1024])
 def test_looking_up_agrees_with_exact_simulation(capacity):
     for name in (DECODE, "deepseek_ocr_decode_grouped"):

@@ -1,7 +1,6 @@
 """Attention operations as columns: shapes, bytes that DRAM must give, and what a unit computes.
 
-Products run on the matrix unit if it has a rate for their type, else on the
-vector unit.
+Products run on the matrix unit if it has a rate for their type, else on the vector unit.
 
 Left out: conversion of a compressed cache.
 """

@@ -43,11 +43,9 @@ PARAMETERS = (
     "memories.weight_sram.replacement",
 )
 
-
 READS = tuple(p for p in (*PARAMETERS, *residency.PARAMETERS) if not p.endswith(".energy"))
 
 _OWN = {"weight": "weight_sram", "kv": "kv_sram"}
-_CACHES = ("victim", "l2")
 
 
 class Traffic:
