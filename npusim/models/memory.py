@@ -118,9 +118,9 @@ def l2_bandwidth(active: Array, designs: Designs) -> Array:
     """Return the bandwidth of the last-level cache to active units, as `active` [B/s].
 
     Each unit takes ``units.load_rate`` a clock at most; all slices together give what `l2_peak`
-    says. Requests meet at the slices, so both bounds are approached softly: of A100, H100 PCIe, H200
-    and MI210 all units together reach 0.72 to 0.78 of the slices' rate. A machine without such a cache
-    loads past it at the rate of its units.
+    says. Requests meet at the slices, so both bounds are approached softly: of A100, H100 PCIe,
+    H200 and MI210 all units together reach 0.72 to 0.78 of the slices' rate. A machine without such
+    a cache loads past it at the rate of its units.
     """
     pull: Array = active * designs["units.load_rate"] * designs["units.clock"]
     return smooth_min(pull, l2_peak(designs), CACHE) if "memories.l2.capacity" in designs else pull
