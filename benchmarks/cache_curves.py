@@ -200,7 +200,7 @@ def draw(c, file):
     ax.scatter(c.footprint / MIB, put(c.measured), s=10, linewidths=0, color="#2a5d8f")
     ax.plot(c.footprint / MIB, put(c.predicted), color="#b3541e", linewidth=1.1)
     ax.set_xscale("log")
-    ax.set_ylim(bottom=0)
+    ax.set_ylim(0, 1.08 * max(put(c.measured).max(), put(c.predicted).max()))
     ax.set_xlabel("footprint [MiB]")
     ax.set_ylabel("time [µs]" if c.unit == "us" else "bandwidth [GB/s]")
     ax.set_title(f"{c.case}: measured (points), predicted (line)", fontsize=9, loc="left")
