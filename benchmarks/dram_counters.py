@@ -170,7 +170,8 @@ def gemvs():
     known = pd.DataFrame({"cold": axes.seconds * 1e6, "model": told},
                          index=pd.MultiIndex.from_tuples(shapes))  # fmt: skip
     known = known.groupby(level=[0, 1, 2]).median()
-    interval = designs["launch.graph.interval"][0] * 1e6
+    between = designs["launch.graph.interval"] + designs["launch.graph.node"]
+    interval = between[0] * 1e6
     found = []
     for name in GEMVS:
         rows = traced_products(ns.load_workload(name), designs, interval)

@@ -24,28 +24,42 @@ if TYPE_CHECKING:
     from npusim.load import load_workload as load_workload
     from npusim.predict import Result as Result
     from npusim.predict import replay as replay
+    from npusim.requests import Engine as Engine
+    from npusim.requests import Request as Request
+    from npusim.requests import closed_loop as closed_loop
     from npusim.space import Space as Space
     from npusim.space import pareto as pareto
     from npusim.space import sweep as sweep
+    from npusim.step_cost import StepCost as StepCost
+    from npusim.step_cost import fit_step_cost as fit_step_cost
+    from npusim.timeline_file import save_timeline as save_timeline
+    from npusim.transforms import unprofiled as unprofiled
     from npusim.workload import Workload as Workload
     from npusim.workload_file import save_workload as save_workload
 
 _WHERE = {
     "Arch": "arch",
     "Designs": "arch",
+    "Engine": "requests",
     "NpusimError": "errors",
+    "Request": "requests",
     "Result": "predict",
     "Space": "space",
+    "StepCost": "step_cost",
     "Workload": "workload",
+    "closed_loop": "requests",
+    "fit_step_cost": "step_cost",
     "from_networkx": "graph",
     "import_trace": "importers",
     "load_arch": "load",
     "load_workload": "load",
     "pareto": "space",
     "replay": "predict",
+    "save_timeline": "timeline_file",
     "save_workload": "workload_file",
     "sweep": "space",
     "to_networkx": "graph",
+    "unprofiled": "transforms",
     "with_value": "arch",
 }
 

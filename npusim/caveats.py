@@ -51,8 +51,15 @@ def notes(workload: Workload, arch: Arch, launch: str, mode: str) -> Iterator[st
 
 
 def _about_host(workload: Workload, arch: Arch, launch: str) -> Iterator[str]:
-    if launch == "eager" and workload.meta.get("host") == "measured":
-        yield "host times are those of the trace, profiler included"
+    if launch == "eager" and workload.meta.get("profiler") == "out":
+        each, records = arch["host.record"], float(workload["records"].sum())
+        out = show(each * records / len(workload.steps), "s")
+        yield (
+            f"the profiler is taken out of the host: {show(each, 's')} (host.record) for each of "
+            f"{records / len(workload.steps):,.0f} recorded operators a step, {out}"
+        )
+    elif launch == "eager" and workload.meta.get("host") == "measured":
+        yield "host times are those of the trace, profiler included (--unprofiled takes it out)"
     elif launch == "eager":
         path = "launch.eager.host"
         low, high = (show(x, "s") for x in (arch.provenance[path].low, arch.provenance[path].high))

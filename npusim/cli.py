@@ -201,16 +201,30 @@ def diff(a: str, b: str, as_json: bool) -> None:
     "'memories.dram.bandwidth=2.5 TB/s' --set workload.weight_bits=8; may be repeated.",
 )
 @CACHES
+@click.option(
+    "--unprofiled",
+    is_flag=True,
+    help="Take what the profiler cost (host.record for each operator it recorded) out of the "
+    "host's measured work.",
+)
+@click.option(
+    "--timeline",
+    type=click.Path(path_type=Path),
+    metavar="OUT.json",
+    help="Write when everything happens, before and after, as a Chrome trace (gzipped if named "
+    ".gz): open it in ui.perfetto.dev or chrome://tracing.",
+)
 @JSON
 def replay(
     workload: str, arch_name: str, mode: str, launch: str, settings: Sequence[str],
-    caches: str | None, as_json: bool,
+    caches: str | None, unprofiled: bool, timeline: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Predict one step of WORKLOAD on a machine."""
     from npusim import predict
     from npusim.arch import with_value
     from npusim.load import load_arch, load_workload
     from npusim.transforms import split, transformed
+    from npusim.transforms import unprofiled as without_profiler
 
     base, changes = load_arch(arch_name), dict(_settings(settings))
     arch, (of_machine, of_workload) = base, split(changes)
@@ -218,17 +232,26 @@ def replay(
         arch = with_value(arch, path, value)
     loaded = load_workload(workload)
     loaded = loaded.under(caches) if caches else loaded
-    result = predict.replay(transformed(loaded, of_workload), arch, launch, mode)
+    loaded = without_profiler(loaded) if unprofiled else loaded
+    wanted = transformed(loaded, of_workload)
+    result = predict.replay(wanted, arch, launch, mode)
     idle = predict.without_effect(loaded, base, changes, launch, mode)
     if idle:
         click.echo(f"note: changes nothing here: --set {', '.join(idle)}", err=True)
     content = {**result.as_dict(), "no_effect": list(idle), "command": command_line()}
+    if timeline is not None:
+        from npusim.timeline_file import save_timeline
+
+        save_timeline(timeline, wanted, arch, launch, mode, traced=loaded)
+        content["timeline"] = str(timeline)
     if as_json:
         print_json(content)
         return
     from npusim import tables
 
     tables.replayed(result)
+    if timeline is not None:
+        click.echo(f"timeline: {timeline} (open it in ui.perfetto.dev or chrome://tracing)")
 
 
 @main.command()

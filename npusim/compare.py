@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from npusim import catalog
 from npusim.arch import Arch, Designs
+from npusim.durations import Durations
 from npusim.error_band import Factors
 from npusim.errors import InputError
-from npusim.lanes import Durations, Replayed, replay
+from npusim.lanes import Replayed, replay
 from npusim.models.kernel import bound, kernel_time
 from npusim.transforms import changes, refuse_changed
 from npusim.workload import Workload

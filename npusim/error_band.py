@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from npusim import catalog, config
 from npusim.arch import SET_BY_USER, Arch, Designs
 from npusim.bands import QUANTILES, Residual, by_kind, extrapolated, from_record, total_band
-from npusim.lanes import Durations
+from npusim.durations import Durations
 from npusim.workload import Workload
 
 Array = NDArray[np.float64]

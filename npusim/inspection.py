@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from npusim.gaps import gaps
-from npusim.workload import BYTES, Workload
+from npusim.workload import BYTES, HOST_PARTS, Workload
+
+# Where the host spends a step, in the order of tables; together they are the wall time.
+HOST_TIMES: Mapping[str, str] = MappingProxyType({
+    "interpreter_s": "interpreter",
+    "framework_s": "framework operators",
+    "library_s": "library operators",
+    "launch_s": "runtime calls",
+    "presync_s": "before waits",
+    "tail_s": "after the last launch",
+    "waiting_s": "waiting for the device",
+})  # fmt: skip
 
 
 def inspection(w: Workload) -> dict[str, Any]:
@@ -21,7 +33,7 @@ def inspection(w: Workload) -> dict[str, Any]:
         ``classified_busy_share``,
         ``device_busy_s`` (sum over kernels), ``device_active_s`` (time in which at least one runs),
         ``idle_share`` (of wall), ``flop``, ``bytes`` by tensor class, ``kinds`` (count, seconds),
-        ``unclassified`` (count and seconds by kernel).
+        ``unclassified`` (count and seconds by kernel), ``host`` (see `host_times`).
 
     Examples
     --------
@@ -46,6 +58,7 @@ def inspection(w: Workload) -> dict[str, Any]:
         "device_active_s": active,
         "idle_share": max(0.0, 1 - active / wall) if wall > 0 else 0.0,
         "syncs": int(w["sync"].sum()),
+        "host": host_times(w),
         "classified_busy_share": w.classified_busy_share,
         "flop": float(w["flop"].sum()),
         "bytes": {c: float(w[c].sum()) for c in BYTES},
@@ -55,6 +68,42 @@ def inspection(w: Workload) -> dict[str, Any]:
         "outside_steps": {"count": w.meta.get("outside_steps", 0),
                           "seconds": w.meta.get("outside_steps_s", 0.0)},
     }  # fmt: skip
+
+
+def host_times(w: Workload) -> dict[str, Any] | None:
+    """Return where the host spends a step, the mean over steps; None if that was not measured.
+
+    Returns
+    -------
+    dict
+        ``steps``; ``wall_s`` and the times of `HOST_TIMES`, which add up to it [s]; ``launches``,
+        ``waits`` and ``records`` (operators that the profiler recorded) of a step; ``threads``, the
+        same of each thread that launches, but for what no thread has: wall, tail and waiting.
+
+    Examples
+    --------
+    >>> import npusim as ns
+    >>> host = host_times(ns.load_workload("paddleocr_vl_decode"))
+    >>> f"{host['library_s'] / host['wall_s']:.0%}", host["launches"]
+    ('66%', 782.0)
+    """
+    if w.meta.get("host") != "measured" or not w["host_s"].any():
+        return None
+    steps = len(w.steps)
+    found = _host_of(w, np.ones(len(w), dtype=bool))
+    wall, tail = float(w.steps.wall_s.sum()) / steps, float(w.steps.tail_s.sum()) / steps
+    work = float(w["host_s"].sum() + w["presync_s"].sum()) / steps + tail
+    threads = [{"thread": t} | _host_of(w, w["thread"] == t)
+               for t in np.unique(w["thread"]).tolist() if t >= 0]  # fmt: skip
+    return {"steps": steps, "wall_s": wall, **found, "tail_s": tail,
+            "waiting_s": max(wall - work, 0.0), "threads": threads}  # fmt: skip
+
+
+def _host_of(w: Workload, chosen: np.ndarray[Any, np.dtype[np.bool_]]) -> dict[str, float]:
+    """Return host work around some launches, and how many these are, in a step."""
+    sums = {part: w[part] for part in (*HOST_PARTS, "presync_s")}
+    sums |= {"launches": chosen, "waits": w["sync"], "records": w["records"]}
+    return {name: float(column[chosen].sum()) / len(w.steps) for name, column in sums.items()}
 
 
 def _notes(w: Workload) -> Iterator[str]:
@@ -88,6 +137,11 @@ def _notes(w: Workload) -> Iterator[str]:
         )
     if w.meta.get("host") == "measured":
         yield "wall and host times hold the profiler's own cost"
+    if w["launch_s"].any() and not w["records"].any():
+        yield (
+            "the trace shows no framework operators: all host work outside launches and waits "
+            "counts as the interpreter's"
+        )
 
 
 def _by(w: Workload, column: str, chosen: np.ndarray[Any, np.dtype[np.bool_]]) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """Replay: host lane and device streams to wall time, for many designs at once.
 
 An operation starts when the host has issued it, its stream is free and what it depends on is
-done. The host works between launches, and waits where the traced program waited. Lanes add up:
-on every design, wall time is host work plus host waiting, and device-busy plus device idle time
-on a single stream.
+done. The host works between launches, and waits where the traced program waited and where a queue
+is full. Lanes add up: on every design, wall time is host work plus host waiting, and time in which
+some stream is at work plus time in which all idle.
 """
 
 from __future__ import annotations
@@ -13,75 +13,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from npusim.arch import Arch, Designs
-from npusim.errors import InputError
-from npusim.models.kernel import kernel_cost, kernel_time
+from npusim.arch import Designs
+from npusim.durations import Durations
+from npusim.host import Host
 from npusim.models.launch import LaunchCost, launch_cost
 from npusim.models.prefetch import Buffer, depth
+from npusim.timeline import Timeline
 from npusim.workload import Workload
 
 Array = NDArray[np.float64]
 
-MODES = ("model", "transfer")
 _BLOCK = 512
-
-
-@dataclass(frozen=True)
-class Durations:
-    """Device time of K operations on D designs: ``table[row[k]] * scale[k]`` [s].
-
-    Attributes
-    ----------
-    table : array, shape (U + 1, D)
-        One row a distinct operation, and a last one of ones for times that are carried over.
-    row : array of int, shape (K,)
-        Which row each operation takes.
-    scale : array, shape (K,)
-        What its row is multiplied by.
-    early : array, shape (3, U + 1, D), optional
-        Where a machine loads weights ahead: ``channel``, ``ahead`` and ``gain`` of
-        `npusim.models.cost.Cost` for each row [s]. `table` is without it.
-    """
-
-    table: Array
-    row: NDArray[np.intp]
-    scale: Array
-    early: Array | None = None
-
-    def scaled(self, factor: Array | float) -> Durations:
-        """Return modelled durations times a factor, one or of shape (D,); measured ones stay."""
-        table = self.table.copy()
-        table[:-1] *= factor
-        if self.early is None:
-            return Durations(table, self.row, self.scale)
-        early = self.early.copy()
-        early[:, :-1] *= factor
-        return Durations(table, self.row, self.scale, early)
-
-    def block(self, designs: slice) -> Durations:
-        """Return those of some of the designs."""
-        early = None if self.early is None else self.early[:, :, designs]
-        return Durations(self.table[:, designs], self.row, self.scale, early)
-
-    def early_of(self, operation: int) -> Array:
-        """Return channel, ahead and gain of one operation, shape (3, D) [s]."""
-        if self.early is None:
-            return np.zeros((3, 1))
-        times: Array = self.early[:, self.row[operation]] * self.scale[operation]
-        return times
-
-    def of(self, operation: int) -> Array:
-        """Return the time of one operation, shape (D,) [s]."""
-        time: Array = self.table[self.row[operation]] * self.scale[operation]
-        return time
-
-    def busy(self) -> Array:
-        """Return the sum over operations, shape (D,) [s]."""
-        counts = np.bincount(self.row, self.scale, len(self.table))
-        # Not a matrix product: there the rounding of a column depends on where it stands, and
-        # designs that are equally fast would seem to differ.
-        total: Array = np.add.reduce(counts[:, None] * self.table, axis=0)
-        return total
+_CELLS = 4_000_000  # starts and ends that are kept at once where streams overlap
 
 
 @dataclass(frozen=True)
@@ -94,6 +37,8 @@ class Replayed:
         From the start of a step to its end on the host.
     device_busy_s : array
         Sum of device times.
+    device_active_s : array
+        Time in which at least one stream is at work: the same on a single stream.
     host_busy_s : array
         Host work, waits taken out.
     launches : float
@@ -102,68 +47,25 @@ class Replayed:
 
     wall_s: Array
     device_busy_s: Array
+    device_active_s: Array
     host_busy_s: Array
     launches: float
 
     @property
+    def device_idle_s(self) -> Array:
+        """Time in which no stream is at work, for host, launch or dependency, shape (D,) [s]."""
+        return np.maximum(self.wall_s - self.device_active_s, 0.0)
+
+    @property
+    def host_wait_s(self) -> Array:
+        """Time in which the host waits for the device, shape (D,) [s]."""
+        return np.maximum(self.wall_s - self.host_busy_s, 0.0)
+
+    @property
     def idle_share(self) -> Array:
         """Share of wall time in which the device idles, for host or launch, shape (D,)."""
-        return 1.0 - np.minimum(self.device_busy_s / self.wall_s, 1.0)
-
-
-def durations(
-    workload: Workload, designs: Designs, mode: str = "model", traced: Arch | None = None
-) -> Durations:
-    """Return the device time of every operation on every design.
-
-    Parameters
-    ----------
-    workload : Workload
-        K operations.
-    designs : Designs
-        D designs.
-    mode : {"model", "transfer"}
-        ``model`` uses shapes and the machine alone. ``transfer`` multiplies the measured time by
-        the ratio of modelled times, so that the measured utilisation of each kernel is carried
-        over. Operations without shapes keep their measured time in both.
-    traced : Arch, optional
-        The machine that was traced; ``transfer`` needs it.
-
-    Returns
-    -------
-    Durations
-
-    Raises
-    ------
-    InputError
-        An unknown mode, or ``transfer`` without the traced machine.
-    """
-    rows, inverse = workload.unique()
-    operations = workload.operations(rows)
-    cost = kernel_cost(operations, designs)
-    table = cost.time
-    scale = np.ones(len(workload))
-    if mode == "transfer":
-        if workload.meta.get("measured") is False:
-            raise InputError("nothing to transfer: the trace has no device times",
-                             file=workload.name, hint="use --mode model")  # fmt: skip
-        if traced is None:
-            raise InputError("transfer needs the machine that was traced", file=workload.name,
-                             value=workload.meta.get("device", ""),
-                             hint="use --mode model")  # fmt: skip
-        scale = workload["duration_s"] / kernel_time(operations, Designs(traced))[inverse, 0]
-    elif mode != "model":
-        raise InputError("unknown mode", value=mode, allowed=", ".join(MODES))
-    # One more row of ones: times that no model can give are carried over as measured.
-    table = np.vstack([table, np.ones((1, table.shape[1]))])
-    kept = ~workload.classified
-    row = np.where(kept, len(rows), inverse)
-    early = None
-    if depth(designs) is not None:
-        early = np.zeros((3, *table.shape))
-        early[:, :-1] = cost.channel, cost.ahead, cost.gain
-        early[0, -1] = 1.0  # what nobody knows may need DRAM all the time
-    return Durations(table, row, np.where(kept, workload["duration_s"], scale), early)
+        share: Array = self.device_idle_s / self.wall_s
+        return share
 
 
 def replay(workload: Workload, designs: Designs, time: Durations, launch: str) -> Replayed:
@@ -184,43 +86,74 @@ def replay(workload: Workload, designs: Designs, time: Durations, launch: str) -
     Replayed
     """
     cost, steps = launch_cost(launch, designs), len(workload.steps)
-    if not cost.per_operation and len(np.unique(workload["stream"])) == 1:
-        wall, busy, host = _in_order(workload, designs, time, cost)
+    alone = len(np.unique(workload["stream"])) == 1
+    if not cost.per_operation and alone:
+        totals = _in_order(workload, designs, time, cost)
     else:
+        size = _BLOCK if alone else max(min(_BLOCK, _CELLS // len(workload)), 1)
         parts, start = [], 0
-        for block in designs.blocks(_BLOCK) if designs.columns else [designs]:
+        for block in designs.blocks(size) if designs.columns else [designs]:
             stop = start + len(block)
-            parts.append(_lanes(workload, block, time.block(slice(start, stop)), launch))
+            lanes = _Lanes(workload, block, time.block(slice(start, stop)), cost)
+            lanes.run()
+            parts.append(lanes.totals())
             start = stop
-        wall, busy, host = (np.concatenate([p[i] for p in parts]) for i in range(3))
-    return Replayed(wall / steps, busy / steps, host / steps, len(workload) / steps)
+        totals = tuple(np.concatenate([p[i] for p in parts]) for i in range(4))
+    wall, busy, active, host = (total / steps for total in totals)
+    return Replayed(wall, busy, active, host, len(workload) / steps)
 
 
-def _in_order(
-    w: Workload, designs: Designs, time: Durations, cost: LaunchCost
-) -> tuple[Array, Array, Array]:
-    """Return what `_lanes` does where it is a sum: one stream, submitted in pieces.
+def timeline(workload: Workload, designs: Designs, time: Durations, launch: str) -> Timeline:
+    """Replay a workload on one design and keep when everything happens.
+
+    Parameters
+    ----------
+    workload : Workload
+    designs : Designs
+        One design.
+    time : Durations
+    launch : {"eager", "graph", "queue"}
+
+    Returns
+    -------
+    Timeline
+    """
+    found = Timeline(workload)
+    _Lanes(workload, designs, time, launch_cost(launch, designs), found).run()
+    return found
+
+
+Totals = tuple[Array, ...]
+
+
+def _in_order(w: Workload, designs: Designs, time: Durations, cost: LaunchCost) -> Totals:
+    """Return what `_Lanes` does where it is a sum: one stream, submitted in pieces.
 
     A piece ends where the host waits, and with the step. Within it operations follow each other
     at the interval; between two pieces lie the return of the wait and the next submission. Weights
-    may be loaded ahead for all that is issued, where `_lanes` looks one operation ahead.
+    may be loaded ahead for all that is issued, where `_Lanes` looks one operation ahead.
     """
     ends = np.append(np.diff(w["step"]) != 0, True)
-    waits = w["sync"] if cost.waits else np.zeros(len(w), dtype=bool)
-    steps, pieces = len(np.unique(w["step"])), int(np.sum(waits | ends))
-    sync = designs["host.sync"]
-    between = np.maximum(sync + cost.submit, cost.interval)
-    buffer = depth(designs)
-    busy = time.busy() if buffer is None else _loaded_early(buffer, time, waits | ends, cost)
-    wall = (
-        busy
-        + steps * (cost.submit + sync)
-        + (pieces - steps) * between
-        + (len(w) - pieces) * cost.interval
-    )
-    host = pieces * (cost.submit + sync)
+    closes = (w["sync"] if cost.waits else np.zeros(len(w), dtype=bool)) | ends
+    last = np.flatnonzero(closes)
+    sizes, first = np.diff(last, prepend=-1), np.append(True, ends[last[:-1]])
+    sync, buffer = designs["host.sync"], depth(designs)
+    busy = time.busy() if buffer is None else _loaded_early(buffer, time, closes, cost)
+    wall = busy + (len(w) - len(last)) * cost.interval + ends.sum() * sync
+    host = len(last) * (cost.host + sync) + len(w) * cost.node
+    for (size, opens), times in _counted(sizes, first):
+        start = cost.calls(size) + cost.submit
+        wall = wall + times * (start if opens else np.maximum(sync + start, cost.interval))
     wall, busy, host = (np.broadcast_to(x, len(designs)) for x in (wall, busy, host))
-    return wall, busy, host
+    return wall, busy, busy, host
+
+
+def _counted(
+    sizes: NDArray[np.int64], first: NDArray[np.bool_]
+) -> list[tuple[tuple[int, bool], int]]:
+    """Return each size of a piece, whether it opens a step, and how many there are."""
+    pairs, counts = np.unique(np.column_stack([sizes, first]), axis=0, return_counts=True)
+    return [((int(s), bool(f)), int(c)) for (s, f), c in zip(pairs, counts, strict=True)]
 
 
 def _loaded_early(deep: Array, time: Durations, ends: NDArray[np.bool_], cost: LaunchCost) -> Array:
@@ -238,41 +171,106 @@ def _loaded_early(deep: Array, time: Durations, ends: NDArray[np.bool_], cost: L
     return total
 
 
-def _lanes(
-    w: Workload, designs: Designs, time: Durations, launch: str
-) -> tuple[Array, Array, Array]:
-    """Return wall, device-busy and host time of a block of designs, over the steps, (D,)."""
-    cost = launch_cost(launch, designs)
-    count = len(designs)
-    host = _Host(w, designs, cost, count)
-    early = _Early(depth(designs), time)
-    streams: dict[int, Array] = {}
-    finish: dict[int, Array] = {}
-    indptr, indices = w.edges
-    needed = _cross_stream(w)
-    stream, step = w["stream"].tolist(), w["step"].tolist()
-    latest = np.zeros(count)
-    for i in range(len(w)):
-        if i == 0 or step[i] != step[i - 1]:
-            host.close(latest)
-            host.open(step[i])
-            early.open()
-            streams, latest = {}, np.zeros(count)
-        start = issued = host.issue(i)
-        before = streams.get(stream[i])
+class _Lanes:
+    """Host and streams of a block of designs, one operation after another.
+
+    Where there is one stream it has worked as long as its operations take; where there are
+    several, when each starts and ends is kept for the steps to be laid over each other.
+    """
+
+    def __init__(
+        self,
+        w: Workload,
+        designs: Designs,
+        time: Durations,
+        cost: LaunchCost,
+        record: Timeline | None = None,
+    ) -> None:
+        self._w, self._cost, self._count, self._record = w, cost, len(designs), record
+        self._host = Host(w, designs, cost, None if record is None else record.host)
+        self._early = _Early(depth(designs), time)
+        self._waiting, self._awaited = _cross_stream(w)
+        self._finish: dict[int, Array] = {}
+        self._spans: list[tuple[Array, Array]] | None = None
+        if len(np.unique(w["stream"])) > 1:
+            self._spans = []
+        self._active: Array = np.zeros(self._count)
+
+    def run(self) -> None:
+        """Go through all steps."""
+        stream, step = self._w["stream"].tolist(), self._w["step"].tolist()
+        latest = np.zeros(self._count)
+        for i in range(len(self._w)):
+            if i == 0 or step[i] != step[i - 1]:
+                self._close(latest)
+                self._open(step[i])
+                latest = np.zeros(self._count)
+            end = self._operation(i, stream[i])
+            latest = np.maximum(latest, end)
+            self._host.after(i, stream[i], end, latest)
+        self._close(latest)
+
+    def totals(self) -> Totals:
+        """Return wall, device-busy, device-active and host time over the steps, each (D,) [s]."""
+        wall = self._host.wall
+        busy = np.broadcast_to(self._early.busy, self._count)
+        active = busy if self._spans is None else self._active
+        return wall, busy, active, wall - self._host.waited
+
+    def _open(self, step: int) -> None:
+        self._streams: dict[int, Array] = {}
+        self._early.open()
+        self._host.open(step)
+
+    def _operation(self, i: int, stream: int) -> Array:
+        """Return when an operation ends, (D,) [s]."""
+        indptr, indices = self._w.edges
+        start = issued = self._host.issue(i, stream)
+        before = self._streams.get(stream)
         if before is not None:
-            start = np.maximum(start, before + cost.interval)
-        for j in indices[indptr[i] : indptr[i + 1]].tolist() if i in needed.waiting else ():
-            if j in finish:
-                start = np.maximum(start, finish[j])
-        end = start + early.run(i, issued, start)
-        streams[stream[i]] = end
-        latest = np.maximum(latest, end) if len(streams) > 1 else end
-        if i in needed.awaited:
-            finish[i] = end
-        host.after(i, latest)
-    host.close(latest)
-    return host.wall, np.broadcast_to(early.busy, count), host.busy
+            start = np.maximum(start, before + self._cost.interval)
+        for j in indices[indptr[i] : indptr[i + 1]].tolist() if i in self._waiting else ():
+            if j in self._finish:
+                start = np.maximum(start, self._finish[j])
+        end: Array = start + self._early.run(i, issued, start)
+        self._streams[stream] = end
+        if i in self._awaited:
+            self._finish[i] = end
+        if self._spans is not None:
+            self._spans.append((start, end))
+        if self._record is not None:
+            self._record.device(i, self._host.now, start, end)
+        return end
+
+    def _close(self, latest: Array) -> None:
+        self._host.close(latest)
+        if self._record is not None:
+            self._record.close(self._host.now)
+        if self._spans:
+            starts, ends = (np.vstack([np.broadcast_to(x, self._count) for x in part])
+                            for part in zip(*self._spans, strict=True))  # fmt: skip
+            self._active = self._active + covered(starts, ends)
+            self._spans = []
+
+
+def covered(starts: Array, ends: Array) -> Array:
+    """Return how long at least one of K spans lasts, on each of D designs.
+
+    Parameters
+    ----------
+    starts, ends : array, shape (K, D)
+
+    Examples
+    --------
+    >>> covered(np.array([[0.0], [1.0], [5.0]]), np.array([[3.0], [2.0], [6.0]])).tolist()
+    [4.0]
+    """
+    order = np.argsort(starts, axis=0, kind="stable")
+    starts, ends = (np.take_along_axis(x, order, axis=0) for x in (starts, ends))
+    reached = np.maximum.accumulate(ends, axis=0)
+    since = np.vstack([starts[:1], np.maximum(starts[1:], reached[:-1])])
+    total: Array = np.maximum(reached - since, 0.0).sum(axis=0)
+    return total
 
 
 class _Early:
@@ -304,80 +302,9 @@ class _Early:
         return time
 
 
-@dataclass(frozen=True)
-class _Cross:
-    """Operations with a dependency that stream order does not already give."""
-
-    waiting: frozenset[int]
-    awaited: frozenset[int]
-
-
-def _cross_stream(w: Workload) -> _Cross:
+def _cross_stream(w: Workload) -> tuple[frozenset[int], frozenset[int]]:
+    """Return operations with a dependency that stream order does not give, and what they await."""
     indptr, indices = w.edges
     later = np.repeat(np.arange(len(w)), np.diff(indptr))
     crossing = w["stream"][later] != w["stream"][indices]
-    return _Cross(frozenset(later[crossing].tolist()), frozenset(indices[crossing].tolist()))
-
-
-class _Host:
-    """The host lane of a block of designs: where it is now, and what it has worked."""
-
-    def __init__(self, w: Workload, designs: Designs, cost: LaunchCost, count: int) -> None:
-        self._w, self._cost, self._count = w, cost, count
-        self._speed, self._sync = designs["host.speed"], designs["host.sync"]
-        self._measured = w.meta.get("host") == "measured"
-        if self._measured:
-            self._work, self._presync = w["host_s"], w["presync_s"]
-        else:
-            self._work = np.ones(len(w))
-            self._presync = np.zeros(len(w))
-        self._each = np.ones(1) if self._measured else designs["launch.eager.host"]
-        self._copies = w.mask("kind", "memcpy")
-        self._waits = w["sync"] if cost.waits else np.zeros(len(w), dtype=bool)
-        self._fresh = True  # the next operation opens a piece that is submitted as one
-        self._step: int | None = None
-        self.now = self.busy = self.wall = np.zeros(count)
-
-    def open(self, step: int) -> None:
-        """Start a step."""
-        self._step, self._fresh = step, True
-        self.now = np.zeros(self._count)
-
-    def issue(self, i: int) -> Array:
-        """Advance to the issue of an operation; return when the device may start it."""
-        if self._cost.per_operation:
-            self._spend(self._work[i] * self._each / self._speed)
-            return self.now + (self._cost.copy if self._copies[i] else self._cost.submit)
-        if self._fresh:
-            self._fresh = False
-            self._spend(self._cost.submit)
-        return self.now
-
-    def after(self, i: int, done: Array) -> None:
-        """Wait for the device where the program waits."""
-        if not self._waits[i]:
-            return
-        if self._cost.per_operation:
-            self._spend(self._presync[i] * self._each / self._speed)
-            self.now = np.maximum(self.now, done)
-            if not self._measured:
-                self._spend(self._sync)
-        else:
-            self.now = np.maximum(self.now, done)
-            self._spend(self._sync)
-            self._fresh = True
-
-    def close(self, done: Array) -> None:
-        """End a step: the host waits for the device if it has not yet."""
-        if self._step is None:
-            return
-        if self._cost.per_operation and self._measured:
-            self._spend(self._w.steps.tail_s[self._step] / self._speed)
-        elif not self._fresh or self._cost.per_operation:
-            self.now = np.maximum(self.now, done)
-            self._spend(self._sync)
-        self.wall = self.wall + np.maximum(self.now, done)
-
-    def _spend(self, time: Array) -> None:
-        self.now = self.now + time
-        self.busy = self.busy + time
+    return frozenset(later[crossing].tolist()), frozenset(indices[crossing].tolist())

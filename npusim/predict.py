@@ -10,9 +10,9 @@ from typing import Any
 from npusim.arch import Arch, Designs, with_value
 from npusim.caveats import not_modelled, notes
 from npusim.compare import replay_with_band
+from npusim.durations import Durations, durations
 from npusim.error_band import BAND, band_factors
 from npusim.errors import InputError
-from npusim.lanes import Durations, durations
 from npusim.lanes import replay as lane_replay
 from npusim.load import traced_arch
 from npusim.models.kernel import parts
@@ -65,6 +65,9 @@ class Result:
         What was asked.
     wall_s, device_busy_s, host_busy_s : float
         Wall time, sum of device times, host work [s].
+    host_wait_s, device_idle_s : float
+        Time in which the host waits for the device; in which no stream is at work. Host work and
+        wait make the wall time; so do idle time and time in which some stream is at work [s].
     idle_share : float
         Share of wall time in which the device idles for the host or a launch.
     launches : float
@@ -94,6 +97,8 @@ class Result:
     wall_s: float
     device_busy_s: float
     host_busy_s: float
+    host_wait_s: float
+    device_idle_s: float
     idle_share: float
     launches: float
     band: Band | None
@@ -118,7 +123,7 @@ def replay(workload: Workload, arch: Arch, launch: str = "eager", mode: str = "m
     arch : Arch
     launch : {"eager", "graph", "queue"}
     mode : {"model", "transfer"}
-        See `npusim.lanes.durations`.
+        See `npusim.durations.durations`.
 
     Returns
     -------
@@ -158,6 +163,7 @@ def replay(workload: Workload, arch: Arch, launch: str = "eager", mode: str = "m
     return Result(
         workload.name, arch.name, launch, mode,
         float(middle.wall_s[0]), float(middle.device_busy_s[0]), float(middle.host_busy_s[0]),
+        float(middle.host_wait_s[0]), float(middle.device_idle_s[0]),
         float(middle.idle_share[0]), middle.launches, band,
         _limits(workload, designs, time), *_moved(workload, designs), not_modelled(arch),
         (*_changed(workload), *notes(workload, arch, launch, mode), *_beyond(band)),

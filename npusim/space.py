@@ -2,7 +2,7 @@
 
 A table holds one row a design and launch mode. Its columns are the dotted paths of the axes and
 the totals of a step: ``wall_s`` and ``device_busy_s`` with their bands (``wall_low_s``,
-``wall_high_s`` and so on), ``host_busy_s``, ``idle_share``. With several workloads these are sums
+``wall_high_s`` and so on), ``device_idle_s``, ``host_busy_s``, ``idle_share``. With several workloads these are sums
 over as many steps of each as are counted, and each workload has columns of its own for one step,
 ``wall_s[name]``.
 
@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 
 from npusim.arch import Arch, Designs, check, parameter
 from npusim.compare import replay_with_band
+from npusim.durations import durations
 from npusim.error_band import band_factors
 from npusim.errors import InputError, InputErrors
-from npusim.lanes import durations
 from npusim.load import traced_arch
 from npusim.models import modelled
 from npusim.models.launch import LAUNCHES
@@ -48,7 +48,7 @@ _SAME = 1e-9
 _MOST = 2_000_000
 TRAFFIC = (*(f"dram_{group}_bytes" for group in GROUPS), "movement_j")
 TOTALS = ("wall_s", "wall_low_s", "wall_high_s", "device_busy_s", "device_busy_low_s",
-          "device_busy_high_s", "host_busy_s")  # fmt: skip
+          "device_busy_high_s", "device_idle_s", "host_busy_s")  # fmt: skip
 
 
 def unmodelled(paths: Sequence[str]) -> list[InputError]:
@@ -159,7 +159,7 @@ def sweep(
         D designs.
     workloads : Workload or sequence of Workload
     mode : {"model", "transfer"}
-        How kernel times are predicted, see `npusim.lanes.durations`.
+        How kernel times are predicted, see `npusim.durations.durations`.
     progress : callable, optional
         Called with (designs done, designs in all).
     counts : sequence of int, optional
@@ -245,7 +245,7 @@ def evaluate(
                 table[f"{name}[{w.name}]"] = values
     beyond = sums.pop("extrapolates") > 0
     table = table.assign(**sums, extrapolates=beyond)
-    table["idle_share"] = 1 - (table["device_busy_s"] / table["wall_s"]).clip(upper=1.0)
+    table["idle_share"] = table["device_idle_s"] / table["wall_s"]
     return table
 
 
@@ -259,6 +259,7 @@ def _totals(designs: Designs, w: Workload, launch: str, mode: str) -> Iterator[t
         for end, r in (("", banded.middle), ("_low", banded.low), ("_high", banded.high)):
             nothing = np.full(len(designs), np.nan)
             yield f"{quantity}{end}_s", nothing if r is None else getattr(r, f"{quantity}_s")
+    yield "device_idle_s", banded.middle.device_idle_s
     yield "host_busy_s", banded.middle.host_busy_s
     found = traffic(w, designs)
     yield from dram(found).items()

@@ -14,6 +14,7 @@ from rich.text import Text
 from npusim import terminal, units
 from npusim.arch import Arch
 from npusim.beside import Compared
+from npusim.inspection import HOST_TIMES
 from npusim.models import modelled
 from npusim.outcome import Outcome
 from npusim.parameters import PARAMETERS
@@ -56,6 +57,7 @@ def inspection(w: Workload, content: dict[str, Any]) -> None:
         table, "sum", str(content["kernels"]), terminal.seconds(content["device_busy_s"]), "100.0%"
     )
     terminal.show(table)
+    _host(content["host"])
     share = content["classified_busy_share"]
     console.print(Text(f"with kind, FLOP and bytes: {share:.2%} of device time"))
     for kernel, entry in list(content["unclassified"].items())[:10]:
@@ -65,6 +67,30 @@ def inspection(w: Workload, content: dict[str, Any]) -> None:
     if outside["count"]:
         left = f"{terminal.many(outside['count'], 'operation')} outside the marked steps"
         console.print(Text(f"left out: {left}, {terminal.seconds(outside['seconds'])}"))
+
+
+def _host(host: dict[str, Any] | None) -> None:
+    """Print where the host spends a step, where that was measured, and each thread if several."""
+    if host is None:
+        return
+    mean = f"mean of {host['steps']} steps" if host["steps"] > 1 else "one step"
+    counts = f"launches: {host['launches']:.6g}, waits: {host['waits']:.6g}"
+    columns = ["time", "share of wall"]
+    table = terminal.blank(f"host, {mean} ({counts})", "", *columns, right=columns)
+    for time, label in HOST_TIMES.items():
+        share = host[time] / host["wall_s"] if host["wall_s"] else 0.0
+        terminal.add(table, label, terminal.seconds(host[time]), f"{share:.1%}")
+    terminal.add(table, "wall", terminal.seconds(host["wall_s"]), "100.0%")
+    terminal.show(table)
+    if len(host["threads"]) > 1:
+        times = {time: label for time, label in HOST_TIMES.items() if time in host["threads"][0]}
+        columns = ["launches", *times.values(), "waits"]
+        table = terminal.blank(f"host by thread, {mean}", "thread", *columns, right=columns)
+        for one in host["threads"]:
+            spent = (terminal.seconds(one[time]) for time in times)
+            launches, waits = f"{one['launches']:.6g}", f"{one['waits']:.6g}"
+            terminal.add(table, str(one["thread"]), launches, *spent, waits)
+        terminal.show(table)
 
 
 def replayed(r: Result) -> None:
@@ -97,12 +123,19 @@ def replayed(r: Result) -> None:
     terminal.add(
         table,
         "device waits for host and launch",
-        terminal.seconds(r.wall_s * r.idle_share),
+        terminal.seconds(r.device_idle_s),
         "",
         f"{r.idle_share:.1%}",
     )
     terminal.add(
         table, "host work", terminal.seconds(r.host_busy_s), "", f"{r.host_busy_s / r.wall_s:.1%}"
+    )
+    terminal.add(
+        table,
+        "host waits for device",
+        terminal.seconds(r.host_wait_s),
+        "",
+        f"{r.host_wait_s / r.wall_s:.1%}",
     )
     terminal.show(table)
     limits = ", ".join(f"{name} {share:.1%}" for name, share in r.limits.items())

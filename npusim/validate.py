@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npusim.arch import Arch, Designs
-from npusim.lanes import durations, replay
+from npusim.durations import durations
+from npusim.lanes import replay
 from npusim.library import ROUTINES
 from npusim.measured import Measured, from_workload
 from npusim.measured.period import predicted

@@ -85,11 +85,24 @@ COLUMNS: Mapping[str, Column] = MappingProxyType({c.name: c for c in (
     Column("start_s", "amount", "s", "measured start, from the start of its step"),
     Column("duration_s", "amount", "s", "measured duration on the device"),
     Column("host_s", "amount", "s",
-           "host work before its launch call, waits for the device taken out"),
+           "host work before its launch call, waits for the device taken out: the next four"),
+    Column("interpreter_s", "amount", "s",
+           "of host_s: outside every framework operator and runtime call of the launching thread"),
+    Column("framework_s", "amount", "s",
+           "of host_s: in framework operators, but for library_s and launch_s"),
+    Column("library_s", "amount", "s",
+           "of host_s: in operators that launch kernels of a library, outside what these call"),
+    Column("launch_s", "amount", "s", "of host_s: in runtime and driver calls"),
     Column("sync", "flag", "1", "whether the host waits for it before it goes on"),
     Column("presync_s", "amount", "s", "host work between its launch call and that wait"),
+    Column("thread", "index", "1",
+           "host thread that launched it, from 0 by first launch, -1 if unknown"),
+    Column("records", "count", "1",
+           "operators that the profiler recorded on that thread since its launch before; those after "
+           "its last launch of a step count for that one"),
 )})  # fmt: skip
 
+HOST_PARTS = ("interpreter_s", "framework_s", "library_s", "launch_s")  # of host_s
 LABELS = tuple(name for name, column in COLUMNS.items() if column.type == "label")
 BYTES = tuple(DATA)
 _TYPES: dict[str, type[np.generic]] = {
@@ -383,6 +396,7 @@ class Workload:
     def id(self) -> str:
         """Hash of everything that a replay can depend on."""
         how = [self.meta.get("caches", "step"), self.meta.get("experts", 0.0)]
+        how += [self.meta["profiler"]] if "profiler" in self.meta else []
         digest = hashlib.blake2b(repr(how).encode(), digest_size=16)
         for name, column in self.columns.items():
             digest.update(name.encode() + column.tobytes())

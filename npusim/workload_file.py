@@ -9,13 +9,20 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from npusim.atomic import whole_file
 from npusim.counters import COUNTERS
 from npusim.errors import InputError
-from npusim.workload import COLUMNS, LABELS, HostCosts, Steps, Workload
+from npusim.workload import COLUMNS, HOST_PARTS, LABELS, HostCosts, Steps, Workload
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+_READABLE = (1, SCHEMA_VERSION)
+_SINCE_2 = (*HOST_PARTS, "thread", "records")
+UNSPLIT = (
+    "written by an older npusim: host work is not split by what it was, all of it counts as the "
+    "interpreter's; import the trace again to split it"
+)
 _KEY = b"npusim.workload"
 _COUNTER = "counter."
 _SMALL, _SMALLEST, _QUICK = 50_000, 19, 3  # operations; levels of compression
@@ -78,7 +85,10 @@ def _read(file: Path) -> Workload:
     about = _about(file, table)
     columns: dict[str, Any] = {}
     labels: dict[str, list[str]] = {}
+    unsplit = about["schema"] == 1 and not set(_SINCE_2) & set(table.column_names)
     for c in COLUMNS:
+        if unsplit and c in _SINCE_2:
+            continue
         if c not in table.column_names:
             raise InputError("column is missing", file=file, place=c)
         column = table[c].combine_chunks()
@@ -91,6 +101,8 @@ def _read(file: Path) -> Workload:
             labels[c] = column.dictionary.cast(pa.string()).to_pylist()
         else:
             columns[c] = column.to_numpy(zero_copy_only=False)
+    if unsplit:
+        columns |= _unsplit(columns["host_s"])
     counters = _counters(file, table)
     begins = about.get("start_s")
     steps = Steps(np.array(about["wall_s"], dtype=float), np.array(about["tail_s"], dtype=float),
@@ -101,10 +113,25 @@ def _read(file: Path) -> Workload:
         waits.values.cast(pa.int64()).to_numpy().astype(np.int64),
     )
     try:
-        return Workload(str(about["name"]), columns, labels, steps, edges, about["meta"],
+        return Workload(str(about["name"]), columns, labels, steps, edges, _meta(about, unsplit),
                         counters, _host(about.get("host")))  # fmt: skip
     except InputError as error:
         raise InputError(str(error), file=file) from None
+
+
+def _unsplit(host_s: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """Return the columns that files of version 1 lack."""
+    nothing = np.zeros(len(host_s))
+    return {**dict.fromkeys(HOST_PARTS, nothing), "interpreter_s": host_s,
+            "thread": np.full(len(host_s), -1), "records": nothing}  # fmt: skip
+
+
+def _meta(about: dict[str, Any], unsplit: bool) -> dict[str, Any]:
+    """Return provenance, with a note where host work is there and not split."""
+    meta: dict[str, Any] = about["meta"]
+    if unsplit and meta.get("host") == "measured":
+        return {**meta, "notes": [*meta.get("notes", ()), UNSPLIT]}
+    return meta
 
 
 def _counters(file: Path, table: Any) -> dict[str, Any]:
@@ -142,9 +169,10 @@ def _about(file: Path, table: Any) -> dict[str, Any]:
         raise InputError("Parquet, but not a workload", file=file,
                          hint="make one with `npusim import TRACE`")  # fmt: skip
     about: dict[str, Any] = dict(json.loads(raw))
-    if about.get("schema") != SCHEMA_VERSION:
+    if about.get("schema") not in _READABLE:
         raise InputError("workload of another version", file=file, value=about.get("schema"),
-                         allowed=str(SCHEMA_VERSION), hint="import the trace again")  # fmt: skip
+                         allowed=" or ".join(map(str, _READABLE)),
+                         hint="import the trace again")  # fmt: skip
     return about
 
 

@@ -28,7 +28,7 @@ ROUND: dict[str, float] = {
     "gemm.tile_step": 64, "gemm.overlap": 1,
     "floor.matmul": 1e-6, "floor.attention": 2e-6, "floor.pointwise": 3e-6,
     "floor.reduction": 8e-7, "floor.gather": 5e-6, "floor.sort": 6e-6, "floor.memcpy": 7e-6,
-    "launch.graph.interval": 2e-7,
+    "launch.graph.interval": 1.5e-7, "launch.graph.node": 5e-8,
 }  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from npusim.bands import Residual
 from npusim.compare import compare_designs, error_of, kernel_errors, measured
 from npusim.error_band import band_factors
 from npusim.errors import InputError
-from npusim.lanes import durations
+from npusim.durations import durations
 from npusim.load import traced_arch
 from tests.builder import timed, workload
 

@@ -310,7 +310,8 @@ def test_periods_by_hand(monkeypatch, tmp_path):
     rows = [{**LINEAR, "launch": launch} for launch in LAUNCHES]
     m = read(tmp_path, *rows)
     h200 = ns.load_arch("h200")
-    for path, value in {"launch.graph.interval": 1e-6, "launch.eager.interval": 2e-6,
+    for path, value in {"launch.graph.interval": 7e-7, "launch.graph.node": 3e-7,
+                        "launch.eager.interval": 2e-6,
                         "launch.eager.host": 5e-6}.items():  # fmt: skip
         h200 = ns.with_value(h200, path, value)
     for kernel, expected in ((1e-6, [2e-6, 1e-6, 5e-6]), (4e-6, [5e-6, 4e-6, 6e-6])):

@@ -122,7 +122,8 @@ def test_models_read_exactly_what_they_declare(monkeypatch):
     assert energy <= designs.valued
     for mode in launch.LAUNCHES:
         launch.launch_cost(mode, designs)
-    in_lanes = {"host.speed", "host.sync", "launch.eager.host"}
+    in_lanes = {"host.speed", "host.sync", "host.threads", "host.record", "launch.eager.host",
+                "launch.eager.depth"}  # fmt: skip
     assert designs.seen | in_lanes == set(modelled())
     source = inspect.getsource(lanes)
     assert all(f'"{path}"' in source for path in in_lanes)

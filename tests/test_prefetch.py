@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 import npusim as ns
 from npusim.arch import Designs, with_value
-from npusim.lanes import Durations, durations, replay
+from npusim.durations import Durations, durations
+from npusim.lanes import replay
 from npusim.models.hierarchy import Traffic
 from npusim.models.kernel import kernel_cost
 from npusim.models.prefetch import Buffer, depth

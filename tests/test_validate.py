@@ -10,7 +10,7 @@ import npusim as ns
 from npusim import calibration_tables, measured
 from npusim.arch import Designs
 from npusim.calibrate import calibrate
-from npusim.lanes import durations
+from npusim.durations import durations
 from npusim.measured import period
 from npusim.validate import Errors, errors_of, validate, validate_trace
 from tests.builder import timed, workload

@@ -14,10 +14,10 @@ from npusim.importers import kernel_names
 from npusim.importers.files import Numbering
 from npusim.importers.layers import layers
 from npusim.importers.work import Launch, Work
-from npusim.workload import LABELS, HostCosts, Steps, Workload
+from npusim.workload import HOST_PARTS, LABELS, HostCosts, Steps, Workload
 
-MEASURED = ("start_s", "duration_s", "stream", "registers", "shared_memory", "host_s", "sync",
-            "presync_s")  # fmt: skip
+MEASURED = ("start_s", "duration_s", "stream", "registers", "shared_memory", "host_s", *HOST_PARTS,
+            "sync", "presync_s", "thread", "records")  # fmt: skip
 _FROM_WORK = [f.name for f in fields(Work)]
 
 T = TypeVar("T")
@@ -27,7 +27,8 @@ T = TypeVar("T")
 class Operation:
     """One device operation as an importer found it; times in seconds from the start of its step.
 
-    The host fields are explained in `npusim.importers.host_lane`; zero where a format has none.
+    The host fields are explained in `npusim.importers.host_lane` and `host_parts`; zero, and thread
+    -1, where a format has none.
     """
 
     launch: Launch
@@ -39,8 +40,14 @@ class Operation:
     registers: int = 0
     shared_memory: float = 0.0
     host_s: float = 0.0
+    interpreter_s: float = 0.0
+    framework_s: float = 0.0
+    library_s: float = 0.0
+    launch_s: float = 0.0
     sync: bool = False
     presync_s: float = 0.0
+    thread: int = -1
+    records: int = 0
 
 
 @dataclass(frozen=True)
@@ -70,7 +77,7 @@ class StepColumns:
     launches, works, operators : sequence, length K
         Of each operation; those that are equal are best the same object.
     measured : mapping of str to array, shape (K,)
-        The columns of `MEASURED`.
+        The columns of `MEASURED`; threads by any number of their own, -1 where unknown.
     wall_s, tail_s : float
         Wall time and host tail [s].
     start_s : float, optional
@@ -84,6 +91,16 @@ class StepColumns:
     wall_s: float
     tail_s: float = 0.0
     start_s: float | None = None
+
+
+def no_host(count: int) -> dict[str, NDArray[Any]]:
+    """Return the host's columns of operations of which no launch is known."""
+    return {
+        **{c: np.zeros(count) for c in ("host_s", *HOST_PARTS, "presync_s")},
+        "sync": np.zeros(count, dtype=bool),
+        "thread": np.full(count, -1, dtype=np.int64),
+        "records": np.zeros(count, dtype=np.int64),
+    }
 
 
 def assemble(
@@ -126,6 +143,7 @@ def _assembled(
     columns["layer"] = np.concatenate([layers(step.works) for step in steps])
     for c in MEASURED:
         columns[c] = np.concatenate([step.measured[c] for step in steps])
+    columns["thread"] = _from_zero(columns["thread"])
     begins = [s.start_s for s in steps if s.start_s is not None]
     times = Steps(
         np.array([s.wall_s for s in steps]), np.array([s.tail_s for s in steps]),
@@ -133,6 +151,15 @@ def _assembled(
     )  # fmt: skip
     about = {**meta, "npusim": __version__}
     return Workload(name, columns, labels, times, meta=about, host=host)
+
+
+def _from_zero(threads: NDArray[Any]) -> NDArray[np.int64]:
+    """Return numbers from 0 by first appearance; -1 stays."""
+    found = np.full(len(threads), -1, dtype=np.int64)
+    known = threads != -1
+    numbers = map(Numbering().__getitem__, threads[known].tolist())
+    found[known] = np.fromiter(numbers, np.int64, int(known.sum()))
+    return found
 
 
 def _distinct(items: Sequence[T]) -> tuple[list[T], NDArray[np.intp]]:

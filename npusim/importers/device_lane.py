@@ -6,12 +6,14 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from npusim.importers.assembly import StepColumns
-from npusim.importers.host_lane import Lane, host_lane
+from npusim.importers.assembly import StepColumns, no_host
+from npusim.importers.host_lane import host_lane
+from npusim.importers.host_parts import cover
 from npusim.importers.work import Launch, Work
 
 Time = int | Decimal
@@ -28,6 +30,8 @@ class Timed:
     ----------
     call : tuple of two times, optional
         Start and end of the runtime call that launched it.
+    thread : int
+        Any number of the host thread that made this call, -1 if unknown.
     """
 
     launch: Launch
@@ -39,6 +43,7 @@ class Timed:
     shared_memory: float = 0.0
     call: Span | None = None
     group: str = ""
+    thread: int = -1
 
     @property
     def issued(self) -> Time:
@@ -102,11 +107,10 @@ def step_of(
         "registers": np.array([o.registers for o in operations]),
         "shared_memory": np.array([o.shared_memory for o in operations]),
     }
-    lane = _host(operations, seconds, (start, stop), waits)
-    measured |= {"host_s": lane.work, "sync": lane.sync, "presync_s": lane.presync}
+    host, tail = _host(operations, seconds, (start, stop), waits)
     launches, works = [o.launch for o in operations], [o.work for o in operations]
     unknown = ["unknown"] * len(operations)
-    return StepColumns(launches, works, unknown, measured, seconds(stop), lane.tail)
+    return StepColumns(launches, works, unknown, measured | host, seconds(stop), tail)
 
 
 def _host(
@@ -114,19 +118,30 @@ def _host(
     seconds: Callable[[Time], float],
     span: Span,
     waits: Sequence[Span],
-) -> Lane:
-    """Return the host's work around each operation [s], nothing where no launch is known."""
-    count = len(operations)
-    known = np.array([o.call is not None for o in operations])
-    work, presync = np.zeros((2, count))
-    sync = np.zeros(count, dtype=bool)
-    if not known.any():
-        return Lane(work, presync, sync, 0.0)
-    calls = [(o, o.call) for o in operations if o.call is not None]
-    issued = np.array([[seconds(c[0]), seconds(c[1])] for _, c in calls])
-    done = np.array([seconds(o.start + o.duration) for o, _ in calls])
-    idle = [[seconds(a), seconds(b)] for a, b in waits if span[0] <= a <= span[1]]
-    lane = host_lane(0.0, seconds(span[1]), issued, done, np.array(idle).reshape(-1, 2),
-                     np.array([o.work.kind == "memcpy" for o, _ in calls]))  # fmt: skip
-    work[known], presync[known], sync[known] = lane.work, lane.presync, lane.sync
-    return Lane(work, presync, sync, lane.tail)
+) -> tuple[dict[str, NDArray[Any]], float]:
+    """Return the host's columns and its work after the last operation [s].
+
+    Of the host's calls only launches and waits are known: all else is the interpreter's. Nothing
+    is known where no launch is.
+    """
+    found = no_host(len(operations))
+    found["thread"] = np.array([o.thread for o in operations])
+    calls = [(i, o, o.call) for i, o in enumerate(operations) if o.call is not None]
+    if not calls:
+        return found, 0.0
+    known = [i for i, _, _ in calls]
+    issued = np.array([[seconds(c[0]), seconds(c[1])] for _, _, c in calls])
+    done = np.array([seconds(o.start + o.duration) for _, o, _ in calls])
+    idle = np.array([[seconds(a), seconds(b)] for a, b in waits if span[0] <= a <= span[1]])
+    idle = idle.reshape(-1, 2)
+    lane = host_lane(0.0, seconds(span[1]), issued, done, idle,
+                     np.array([o.work.kind == "memcpy" for _, o, _ in calls]))  # fmt: skip
+    every = np.concatenate([issued, idle])
+    in_calls = cover(*every[np.argsort(every[:, 0], kind="stable")].T)
+    launch = np.minimum(in_calls.between(lane.since, lane.since + lane.work), lane.work)
+    for column, spent in {
+        "host_s": lane.work, "interpreter_s": lane.work - launch, "launch_s": launch,
+        "presync_s": lane.presync, "sync": lane.sync,
+    }.items():  # fmt: skip
+        found[column][known] = spent
+    return found, lane.tail

@@ -23,6 +23,8 @@ class Lane:
     ----------
     work, presync : array, shape (K,)
         Host work before each launch call, and from it to the wait that follows [us].
+    since : array, shape (K,)
+        When the work before each launch call begins [us].
     sync : array of bool, shape (K,)
         Whether the host waits after the launch.
     tail : float
@@ -30,6 +32,7 @@ class Lane:
     """
 
     work: Array
+    since: Array
     presync: Array
     sync: NDArray[np.bool_]
     tail: float
@@ -68,14 +71,14 @@ def host_lane(
     resumes = goes_on.copy()
     resumes[after] = np.maximum(resumes[after], np.maximum(wait_at, latest[after]))
     anchor = np.maximum.accumulate(np.concatenate([[start], resumes]))
-    work, presync = np.zeros((2, len(calls)))
-    work[order] = np.maximum(at - anchor[:-1], 0.0)
-    since = np.maximum(anchor[after], goes_on[after])
-    presync[order[after]] = np.maximum(wait_at - since, 0.0)
+    work, since, presync = np.zeros((3, len(calls)))
+    work[order], since[order] = np.maximum(at - anchor[:-1], 0.0), anchor[:-1]
+    launched = np.maximum(anchor[after], goes_on[after])
+    presync[order[after]] = np.maximum(wait_at - launched, 0.0)
     sync = np.zeros(len(calls), dtype=bool)
     sync[order] = blocked
     sync[order[after]] = True
-    return Lane(work, presync, sync, max(stop - float(anchor[-1]), 0.0))
+    return Lane(work, since, presync, sync, max(stop - float(anchor[-1]), 0.0))
 
 
 def _waits(

@@ -18,10 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npusim.errors import InputError
-from npusim.importers import files, kineto_ranges, nesting
-from npusim.importers.assembly import StepColumns, assemble
+from npusim.importers import files, kernel_names, kineto_ranges, nesting
+from npusim.importers.assembly import StepColumns, assemble, no_host
 from npusim.importers.describe import describe
 from npusim.importers.host_lane import host_lane
+from npusim.importers.host_parts import OF_FRAMEWORK, Threads
 from npusim.importers.kineto_events import Codes, Floats, Spans
 from npusim.importers.kineto_host import Calls, calls_of, host_costs
 from npusim.importers.kineto_scan import Tick, Trace, scan
@@ -274,6 +275,9 @@ class _Describer:
         idle &= np.isfinite(runtime.start) & np.isfinite(runtime.length)
         waits = np.column_stack([runtime.start, runtime.stop])[idle]
         self.waits = waits[np.argsort(waits[:, 0], kind="stable")]
+        others = [kernel_names.library(x.kernel) not in OF_FRAMEWORK for x in self.launches]
+        plans = c.instance[np.array(others)[self.kind] & (c.instance >= 0)]
+        self.threads = Threads(c.calls, plans, runtime.thread[c.launch[c.launch >= 0]])
 
 
 def _step(c: _Capture, rows: Codes, span: Span, about: _Describer) -> StepColumns:
@@ -286,16 +290,14 @@ def _step(c: _Capture, rows: Codes, span: Span, about: _Describer) -> StepColumn
     )  # fmt: skip
     launches, operators = [about.launches[k] for k in kinds], [about.operators[k] for k in kinds]
     device = c.device[rows]
-    work_us, presync_us, sync, tail = _host(c, rows, device.stop, span, about)
+    host, tail = _host(c, rows, device.stop, span, about)
     measured = {
         "start_s": np.maximum(device.start - span[0], 0.0) * 1e-6,
         "duration_s": device.length * 1e-6,
         "stream": about.streams[kind],
         "registers": about.registers[kind],
         "shared_memory": about.shared_memory[kind],
-        "host_s": work_us * 1e-6,
-        "sync": sync,
-        "presync_s": presync_us * 1e-6,
+        **host,
     }
     wall = (span[1] - span[0]) * 1e-6
     return StepColumns(launches, works, operators, measured, wall, tail * 1e-6, span[0] * 1e-6)
@@ -303,14 +305,13 @@ def _step(c: _Capture, rows: Codes, span: Span, about: _Describer) -> StepColumn
 
 def _host(
     c: _Capture, rows: Codes, done: Floats, span: Span, about: _Describer
-) -> tuple[Floats, Floats, NDArray[np.bool_], float]:
-    """Return the host's work around each operation of a step, and after the last [us]."""
+) -> tuple[dict[str, NDArray[Any]], float]:
+    """Return the host's columns of a step, and its work after the last operation [us]."""
     start, stop = span
     known = c.launch[rows] >= 0
-    work, presync = np.zeros((2, len(rows)))
-    sync = np.zeros(len(rows), dtype=bool)
+    found = no_host(len(rows))
     if not known.any():
-        return work, presync, sync, 0.0
+        return found, 0.0
     launched = rows[known]
     runtime, at = c.trace.runtime, c.launch[launched]
     calls = np.column_stack([runtime.start[at], about.returns[at]])
@@ -318,8 +319,13 @@ def _host(
     last = np.searchsorted(about.waits[:, 0], stop, "right")
     lane = host_lane(start, stop, calls, done[known], about.waits[first:last],
                      about.blocking[about.kind[launched]])  # fmt: skip
-    work[known], presync[known], sync[known] = lane.work, lane.presync, lane.sync
-    return work, presync, sync, lane.tail
+    thread = runtime.thread[at]
+    parts = about.threads.parts(thread, lane.since, lane.work)
+    for column, spent in {"presync_s": lane.presync, **parts}.items():
+        found[column][known] = spent * 1e-6
+    found["sync"][known], found["thread"][known] = lane.sync, thread
+    found["records"][known] = about.threads.records(thread, calls[:, 0], span)
+    return found, lane.tail
 
 
 def _meta(path: Path, c: _Capture) -> dict[str, Any]:

@@ -19,6 +19,8 @@ class Calls:
 
     Attributes
     ----------
+    thread : array, shape (N,)
+        Number of its thread, ascending.
     start, length : array, shape (N,)
         By thread and start [us].
     name, shape, parent : array, shape (N,)
@@ -28,6 +30,7 @@ class Calls:
         Row among the operators, or among the runtime calls.
     """
 
+    thread: Short
     start: Floats
     length: Floats
     name: Short
@@ -51,12 +54,12 @@ def calls_of(trace: Trace) -> Calls:
     stop = np.where(is_operator, start + length, start)
     order = nesting.order(thread, start, stop)
     order = order[np.isfinite(start[order])]
-    start, is_operator = start[order], is_operator[order]
-    parent = nesting.parents(thread[order], start, stop[order], is_operator)
+    start, is_operator, thread = start[order], is_operator[order], thread[order]
+    parent = nesting.parents(thread, start, stop[order], is_operator)
     rows = [np.arange(len(s), dtype=np.int32) for s in (operators, runtime)]
     name = np.concatenate([operators.name, runtime.name])
     shape = np.concatenate([operators.detail, np.full(len(runtime), -1, dtype=np.int32)])
-    return Calls(start, length[order], name[order], shape[order], parent, is_operator,
+    return Calls(thread, start, length[order], name[order], shape[order], parent, is_operator,
                  np.concatenate(rows)[order])  # fmt: skip
 
 

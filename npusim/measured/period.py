@@ -18,8 +18,9 @@ Array = NDArray[np.float64]
 def predicted(measured: Measured, designs: Designs) -> Array:
     """Return the time that each measured operation should have taken on each design.
 
-    With kernel time t, a period in a graph is ``t + launch.graph.interval``, or
-    ``t + launch.graph.repeat`` where one kernel of a routine is repeated; one of eager launches is
+    With kernel time t, a period in a graph is ``t + launch.graph.interval + launch.graph.node``
+    (the graph starts on an idle device, after its submission), or ``t + launch.graph.repeat`` where
+    one kernel of a routine is repeated; one of eager launches is
     ``max(t + launch.eager.interval, launch.eager.host)``, whichever of device and host is slower; a
     time of the kernel alone is t. Rows with few compute units are of a machine that has no more of
     them.
@@ -51,7 +52,7 @@ def predicted(measured: Measured, designs: Designs) -> Array:
     graph, eager = (measured.launch == launch for launch in ("graph", "eager"))
     again = known(measured.operations, designs)  # a benchmark's graph repeats that one kernel
     time[graph & again] += designs["launch.graph.repeat"]
-    time[graph & ~again] += designs["launch.graph.interval"]
+    time[graph & ~again] += designs["launch.graph.interval"] + designs["launch.graph.node"]
     loop = time[eager] + designs["launch.eager.interval"]
     time[eager] = np.maximum(loop, designs["launch.eager.host"])
     if not (np.isfinite(time) & (time > 0)).all():

@@ -56,6 +56,7 @@ PARAMETERS = (
     "floor.matmul",
     "floor.reduction",
     "launch.graph.interval",
+    "launch.graph.node",
     "gemm.start",
     "gemm.fill",
     "gemm.reduce",
@@ -159,7 +160,8 @@ class _Rows:
         l1 = "memories.l1.capacity"
         self.room = designs[l1] if l1 in designs else np.full(1, np.inf)
         self.reach = miss_bandwidth(designs)
-        self.summing = designs["floor.reduction"] + designs["launch.graph.interval"]
+        between = designs["launch.graph.node"] + designs["launch.graph.interval"]
+        self.summing = designs["floor.reduction"] + between
         self.rate = np.vstack([
             np.broadcast_to(throughput(kind, dtype, designs) / self.units, len(designs))
             for kind, dtype in zip(operations.kind, operations.dtype, strict=True)

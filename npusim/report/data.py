@@ -16,6 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from npusim.counters import COUNTERS
+from npusim.inspection import HOST_TIMES
 
 Array = NDArray[np.float64]
 
@@ -71,6 +72,7 @@ FIELDS: Mapping[str, Field] = MappingProxyType(_counter_fields() | {
     "rank": Field("#", "count"),
     "step": Field("step", "count"),
     "stream": Field("stream", "count"),
+    "thread": Field("thread", "count"),
     "blocks": Field("blocks", "count"),
     "threads": Field("threads", "count"),
     "launches": Field("launches", "count"),
@@ -96,6 +98,10 @@ FIELDS: Mapping[str, Field] = MappingProxyType(_counter_fields() | {
     "active_s": Field("device active", "s"),
     "host_s": Field("host work", "s"),
     "mean_host_s": Field("host work a launch", "s"),
+    "interpreter_s": Field(HOST_TIMES["interpreter_s"], "s"),
+    "framework_s": Field(HOST_TIMES["framework_s"], "s"),
+    "library_s": Field(HOST_TIMES["library_s"], "s"),
+    "launch_s": Field(HOST_TIMES["launch_s"], "s"),
     "presync_s": Field("then before a wait", "s"),
     "self_s": Field("self", "s"),
     "below_s": Field("shorter than", "s"),

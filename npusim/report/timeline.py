@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from npusim.gaps import Gaps, laid_out
+from npusim.inspection import HOST_TIMES, host_times
 from npusim.report.data import NO_TIMES, Figure, Section, Table, histogram
 from npusim.units import show
-from npusim.workload import Workload
+from npusim.workload import HOST_PARTS, Workload
 
 Array = NDArray[np.float64]
 
@@ -92,7 +94,7 @@ def host_section(w: Workload, launches: pd.DataFrame, g: Gaps) -> Section:
     wall, busy, active = (float(x) for x in (w.steps.wall_s.sum(), w["duration_s"].sum(),
                                              g.active_s.sum()))  # fmt: skip
     ordered = not laid_out(w, g)
-    measured = w.meta.get("host") == "measured" and float(w["host_s"].sum()) > 0
+    times = host_times(w)
     text, lacks = [], []
     if not busy:
         ordered = False
@@ -107,7 +109,7 @@ def host_section(w: Workload, launches: pd.DataFrame, g: Gaps) -> Section:
         )
     elif not ordered:
         lacks.append(LAID_OUT)
-    if measured:
+    if times is not None:
         host = float(w["host_s"].sum() + w["presync_s"].sum() + w.steps.tail_s.sum())
         waits = int(w["sync"].sum())
         text.append(
@@ -127,14 +129,32 @@ def host_section(w: Workload, launches: pd.DataFrame, g: Gaps) -> Section:
     gap_table = _gap_table(launches, g) if ordered else pd.DataFrame(columns=["gap_s"])
     spread = (histogram("gaps", "gap between kernels", "s", g.seconds, g.seconds, log=True),)
     return Section("host", "Host and idle time", text=tuple(text), lacks=tuple(lacks), tables=(
+        Table("host_parts", "Where the host spends a step, the mean over steps", _parts(times)),
+        Table("host_threads", "Host work before launches in a step, by launching thread",
+              _threads(times)),
         Table("host_calls", "What the host called, by time of its own", host_calls),
         Table("host_launches", "Host work before launches, by launching operator",
-              _by_operator(w, launches) if measured else pd.DataFrame(columns=["operator"])),
+              pd.DataFrame(columns=["operator"]) if times is None else _by_operator(w, launches)),
         Table("gaps", "Longest gaps between kernels", gap_table),
     ), figures=(
         Figure("gaps", "Gaps between kernels, by count and by idle time",
                spread if ordered and len(g.seconds) else ()),
     ))  # fmt: skip
+
+
+def _parts(times: Mapping[str, Any] | None) -> pd.DataFrame:
+    if times is None:
+        return pd.DataFrame(columns=["quantity"])
+    mean = np.array([times[time] for time in HOST_TIMES])
+    return pd.DataFrame({"quantity": list(HOST_TIMES.values()), "mean_s": mean,
+                         "wall_share": mean / (times["wall_s"] or 1.0)})  # fmt: skip
+
+
+def _threads(times: Mapping[str, Any] | None) -> pd.DataFrame:
+    """Return host work by thread, nothing where one thread launches everything."""
+    columns = ["thread", "launches", *HOST_PARTS, "presync_s"]
+    several = times["threads"] if times is not None and len(times["threads"]) > 1 else []
+    return pd.DataFrame(several, columns=columns)
 
 
 def _host_calls(w: Workload, wall: float) -> pd.DataFrame:

@@ -217,6 +217,10 @@ class _Recent:
             if other is not None:
                 return [(other, other.size), (tensor, tensor.size)]
             seen.setdefault(tensor.size, tensor)
+        for tensor in latest:  # two of one size, with little beside them: a mask, a query
+            other = seen[tensor.size]
+            if other is not tensor and 0 <= size - 2 * tensor.size <= _SAME * size:
+                return [(other, other.size), (tensor, tensor.size)]
         return []
 
     @staticmethod

@@ -15,23 +15,24 @@ from types import MappingProxyType, ModuleType
 from typing import TypeVar
 
 from npusim.errors import InputError
-from npusim.transforms import cache, context, experts, weights
+from npusim.transforms import cache, context, experts, static_cache, weights
 from npusim.transforms.cache import quantize_cache
 from npusim.transforms.context import set_context
 from npusim.transforms.experts import skew_experts
+from npusim.transforms.profiler import only_steps, unprofiled
 from npusim.transforms.record import changes, told
 from npusim.transforms.weights import quantize_weights
 from npusim.workload import Workload
 
 __all__ = [
-    "TRANSFORMABLE", "applies", "changes", "limits", "needs", "present", "quantize_cache",
-    "quantize_weights", "refuse_changed", "set_context", "skew_experts", "split", "told",
-    "transformed", "unmeasured",
+    "TRANSFORMABLE", "applies", "changes", "limits", "needs", "only_steps", "present",
+    "quantize_cache", "quantize_weights", "refuse_changed", "set_context", "skew_experts", "split",
+    "told", "transformed", "unmeasured", "unprofiled",
 ]  # fmt: skip
 
 _Value = TypeVar("_Value")
 
-_TRANSFORMS = (weights, cache, context, experts)
+_TRANSFORMS = (weights, cache, context, static_cache, experts)
 
 # Path -> the file that reads it.
 TRANSFORMABLE: Mapping[str, ModuleType] = MappingProxyType(

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npusim.errors import InputError
-from npusim.transforms.record import changed, checked
+from npusim.transforms.record import changed, changes, checked
 from npusim.workload import Workload
 
 KEYS = "workload.context"
@@ -73,6 +73,9 @@ def set_context(w: Workload, keys: float) -> Workload:
 
 def transform(w: Workload, settings: Mapping[str, float]) -> Workload:
     """Return a workload with a context as `PARAMETERS` say."""
+    if "workload.static_cache" in changes(w):
+        raise InputError("attention is over all slots of a static KV cache, whatever the context",
+                         file=w.name, place=KEYS)  # fmt: skip
     keys, attends = np.rint(checked(settings)[KEYS]), touched(w)
     if not attends.any():
         raise InputError(f"has no {NEEDS}", file=w.name, place=KEYS)
