@@ -2,7 +2,8 @@
 
 PYTHONPATH=. python benchmarks/accuracy.py > docs/accuracy.md
 
-Public tables are read from ../shared/external; without them the page cannot be made.
+Public tables are read from ../shared/external and traces from ../shared/baselines; without them the
+page cannot be made.
 """
 
 import sys
@@ -17,11 +18,12 @@ import numpy as np
 import pandas as pd
 import public_tables
 import rtx5090_decode
+import walls
 from matplotlib.figure import Figure
 
 import npusim as ns
 from npusim import catalog
-from npusim.compare import error_of, kernel_errors, measured
+from npusim.compare import error_of, kernel_errors
 from npusim.load import traced_arch
 from npusim.store import model_version
 
@@ -94,13 +96,9 @@ mean weighted by measured time, of which 12 % was asked).
 STEPS = """
 ## Wall time of a step
 
-An eager replay carries the host of its own trace, profiler included: the rows marked "own trace"
-check the bookkeeping, they predict nothing. "unprofiled" is the same step in the same process
-without the profiler, whose cost is not modelled yet. Graph replays ran with a static KV cache,
-which has other and more kernels than the eager trace that is replayed here.
+On the H200, by launch mode; the host as in its traces where it launches, else from the machine's
+file. What follows for services that the host holds up is in [host studies](host_studies.md).
 
-| workload | launch | measured | what | predicted | error | same kernels |
-|---|---|---|---|---|---|---|
 """
 
 CACHES = """
@@ -182,8 +180,9 @@ def draw(row, file):
 
 
 def page():
-    if not public_tables.EXTERNAL.is_dir():
-        sys.exit(f"error: {public_tables.EXTERNAL}: public tables are not there")
+    for needed in (public_tables.EXTERNAL, walls.BASELINES):
+        if not needed.is_dir():
+            sys.exit(f"error: {needed}: what predictions are held against is not there")
     FIGURES.mkdir(exist_ok=True)
     out, tables = [HEAD.format(version=model_version())], []
     out.extend(kernels())
@@ -205,18 +204,7 @@ def page():
             f"{e.median_ape:.1%} | {e.p90_ape:.1%} | {e.worst_ape:.0%} | {e.weighted_ape:.1%} |\n"
         )
     out.append(STEPS)
-    for w in loaded:
-        arch = traced_arch(w)
-        for m in measured(w):
-            if m.quantity != "wall" or m.device not in arch.devices:
-                continue
-            what = "own trace, profiled" if m.traced else "unprofiled"
-            told = ns.replay(w, arch, m.launch).wall_s
-            out.append(
-                f"| {w.name} | {m.launch} | {m.value_s * 1e3:.3f} ms | {what} | "
-                f"{told * 1e3:.3f} ms | {told / m.value_s - 1:+.1%} | "
-                f"{'yes' if m.same_kernels else 'no'} |\n"
-            )
+    out.extend(f"{line}\n" for line in walls.report())
     out.append(BY_KIND)
 
     everything = pd.concat(tables)

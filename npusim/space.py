@@ -2,9 +2,9 @@
 
 A table holds one row a design and launch mode. Its columns are the dotted paths of the axes and
 the totals of a step: ``wall_s`` and ``device_busy_s`` with their bands (``wall_low_s``,
-``wall_high_s`` and so on), ``device_idle_s``, ``host_busy_s``, ``idle_share``. With several workloads these are sums
-over as many steps of each as are counted, and each workload has columns of its own for one step,
-``wall_s[name]``.
+``wall_high_s`` and so on), ``device_idle_s``, ``host_busy_s``, ``idle_share``. With several
+workloads these are sums over as many steps of each as are counted, and each workload has columns of
+its own for one step, ``wall_s[name]``.
 
 Axes below ``workload.`` change the workloads (`npusim.transforms`), all others the machine. In a
 sweep of several workloads each of them changes those that have what it changes.

@@ -57,7 +57,8 @@ def inspection(w: Workload, content: dict[str, Any]) -> None:
         table, "sum", str(content["kernels"]), terminal.seconds(content["device_busy_s"]), "100.0%"
     )
     terminal.show(table)
-    _host(content["host"])
+    if content["host"] is not None:
+        _host(content["host"])
     share = content["classified_busy_share"]
     console.print(Text(f"with kind, FLOP and bytes: {share:.2%} of device time"))
     for kernel, entry in list(content["unclassified"].items())[:10]:
@@ -69,18 +70,15 @@ def inspection(w: Workload, content: dict[str, Any]) -> None:
         console.print(Text(f"left out: {left}, {terminal.seconds(outside['seconds'])}"))
 
 
-def _host(host: dict[str, Any] | None) -> None:
-    """Print where the host spends a step, where that was measured, and each thread if several."""
-    if host is None:
-        return
+def _host(host: dict[str, Any]) -> None:
+    """Print where the host spends a step, and each thread if several launch."""
     mean = f"mean of {host['steps']} steps" if host["steps"] > 1 else "one step"
     counts = f"launches: {host['launches']:.6g}, waits: {host['waits']:.6g}"
     columns = ["time", "share of wall"]
     table = terminal.blank(f"host, {mean} ({counts})", "", *columns, right=columns)
-    for time, label in HOST_TIMES.items():
+    for time, label in {**HOST_TIMES, "wall_s": "wall"}.items():
         share = host[time] / host["wall_s"] if host["wall_s"] else 0.0
         terminal.add(table, label, terminal.seconds(host[time]), f"{share:.1%}")
-    terminal.add(table, "wall", terminal.seconds(host["wall_s"]), "100.0%")
     terminal.show(table)
     if len(host["threads"]) > 1:
         times = {time: label for time, label in HOST_TIMES.items() if time in host["threads"][0]}

@@ -50,7 +50,7 @@ def events(sides: Sequence[Side]) -> Iterator[bytes]:
         A timeline that is too long to be told to the nanosecond.
     """
     encode = msgspec.json.Encoder().encode
-    processes = [_Process(side, pid) for pid, side in enumerate(sides, 1)]
+    processes = [_Process(side, pid, len(sides)) for pid, side in enumerate(sides, 1)]
     for process in processes:
         yield from map(encode, process.about())
     lanes = [lane for process in processes for lane in process.lanes()]
@@ -60,8 +60,9 @@ def events(sides: Sequence[Side]) -> Iterator[bytes]:
 class _Process:
     """One timeline: threads for its steps, its host and its streams."""
 
-    def __init__(self, side: Side, pid: int) -> None:
-        self._side, self._pid, self._w = side, pid, side.timeline.workload
+    def __init__(self, side: Side, pid: int, sides: int) -> None:
+        self._side, self._pid, self._sides = side, pid, sides
+        self._w = side.timeline.workload
         found = side.timeline
         if not found.steps[-1] <= _LONGEST_S:
             raise InputError("too long for a timeline", file=self._w.name,
@@ -132,7 +133,7 @@ class _Process:
         found = self._side.timeline.spans
         starts, ends = (_nanoseconds([s[i] for s in found]).tolist() for i in (2, 3))
         parts = np.round(np.stack([self._w[c] for c in HOST_PARTS], axis=1) * 1e6, 3)
-        measured = self._side.launch == "eager" and bool(parts.any())
+        measured = self._side.launch == "eager" and self._w.meta.get("host") == "measured"
         keys = [c.removesuffix("_s") for c in HOST_PARTS]
         for s, start, end in zip(found, starts, ends, strict=True):
             if end == start:
@@ -200,7 +201,7 @@ class _Process:
 
     def _flow(self, phase: str, operation: int, tid: int, at: int) -> Event:
         return {"ph": phase, "pid": self._pid, "tid": tid, "ts": at / 1e3, "name": "launch",
-                "cat": "launch", "id": self._pid * len(self._w) + operation}  # fmt: skip
+                "cat": "launch", "id": self._sides * operation + self._pid}  # fmt: skip
 
     def _counter(self, name: str, since: Times, until: Times) -> Iterator[Event]:
         """Yield how many operations are between two moments, wherever that changes."""

@@ -85,7 +85,8 @@ COLUMNS: Mapping[str, Column] = MappingProxyType({c.name: c for c in (
     Column("start_s", "amount", "s", "measured start, from the start of its step"),
     Column("duration_s", "amount", "s", "measured duration on the device"),
     Column("host_s", "amount", "s",
-           "host work before its launch call, waits for the device taken out: the next four"),
+           "host work before its launch call, waits for the device taken out; the sum of the next "
+           "four"),
     Column("interpreter_s", "amount", "s",
            "of host_s: outside every framework operator and runtime call of the launching thread"),
     Column("framework_s", "amount", "s",
@@ -98,8 +99,8 @@ COLUMNS: Mapping[str, Column] = MappingProxyType({c.name: c for c in (
     Column("thread", "index", "1",
            "host thread that launched it, from 0 by first launch, -1 if unknown"),
     Column("records", "count", "1",
-           "operators that the profiler recorded on that thread since its launch before; those after "
-           "its last launch of a step count for that one"),
+           "operators that the profiler recorded on that thread since its launch before; those "
+           "after its last launch of a step count for that one"),
 )})  # fmt: skip
 
 HOST_PARTS = ("interpreter_s", "framework_s", "library_s", "launch_s")  # of host_s

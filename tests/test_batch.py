@@ -126,8 +126,8 @@ AT_16 = {
 STAYS = (1, 2, 3, 4, 15, 24, 25, 26, 29)  # positions and tables, weights, lists of experts
 
 
-def step(*rows, device="NVIDIA H200", **more):
-    return workload(*(rows or STEP), device=device, **more)
+def step(*rows, units=132, **more):
+    return workload(*(rows or STEP), device="NVIDIA H200", **more).renamed("made", units=units)
 
 
 def texts(w, column):
@@ -262,7 +262,7 @@ def test_what_has_no_shapes_keeps_its_time():
 
 def test_a_machine_that_is_not_known_bounds_no_grid():
     """Two tensors of 171,040 x 128 numbers of two bytes, 2048 bytes a block."""
-    assert set_batch(step(device=""), 16)["blocks"][12] == 2 * 171_040 * 256 // 2048
+    assert set_batch(step(units=float("inf")), 16)["blocks"][12] == 2 * 171_040 * 256 // 2048
 
 
 @pytest.mark.parametrize(
@@ -287,7 +287,9 @@ def test_what_no_batch_can_be_given_to_is_refused(rows, sequences, message):
 
 
 def test_a_static_cache_is_made_for_its_batch():
-    static = step().renamed("made", transforms={"workload.static_cache": 1088.0})
+    copied = {**ATTENTION, "read_kv": 0.0, "read_activation": 5_480_960.0}
+    static = step(QUERY, copied).renamed("made", transforms={"workload.static_cache": 1088.0})
+    assert set_batch(static, 1) is static and present(static) == {"workload.batch": 1.0}
     with pytest.raises(InputError, match="has a static KV cache for so many sequences"):
         set_batch(static, 8)
 

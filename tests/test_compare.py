@@ -11,9 +11,9 @@ from npusim import catalog, error_band
 from npusim.arch import Designs
 from npusim.bands import Residual
 from npusim.compare import compare_designs, error_of, kernel_errors, measured
+from npusim.durations import durations
 from npusim.error_band import band_factors
 from npusim.errors import InputError
-from npusim.durations import durations
 from npusim.load import traced_arch
 from tests.builder import timed, workload
 

@@ -12,9 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from npusim.arch import Designs
+from npusim.durations import durations
 from npusim.errors import InputError
 from npusim.importers import chakra, execution_trace, import_trace, importers
-from npusim.durations import durations
 from npusim.load import load_arch
 from npusim.predict import replay
 from npusim.workload_file import load_workload, save_workload

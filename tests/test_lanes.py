@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 import npusim as ns
 from npusim import lanes
 from npusim.arch import Designs
-from npusim.errors import InputError
 from npusim.durations import durations
+from npusim.errors import InputError
 from npusim.lanes import covered, replay, timeline
 from npusim.models.launch import launch_cost
 from tests.builder import timed, workload

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import npusim as ns
-from npusim import catalog, lanes, traffic
+from npusim import catalog, host, traffic
 from npusim.arch import Designs
 from npusim.library import ROUTINES
 from npusim.models import (
@@ -125,7 +125,7 @@ def test_models_read_exactly_what_they_declare(monkeypatch):
     in_lanes = {"host.speed", "host.sync", "host.threads", "host.record", "launch.eager.host",
                 "launch.eager.depth"}  # fmt: skip
     assert designs.seen | in_lanes == set(modelled())
-    source = inspect.getsource(lanes)
+    source = inspect.getsource(host)
     assert all(f'"{path}"' in source for path in in_lanes)
 
 

@@ -245,7 +245,7 @@ def test_what_no_measurement_holds_is_said():
         (STEP, {"workload.weight_bits": float("nan")}, "out of bounds: nan"),
         (STEP, {"workload.weight_group": 0.5}, r"not a number of weights: 0.5 \(allowed: 0"),
         (STEP, {"workload.context": 0}, "out of bounds"),
-        (STEP, {"workload.batch": 2}, "not a setting of a workload: 'workload.batch'"),
+        (STEP, {"workload.layers": 2}, "not a setting of a workload: 'workload.layers'"),
         (({**LAYER, "dtype": "complex64"},), {"workload.weight_bits": 8},
          "dtype: a type of unknown width: 'complex64'"),
         ((ATTENTION, {**ATTENTION, "n": 128}), {"workload.context": 8},

@@ -335,6 +335,8 @@ def _meta(path: Path, c: _Capture) -> dict[str, Any]:
     properties = first("deviceProperties")
     listed = properties if isinstance(properties, list) else []
     devices = [str(p.get("name", "")) for p in listed if isinstance(p, dict)]
+    units = next((n for p in listed if isinstance(p, dict)
+                  and isinstance(n := p.get("numSms"), int) and n > 0), None)  # fmt: skip
     ranks = first("distributedInfo")
     rank = ranks.get("rank") if isinstance(ranks, dict) else None
     world = ranks.get("world_size") if isinstance(ranks, dict) else None
@@ -355,7 +357,7 @@ def _meta(path: Path, c: _Capture) -> dict[str, Any]:
     hip = first("hip_driver_version")
     optional = {
         "hip_driver": str(hip) if hip is not None else None,
-        "rank": rank, "world_size": world,
+        "units": units, "rank": rank, "world_size": world,
         "lost_events": c.trace.lost if c.trace.repaired else None,
         "devices": len({s.device for s in c.trace.sizes}),
         "launches_of_one_id": _shared_ids(c.trace.runtime.correlation, c.device.correlation),

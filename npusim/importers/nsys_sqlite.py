@@ -105,6 +105,7 @@ class _Device:
     shared_memory: int = 0
     in_graph: bool = False
     call: tuple[int, int] | None = None
+    thread: int = -1
 
     @property
     def issued(self) -> int:
@@ -228,7 +229,7 @@ class _Capture:
                 continue
             span = self._span(_RUNTIME, number, start, end)
             for o in launched or ():
-                o.call = span
+                o.call, o.thread = span, thread if isinstance(thread, int) else -1
             if name in waits:
                 self.waits[process].append(span)
         self.shared = sum(len(group) for group in ours.values() if len(group) > 1)
@@ -289,7 +290,7 @@ def _whole_span(group: list[_Device]) -> tuple[int, int]:
 def _timed(o: _Device) -> Timed:
     stream = o.device * 1_000_000 + o.stream
     return Timed(o.launch, o.start, o.end - o.start, describe(None, o.launch), stream,
-                 o.registers, float(o.shared_memory), o.call)  # fmt: skip
+                 o.registers, float(o.shared_memory), o.call, thread=o.thread)  # fmt: skip
 
 
 # ---------------------------------------------------------------- where it comes from

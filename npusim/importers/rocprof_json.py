@@ -67,6 +67,7 @@ class _Record(msgspec.Struct):
     end_timestamp: int
     kind: int = 0
     operation: int = 0
+    thread_id: int = -1
     correlation_id: _Correlation = _Correlation()
     stream_id: _Handle | None = None
     dispatch_info: _Dispatch | None = None
@@ -274,7 +275,8 @@ class _Capture:
         if d is None:
             launch = Launch(self._copy_name(r), nbytes=float(r.bytes))
             stream = self.streams["copy", r.src_agent_id.handle, r.dst_agent_id.handle]
-            return Timed(launch, start, end - start, describe(None, launch), stream, call=call)
+            return Timed(launch, start, end - start, describe(None, launch), stream, call=call,
+                         thread=r.thread_id)  # fmt: skip
         symbol = self.symbols.get(d.kernel_id)
         if symbol is None:
             self.unnamed += 1
@@ -285,7 +287,8 @@ class _Capture:
         hip = r.stream_id.handle if r.stream_id is not None else 0
         stream = self.streams[lane_of(d.agent_id.handle, d.queue_id.handle, hip)]
         return Timed(launch, start, end - start, describe(None, launch), stream,
-                     min(registers, 2**16), float(d.group_segment_size), call)  # fmt: skip
+                     min(registers, 2**16), float(d.group_segment_size), call,
+                     thread=r.thread_id)  # fmt: skip
 
     def _copy_name(self, r: _Record) -> str:
         direction = self._operation(r).removeprefix("MEMORY_COPY_")

@@ -15,7 +15,8 @@ from types import MappingProxyType, ModuleType
 from typing import TypeVar
 
 from npusim.errors import InputError
-from npusim.transforms import cache, context, experts, static_cache, weights
+from npusim.transforms import batch, cache, context, experts, static_cache, weights
+from npusim.transforms.batch import set_batch
 from npusim.transforms.cache import quantize_cache
 from npusim.transforms.context import set_context
 from npusim.transforms.experts import skew_experts
@@ -26,13 +27,14 @@ from npusim.workload import Workload
 
 __all__ = [
     "TRANSFORMABLE", "applies", "changes", "limits", "needs", "only_steps", "present",
-    "quantize_cache", "quantize_weights", "refuse_changed", "set_context", "skew_experts", "split",
-    "told", "transformed", "unmeasured", "unprofiled",
+    "quantize_cache", "quantize_weights", "refuse_changed", "set_batch", "set_context",
+    "skew_experts", "split", "told", "transformed", "unmeasured", "unprofiled",
 ]  # fmt: skip
 
 _Value = TypeVar("_Value")
 
-_TRANSFORMS = (weights, cache, context, static_cache, experts)
+# Batch before the static cache, which is made for it, and after the context.
+_TRANSFORMS = (weights, cache, context, batch, static_cache, experts)
 
 # Path -> the file that reads it.
 TRANSFORMABLE: Mapping[str, ModuleType] = MappingProxyType(

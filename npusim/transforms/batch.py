@@ -94,17 +94,11 @@ def transform(w: Workload, settings: Mapping[str, float]) -> Workload:
     _refuse(w)
     share = shares(w, own)
     shape = _shapes(w, share, own, wanted)
-    listed, follows = share.routed > 0, share.follows
-    to, of = np.where(follows, wanted, 1.0), np.where(follows, own, 1.0)
-    to[listed], of[listed] = (shape["m"] * shape["n"])[listed], (w["m"] * w["n"])[listed]
-    columns = {name: w[name] * to / of for name in _AMOUNTS}  # in this order: whole bytes stay so
-    columns["read_activation"] = (w["read_activation"] - share.fixed) * to / of + share.fixed
-    rows = np.where(w.mask("kind", "gather"), to / of, 1.0)  # of an embedding
-    columns["read_weight"] = w["read_weight"] * rows * _experts(w, own, wanted)
     routine = _routines(w, share, shape, own, wanted)
-    columns |= shape | _grids(w, share, shape, routine, own, wanted)
+    columns = shape | _amounts(w, share, shape, own, wanted)
+    columns |= _grids(w, share, shape, routine, own, wanted)
     kind = w.text("kind")
-    products = w.mask("kind", *PRODUCTS) & follows
+    products = w.mask("kind", *PRODUCTS) & share.follows
     single = (shape["m"] <= 1) & (shape["batch"] <= 1)
     kind[products] = np.where(single, "gemv", "gemm")[products]
     return changed(*_labelled(w, {BATCH: wanted}, columns, {"kind": kind, "routine": routine}))
@@ -115,7 +109,10 @@ def touched(w: Workload) -> Mask:
 
     Shape (K,).
     """
-    return context.touched(w)
+    found = context.touched(w)
+    if _STATIC in changes(w):  # where heads may have copies of keys and values
+        found |= w.mask("kind", "attention") & (w["m"] <= 1) & w.classified
+    return found
 
 
 def present(w: Workload) -> dict[str, float]:
@@ -174,6 +171,20 @@ def _shapes(w: Workload, share: Shares, own: int, wanted: float) -> dict[str, Ar
     return shape
 
 
+def _amounts(
+    w: Workload, share: Shares, shape: Mapping[str, Array], own: int, wanted: float
+) -> dict[str, Array]:
+    """Return FLOP and bytes of all operations."""
+    listed = share.routed > 0
+    to, of = np.where(share.follows, wanted, 1.0), np.where(share.follows, own, 1.0)
+    to[listed], of[listed] = (shape["m"] * shape["n"])[listed], (w["m"] * w["n"])[listed]
+    amounts = {name: w[name] * to / of for name in _AMOUNTS}  # in this order: whole bytes stay so
+    amounts["read_activation"] = (w["read_activation"] - share.fixed) * to / of + share.fixed
+    rows = np.where(w.mask("kind", "gather"), to / of, 1.0)  # of an embedding
+    amounts["read_weight"] = w["read_weight"] * rows * _experts(w, own, wanted)
+    return amounts
+
+
 def _experts(w: Workload, own: int, wanted: float) -> Array:
     """Return how many times as many bytes of experts each operation reads, never more than all.
 
@@ -213,7 +224,7 @@ def _grids(
 ) -> dict[str, Array]:  # fmt: skip
     """Return blocks and threads of all operations, none of products whose kernels are unknown."""
     blocks, threads = w["blocks"].astype(np.float64), w["threads"].astype(np.float64)
-    traced, units = w.text("routine"), _units(w)
+    traced, units = w.text("routine"), float(w.meta.get("units", np.inf))
     before, after = _size(w, w.columns, own, own, units), _size(w, shape, own, wanted, units)
     known = share.follows & (blocks > 0)
     for name in np.unique(routine[known]).tolist():
@@ -238,14 +249,6 @@ def _size(
     rows[embedding] = wanted
     results = (w["write_activation"] + w["write_kv"]) * wanted / own
     return Size(rows, length, element(w), results, units)
-
-
-def _units(w: Workload) -> float:
-    """Return the compute units of the machine that was traced, ``inf`` if it is not known."""
-    from npusim.load import traced_arch  # noqa: PLC0415, it needs to know all transforms
-
-    machine = traced_arch(w)
-    return machine["units.count"] if machine is not None else np.inf
 
 
 def _labelled(

@@ -1,14 +1,15 @@
 """Skewed experts: how evenly a router spreads tokens, as the exponent of a Zipf popularity.
 
-The experts that a step reads are the same number; those that are popular come again sooner, so a
-cache or weight memory holds them more often (`npusim.reuse.experts`). Where nothing is said, all
-experts are as popular as each other.
+A token chooses as many experts; those that are popular come again sooner, so a cache or weight
+memory holds them more often (`npusim.reuse.experts`), and the sequences of a batch agree more often
+and hit fewer (`npusim.transforms.routing`). Where nothing is said, all experts are as popular as
+each other.
 
 Source: L. Breslau et al., "Web caching and Zipf-like distributions", INFOCOM 1999,
 doi:10.1109/INFCOM.1999.749260.
 
-Left out: fewer experts hit at once by a batch that agrees; experts of a trace with a product for
-each, whose number no kernel tells: there each step reads what the one before read.
+Left out: experts of a trace with a product for each, whose number no kernel tells: there each step
+reads what the one before read.
 """
 
 from __future__ import annotations
@@ -19,13 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npusim.errors import InputError
+from npusim.transforms.batch import touched as attends
 from npusim.transforms.record import changed, changes, checked
+from npusim.transforms.routing import experts_hit
 from npusim.workload import Workload
 
 SKEW = "workload.expert_skew"
 PARAMETERS = (SKEW,)
 NEEDS = "grouped product that says how many experts there are"
-LIMIT = "popularity changes which experts a cache still holds, not how many a step reads"
+LIMIT = "popularity changes which experts a cache holds and how many a batch hits, not the kernels"
 UNMEASURED = ""  # the kernels are those that were measured
 
 
@@ -64,7 +67,17 @@ def transform(w: Workload, settings: Mapping[str, float]) -> Workload:
         raise InputError(f"has no {NEEDS}", file=w.name, place=SKEW)
     if asked[SKEW] == present(w)[SKEW]:
         return w
-    return changed(w, asked, {}).renamed(w.name, experts=asked[SKEW])
+    skewed = w.renamed(w.name, experts=asked[SKEW])
+    return changed(skewed, asked, _read(w, skewed))
+
+
+def _read(before: Workload, after: Workload) -> dict[str, NDArray[np.float64]]:
+    """Return what products read of the experts that a batch hits, nothing if that stays."""
+    sequences = np.unique(before["batch"][attends(before)]).tolist()
+    if len(sequences) != 1 or sequences[0] <= 1:  # one token hits what it chooses
+        return {}
+    hit = [experts_hit(w, sequences[0], sequences[0]) for w in (before, after)]
+    return {"read_weight": before["read_weight"] * hit[1] / hit[0]}
 
 
 def touched(w: Workload) -> NDArray[np.bool_]:
