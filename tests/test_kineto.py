@@ -784,6 +784,15 @@ def test_any_value_anywhere_is_refused_or_read(tmp_path, changes):
 
 
 @settings(max_examples=50)
+@pytest.mark.parametrize(("told", "units"), [(132, 132), (0, None), ("132", None), (None, None)])
+def test_units_of_the_device_are_kept_where_the_trace_tells(tmp_path, told, units):
+    t = Trace()
+    t.about["deviceProperties"][0]["numSms"] = told
+    with t.step(), t.op("aten::add"):
+        t.kernel()
+    assert import_trace(t.write(tmp_path)).meta.get("units") == units
+
+
 @given(ANYTHING, st.sampled_from(["deviceProperties", "cuda_driver_version", "schemaVersion", "x"]))
 def test_any_header_is_refused_or_read(tmp_path, value, field):
     file = tmp_path / "header.json"
