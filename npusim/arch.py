@@ -24,6 +24,7 @@ from npusim.parameters import PARAMETERS, Parameter
 Array = NDArray[np.float64]
 
 SET_BY_USER = "set by the user"
+_WHOLE = ("host.threads", "launch.eager.depth")
 KINDS = {
     "datasheet": "published by the vendor, or computed from what is",
     "measured": "read from a measurement of this machine",
@@ -159,9 +160,13 @@ def check(path: str, value: float) -> float:
     if not (math.isfinite(value) and p.low <= value <= p.high):
         allowed = f"{_plain(p.low, p.unit)} to {_plain(p.high, p.unit)}"
         raise InputError("out of bounds", place=path, value=_Shown(value, p.unit), allowed=allowed)
-    if path.endswith(".count") and value != math.floor(value):
+    if _is_whole(path) and value != math.floor(value):
         raise InputError("not a whole number", place=path, value=value)
     return value
+
+
+def _is_whole(path: str) -> bool:
+    return path.endswith(".count") or path in _WHOLE
 
 
 def _plain(value: float, unit: str) -> str:
@@ -244,8 +249,11 @@ class Designs:
             raise InputError("columns of designs differ in length", value=sorted(lengths))
         for path, column in self.columns.items():
             of_machine(path)
-            for value in (column.min(), column.max()) if len(column) else ():
-                check(path, float(value))  # not-a-number is both
+            ends = [column.min(), column.max()] if len(column) else []  # not-a-number is both
+            if _is_whole(path):
+                ends += column[column != np.floor(column)].tolist()
+            for value in ends:
+                check(path, float(value))
         object.__setattr__(self, "columns", MappingProxyType(dict(self.columns)))
 
     def __len__(self) -> int:

@@ -22,6 +22,9 @@ def whole_file(target: Path) -> Iterator[Path]:
     """
     temporary: Path | None = None
     try:
+        if target.exists() and not (target.is_file() or target.is_dir()):
+            # Renaming over a device or a pipe would put a file in its place.
+            raise InputError("cannot be written: no plain file", file=target)
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=".", suffix=target.suffix)
         os.close(handle)

@@ -55,7 +55,7 @@ class Host:
         self._sizes = _pieces(w, self._waits)
         self._threads = _Threads(designs) if cost.per_operation else None
         self._queues = _Queues(designs, len(w)) if cost.per_operation else None
-        self._fresh = True  # the next operation opens a piece that is submitted as one
+        self._fresh = True  # nothing is issued since the step began, or since the host waited
         self._step: int | None = None
         self._last = 0
         self.now = self.wall = self.waited = np.zeros(self._count)
@@ -70,7 +70,7 @@ class Host:
 
     def issue(self, i: int, stream: int) -> Array:
         """Advance to the issue of an operation; return when the device may start it."""
-        self._last = i
+        opens, self._last, self._fresh = self._fresh, i, False
         if self._threads is not None and self._queues is not None:
             self._until(i, self._threads.ready(self.now, self._work[i]), "work")
             room = self._queues.room(stream)
@@ -78,8 +78,7 @@ class Host:
                 self._wait(i, room, "full")
             self._threads.leave(self.now)
             return self.now + (self._cost.copy if self._copies[i] else self._cost.submit)
-        if self._fresh:
-            self._fresh = False
+        if opens:
             self._until(i, self.now + self._cost.calls(self._sizes[i]), "submit")
         return self.now + self._cost.submit
 
@@ -104,7 +103,7 @@ class Host:
             return
         if self._cost.per_operation and self.measured:
             self._until(self._last, self.now + self._tail[self._step], "tail")
-        elif not self._fresh or self._cost.per_operation:
+        elif not self._fresh:  # else it has waited for the last operation already
             self._wait(self._last, done, "wait")
             self._until(self._last, self.now + self._sync, "sync")
         self._wait(self._last, done, "wait")
@@ -177,7 +176,6 @@ class _Threads:
 
     def start(self, now: Array) -> None:
         """All begin now."""
-        self._next = 0
         if self._many > 1:
             self._free = np.tile(now, (self._many, 1))
 
@@ -202,6 +200,7 @@ class _Queues:
         self._depth = designs["launch.eager.depth"].astype(np.int64)
         self._least, self._most = int(self._depth.min()), int(self._depth.max())
         self._kept = min(self._most, operations) if self._least < operations else 0
+        self._of = [(int(d), self._depth == d) for d in np.unique(self._depth)]
         self._count = len(designs)
         self._ends: dict[int, deque[Array]] = {}
 
@@ -221,7 +220,8 @@ class _Queues:
         if self._least == self._most:
             return ends[-self._least]
         room = np.zeros(self._count)
-        for depth in np.unique(self._depth[self._depth <= len(ends)]).tolist():
-            here = self._depth == depth
+        for depth, here in self._of:
+            if depth > len(ends):
+                break
             room[here] = np.broadcast_to(ends[-depth], room.shape)[here]
         return room

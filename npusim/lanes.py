@@ -64,7 +64,8 @@ class Replayed:
     @property
     def idle_share(self) -> Array:
         """Share of wall time in which the device idles, for host or launch, shape (D,)."""
-        share: Array = self.device_idle_s / self.wall_s
+        # A step of operations that take no time may take none.
+        share: Array = self.device_idle_s / np.maximum(self.wall_s, np.finfo(float).tiny)
         return share
 
 
@@ -190,7 +191,6 @@ class _Lanes:
         self._host = Host(w, designs, cost, None if record is None else record.host)
         self._early = _Early(depth(designs), time)
         self._waiting, self._awaited = _cross_stream(w)
-        self._finish: dict[int, Array] = {}
         self._spans: list[tuple[Array, Array]] | None = None
         if len(np.unique(w["stream"])) > 1:
             self._spans = []
@@ -219,6 +219,7 @@ class _Lanes:
 
     def _open(self, step: int) -> None:
         self._streams: dict[int, Array] = {}
+        self._finish: dict[int, Array] = {}  # of this step: those before are done, on other clocks
         self._early.open()
         self._host.open(step)
 

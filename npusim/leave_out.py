@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from npusim.errors import InputError
 from npusim.workload import Workload
 
+Edges = tuple[NDArray[np.int64], NDArray[np.int64]]
+
 
 def leave_out(w: Workload, rows: NDArray[np.bool_], why: str) -> Workload:
     """Return a workload without some operations.
@@ -67,12 +69,20 @@ def leave_out(w: Workload, rows: NDArray[np.bool_], why: str) -> Workload:
         "left_out": w.meta.get("left_out", 0) + count,
         "notes": [*w.meta.get("notes", ()), note],
     }
+    columns, counters, edges = taken(w, kept)
+    return Workload(w.name, columns, w.labels, w.steps, edges, meta, counters, w.host)
+
+
+def taken(
+    w: Workload, kept: NDArray[np.bool_]
+) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[np.float64]], Edges]:
+    """Return the columns, counters and dependencies of some of the operations."""
     columns = {name: column[kept] for name, column in w.columns.items()}
     counters = {name: counter[kept] for name, counter in w.counters.items()}
-    return Workload(w.name, columns, w.labels, w.steps, _edges(w, kept), meta, counters, w.host)
+    return columns, counters, _edges(w, kept)
 
 
-def _edges(w: Workload, kept: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _edges(w: Workload, kept: NDArray[np.bool_]) -> Edges:
     """Return the dependencies of what is kept; through what is left out they are handed on."""
     indptr, indices = w.edges
     number = np.cumsum(kept) - 1

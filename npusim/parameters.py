@@ -223,7 +223,8 @@ PARAMETERS: Mapping[str, Parameter] = MappingProxyType({p.path: p for p in (
               "keys of decode attention, rounded to a whole number"),
     Parameter("workload.static_cache", "1", 1, 1e9,
               "slots of a static KV cache, in place of one that grows by concatenation"),
-    Parameter("workload.batch", "1", 1, 1e6, "sequences decoded in a step"),
+    Parameter("workload.batch", "1", 1, 1e6,
+              "sequences decoded in a step, rounded to a whole number"),
     Parameter("workload.expert_skew", "1", 0, 10,
               "Zipf exponent of the popularity of experts (0: all alike)"),
 )})  # fmt: skip

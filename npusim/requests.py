@@ -98,9 +98,9 @@ class Engine:
 
     def __post_init__(self) -> None:
         _refuse_no_time("group_s", self.group_s)
-        if self.most < 1:
+        if not (self.most >= 1 and self.most % 1 == 0):
             raise InputError("no room in the batch", place="most", value=self.most,
-                             allowed="1 or more")  # fmt: skip
+                             allowed="a whole number from 1")  # fmt: skip
         if isinstance(self.step, StepCost):
             return
         for batch in range(1, self.most + 1):

@@ -80,7 +80,7 @@ def before(workload: Workload) -> Side | None:
     >>> before(ns.load_workload("paddleocr_vl_decode")).title
     'before: NVIDIA H200, eager, as traced: 54.97 ms a step'
     """
-    if workload.meta.get("measured") is False or changes(workload):
+    if workload.meta.get("measured") is False or changes(workload) or "left_out" in workload.meta:
         return None
     w = workload.renamed(workload.name, profiler="in") if "profiler" in workload.meta else workload
     arch, launch = traced_arch(w), str(w.meta.get("launch", "eager"))

@@ -397,7 +397,7 @@ class Workload:
     def id(self) -> str:
         """Hash of everything that a replay can depend on."""
         how = [self.meta.get("caches", "step"), self.meta.get("experts", 0.0)]
-        how += [self.meta["profiler"]] if "profiler" in self.meta else []
+        how += [self.meta.get(name) for name in ("host", "measured", "profiler")]
         digest = hashlib.blake2b(repr(how).encode(), digest_size=16)
         for name, column in self.columns.items():
             digest.update(name.encode() + column.tobytes())

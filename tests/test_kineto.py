@@ -783,7 +783,6 @@ def test_any_value_anywhere_is_refused_or_read(tmp_path, changes):
         assert "\n" not in str(error)
 
 
-@settings(max_examples=50)
 @pytest.mark.parametrize(("told", "units"), [(132, 132), (0, None), ("132", None), (None, None)])
 def test_units_of_the_device_are_kept_where_the_trace_tells(tmp_path, told, units):
     t = Trace()
@@ -793,6 +792,7 @@ def test_units_of_the_device_are_kept_where_the_trace_tells(tmp_path, told, unit
     assert import_trace(t.write(tmp_path)).meta.get("units") == units
 
 
+@settings(max_examples=50)
 @given(ANYTHING, st.sampled_from(["deviceProperties", "cuda_driver_version", "schemaVersion", "x"]))
 def test_any_header_is_refused_or_read(tmp_path, value, field):
     file = tmp_path / "header.json"

@@ -78,6 +78,34 @@ def test_without_a_measured_host_each_launch_costs_what_the_machine_says(machine
     assert run(chain(host="unknown"), machine, "eager").wall_s[0] == pytest.approx(73 * US)
 
 
+def test_without_a_measured_host_a_wait_returns_later_and_once(machine):
+    # issued at 6: 8-18, back at 21; issued at 27 and 33: 29-49, 50-80, the final sync
+    middle = run(chain(sync=True, host="unknown"), machine, "eager")
+    assert middle.wall_s[0] == pytest.approx(83 * US)
+    assert middle.host_busy_s[0] == pytest.approx((3 * 6 + 2 * 3) * US)
+    last = workload(timed(10 * US, sync=True), host="unknown")
+    for launch, wall in (("eager", 21), ("graph", 41)):
+        assert run(last, machine, launch).wall_s[0] == pytest.approx(wall * US)
+
+
+def test_without_a_measured_host_a_fast_one_launches_faster(machine):
+    fast = run(chain(host="unknown"), ns.with_value(machine, "host.speed", 2.0), "eager")
+    # issued at 3, 6, 9: 5-15, 16-36, 37-67, then the final sync
+    assert fast.wall_s[0] == pytest.approx(70 * US)
+    assert fast.host_busy_s[0] == pytest.approx((3 * 3 + 3) * US)
+
+
+# issued at 5: 7-17; work to 35, when all is done; issued at 40: 42-62; tail to 48
+# twice as fast: 2.5: 4.5-14.5; 17.5; 20: 22-42; 24
+@pytest.mark.parametrize(("speed", "wall", "host"), [(1, 62, 48), (2, 42, 24)])
+def test_work_before_a_wait_and_after_the_last_launch(machine, speed, wall, host):
+    first = timed(10 * US, host_s=5 * US, sync=True, presync_s=30 * US)
+    w = workload(first, timed(20 * US, host_s=5 * US), tail=(8 * US,))
+    result = run(w, ns.with_value(machine, "host.speed", speed), "eager")
+    assert result.wall_s[0] == pytest.approx(wall * US)
+    assert result.host_busy_s[0] == pytest.approx(host * US)
+
+
 def test_a_host_twice_as_fast_halves_its_work(machine):
     slow = workload(*[timed(1 * US, host_s=50 * US)] * 4, tail=(0.0,))
     fast = run(slow, ns.with_value(machine, "host.speed", 2.0), "eager")
@@ -121,6 +149,18 @@ def test_a_queue_of_its_own_for_each_stream(machine):
     assert result.device_idle_s[0] == pytest.approx(7 * US)
 
 
+def test_a_step_begins_with_empty_queues_and_nothing_to_wait_for(machine):
+    short = ns.with_value(machine, "launch.eager.depth", 1)
+    rows = [timed(50 * US, host_s=5 * US, stream=1),
+            timed(10 * US, host_s=5 * US, stream=1, step=1),
+            timed(10 * US, host_s=5 * US, stream=2, step=1)]  # fmt: skip
+    # 7-57; in the next step 7-17 and 12-22, though the last waits for the first of the step before
+    w = workload(*rows, wall=(1.0, 1.0), edges=(np.array([0, 0, 0, 1]), np.array([0])))
+    result = run(w, short, "eager")
+    assert result.wall_s[0] == pytest.approx((57 + 22) / 2 * US)
+    assert result.device_active_s[0] == pytest.approx((50 + 15) / 2 * US)
+
+
 def test_depths_of_many_designs_at_once(machine):
     w = workload(*[timed(7 * US, host_s=3 * US, stream=i % 2) for i in range(12)], tail=(0.0,))
     depths, threads = np.array([1.0, 3.0, 2.0, 50.0]), np.array([1.0, 2.0, 3.0, 1.0])
@@ -132,6 +172,16 @@ def test_depths_of_many_designs_at_once(machine):
         assert many.host_busy_s[i] == pytest.approx(alone.host_busy_s[0])
 
 
+def test_more_operations_than_fit_at_once_are_replayed_design_by_design(machine, monkeypatch):
+    w = workload(*[timed(7 * US, host_s=3 * US, stream=i % 2) for i in range(4)], tail=(0.0,))
+    speeds = {"host.speed": np.array([0.5, 1.0, 2.0])}
+    whole = run(w, machine, "eager", speeds)
+    monkeypatch.setattr(lanes, "_CELLS", 1)
+    parts = run(w, machine, "eager", speeds)
+    assert parts.wall_s.tolist() == whole.wall_s.tolist()
+    assert parts.device_active_s.tolist() == whole.device_active_s.tolist()
+
+
 def test_threads_prepare_launches_side_by_side(machine):
     w = workload(*[timed(1 * US, host_s=10 * US)] * 4, tail=(0.0,))
     two = run(w, ns.with_value(machine, "host.threads", 2), "eager")
@@ -140,6 +190,21 @@ def test_threads_prepare_launches_side_by_side(machine):
     assert two.host_busy_s[0] == pytest.approx(20 * US)  # on two threads
     four = run(w, ns.with_value(machine, "host.threads", 4), "eager")
     assert four.wall_s[0] == pytest.approx((12 + 4 + 3) * US)
+
+
+def test_threads_begin_anew_after_a_wait(machine):
+    rows = [timed(1 * US, host_s=10 * US, sync=i == 0) for i in range(3)]
+    two = run(workload(*rows, tail=(0.0,)), ns.with_value(machine, "host.threads", 2), "eager")
+    # 12-13, and the host waits; both threads work from 13 to 23: 25-26, 27-28
+    assert two.wall_s[0] == pytest.approx(28 * US)
+    assert two.host_busy_s[0] == pytest.approx(20 * US)
+
+
+def test_a_step_of_nothing_has_no_idle_share(machine):
+    for path in ("launch.queue.submit", "host.sync"):
+        machine = ns.with_value(machine, path, 0.0)
+    result = run(workload(timed(0.0)), machine, "queue")
+    assert (result.wall_s[0], result.idle_share[0]) == (0.0, 0.0)
 
 
 def test_a_graph_starts_when_all_of_it_is_submitted(machine):
@@ -214,15 +279,19 @@ def test_no_lane_is_longer_than_the_wall(machine, rows, launch, tail):
 
 
 @given(rows=rows, launch=st.sampled_from(["eager", "graph", "queue"]), tail=st.floats(0, 1e-4),
-       depth=st.integers(1, 20), threads=st.integers(1, 3))  # fmt: skip
-def test_lanes_add_up_to_the_wall(machine, rows, launch, tail, depth, threads):
-    w = workload(*rows, tail=(tail,))
+       depth=st.integers(1, 20), threads=st.integers(1, 3), steps=st.integers(1, 3),
+       host=st.sampled_from(["measured", "unknown"]))  # fmt: skip
+def test_lanes_add_up_to_the_wall(machine, rows, launch, tail, depth, threads, steps, host):
+    steps = min(steps, len(rows))
+    order = sorted(i % steps for i in range(len(rows)))
+    rows = [{**row, "step": step} for row, step in zip(rows, order, strict=True)]
+    w = workload(*rows, wall=(1.0,) * steps, tail=(tail,) * steps, host=host)
     for path, value in {"launch.eager.depth": depth, "host.threads": threads}.items():
         machine = ns.with_value(machine, path, value)
     designs = Designs(machine)
     time = durations(w, designs)
     result, found = replay(w, designs, time, launch), timeline(w, designs, time, launch)
-    wall = result.wall_s[0]
+    wall = result.wall_s[0] * steps
     assert found.steps[-1] == pytest.approx(wall)
     spent = {s.what: 0.0 for s in found.spans} | {"wait": 0.0, "full": 0.0}
     ends = [0.0]
@@ -232,15 +301,31 @@ def test_lanes_add_up_to_the_wall(machine, rows, launch, tail, depth, threads):
         ends.append(span.end)
     assert ends[-1] == pytest.approx(wall)
     waits = spent.pop("wait") + spent.pop("full")
-    assert sum(spent.values()) == pytest.approx(result.host_busy_s[0])
-    assert waits == pytest.approx(result.host_wait_s[0], abs=1e-15)
+    assert sum(spent.values()) == pytest.approx(result.host_busy_s[0] * steps)
+    assert waits == pytest.approx(result.host_wait_s[0] * steps, abs=1e-15)
     spans = [np.array(x)[:, None] for x in (found.start, found.end)]
-    assert covered(*spans)[0] == pytest.approx(result.device_active_s[0])
-    assert result.device_active_s[0] + result.device_idle_s[0] == pytest.approx(wall)
+    assert covered(*spans)[0] == pytest.approx(result.device_active_s[0] * steps, abs=1e-15)
+    assert result.device_active_s[0] + result.device_idle_s[0] == pytest.approx(wall / steps)
     for s in set(w["stream"].tolist()):  # of one stream none overlap, in order of issue
         mine = w["stream"] == s
         assert (np.array(found.start)[mine][1:] >= np.array(found.end)[mine][:-1] - 1e-15).all()
     assert all(start >= issued for start, issued in zip(found.start, found.issued, strict=True))
+
+
+@given(rows=rows, launch=st.sampled_from(["eager", "graph", "queue"]), data=st.data())
+def test_nothing_starts_before_what_it_waits_for_is_done(machine, rows, launch, data):
+    before = [data.draw(st.integers(0, i - 1)) for i in range(1, len(rows))]
+    edges = (np.array([0, *range(len(rows))]), np.array(before, dtype=np.int64))
+    second = data.draw(st.integers(0, len(rows) - 1))  # where the second step begins
+    rows = [{**row, "step": int(0 < second <= i)} for i, row in enumerate(rows)]
+    steps = 1 + rows[-1]["step"]
+    w = workload(*rows, wall=(1.0,) * steps, edges=edges)
+    designs = Designs(machine)
+    found = timeline(w, designs, durations(w, designs), launch)
+    for i, j in enumerate(before, 1):
+        assert found.start[i] >= found.end[j] - 1e-15
+    for i, end in enumerate(found.end):
+        assert end <= found.steps[1 + w["step"][i]] + 1e-15
 
 
 @given(rows=rows, launch=st.sampled_from(["eager", "graph", "queue"]))
@@ -289,3 +374,11 @@ def test_many_designs_at_once_equal_one_at_a_time(launch):
         one = run(w, ns.with_value(alone, "host.sync", syncs[i]), launch)
         assert many.wall_s[i] == pytest.approx(one.wall_s[0], rel=1e-12)
         assert many.device_busy_s[i] == pytest.approx(one.device_busy_s[0], rel=1e-12)
+
+
+@pytest.mark.parametrize("path", ["host.threads", "launch.eager.depth", "units.count"])
+def test_there_is_no_half_of_a_thread_or_place_in_a_queue(machine, path):
+    with pytest.raises(InputError, match=rf"{path}: not a whole number: 2\.5"):
+        ns.with_value(machine, path, 2.5)
+    with pytest.raises(InputError, match=rf"{path}: not a whole number: 2\.5"):
+        Designs(machine, {path: np.array([2.0, 2.5, 3.0])})

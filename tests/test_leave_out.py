@@ -6,7 +6,8 @@ import pytest
 import npusim as ns
 from npusim.errors import InputError
 from npusim.leave_out import leave_out
-from npusim.workload import Workload
+from npusim.transforms import only_steps
+from npusim.workload import Steps, Workload
 from tests.builder import timed, workload
 
 FREE = ("launch.eager.latency", "launch.eager.copy_latency", "launch.eager.interval", "host.sync")
@@ -69,3 +70,32 @@ def test_what_cannot_be_left_out_is_refused(marks, problem):
     w = workload(timed(1e-6), timed(1e-6))
     with pytest.raises(InputError, match=problem):
         leave_out(w, marks, "test")
+
+
+def three_steps():
+    # each waits for the one before it, across steps and streams
+    rows = [timed(n * 1e-6, step=n // 2, stream=n % 2) for n in range(6)]
+    w = workload(*rows, edges=(np.array([0, 0, 1, 2, 3, 4, 5]), np.arange(5)), wall=(1.0,) * 3)
+    steps = Steps(np.array([1.0, 2.0, 3.0]), np.array([0.1, 0.2, 0.3]), np.array([0.0, 4.0, 8.0]))
+    return Workload(w.name, w.columns, w.labels, steps, w.edges, w.meta,
+                    {"dram_read": np.arange(6.0)})  # fmt: skip
+
+
+def test_only_some_steps():
+    w = three_steps()
+    late = only_steps(w, [1, 2])
+    assert late["step"].tolist() == [0, 0, 1, 1]
+    assert late["duration_s"] == pytest.approx([2e-6, 3e-6, 4e-6, 5e-6])
+    assert [e.tolist() for e in late.edges] == [[0, 0, 1, 2, 3], [0, 1, 2]]
+    assert late.counters["dram_read"].tolist() == [2.0, 3.0, 4.0, 5.0]
+    assert [x.tolist() for x in (late.steps.wall_s, late.steps.tail_s, late.steps.start_s)] == [
+        [2.0, 3.0], [0.2, 0.3], [0.0, 4.0]]  # fmt: skip
+    assert late.meta["steps_of_trace"] == [1, 2]
+    assert only_steps(late, [1]).meta["steps_of_trace"] == [2]
+    assert only_steps(w, range(3)) is w
+
+
+@pytest.mark.parametrize("steps", [[], [3], [-1], [2, 1], [1, 1], [0.5]])
+def test_steps_that_are_none_are_refused(steps):
+    with pytest.raises(InputError, match="not steps with operations, in order"):
+        only_steps(three_steps(), steps)

@@ -20,8 +20,10 @@ HUGE = 1e14  # B, beyond all weights
 BANDWIDTH = 1e9  # B/s: a depth of 1 GB is one second of loads
 LAUNCH = {
     "launch.eager.host": 0.0, "launch.eager.latency": 0.0, "launch.eager.copy_latency": 0.0,
-    "launch.eager.interval": 0.0, "launch.graph.submit": 0.0, "launch.graph.interval": 0.0,
+    "launch.eager.interval": 0.0, "launch.eager.depth": 1e9, "launch.graph.host": 0.0,
+    "launch.graph.node": 0.0, "launch.graph.submit": 0.0, "launch.graph.interval": 0.0,
     "launch.queue.submit": 0.0, "launch.queue.interval": 0.0, "host.speed": 1.0, "host.sync": 0.0,
+    "host.threads": 1, "host.record": 0.0,
 }  # fmt: skip
 
 

@@ -155,6 +155,8 @@ def test_an_engine_that_always_has_work_is_always_busy(clients, engine):
      (lambda: Request(1.0, 1.5), "not a number of decode steps"),
      (lambda: Request(1.0, float("nan")), "not a number of decode steps"),
      (lambda: Engine(COST, 0), "no room"),
+     (lambda: Engine(COST, 2.5), "no room"),
+     (lambda: Engine(COST, float("nan")), "no room"),
      (lambda: Engine(COST, 1, group_s=-1.0), "group_s: not a time"),
      (lambda: Engine({1: 1.0}, 2), "no time of a step of this batch: 2"),
      (lambda: Engine({1: -1.0}, 1), "step of batch 1: not a time"),

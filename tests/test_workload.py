@@ -1,4 +1,5 @@
 import json
+import os
 
 import networkx as nx
 import numpy as np
@@ -436,6 +437,16 @@ def test_changed_bytes_are_refused_or_read(tmp_path_factory, at, new, drop):
 
 
 # ---------------------------------------------------------------- whole files
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_only_a_plain_file_is_replaced(tmp_path, make):
+    target = tmp_path / "there"
+    make(target)
+    with pytest.raises(InputError, match="cannot be written: "), whole_file(target):
+        pass
+    assert target.is_fifo() or target.is_dir()
+    assert list(tmp_path.iterdir()) == [target]
 
 
 def test_a_file_appears_whole(tmp_path):
