@@ -161,7 +161,8 @@ def check(path: str, value: float) -> float:
         allowed = f"{_plain(p.low, p.unit)} to {_plain(p.high, p.unit)}"
         raise InputError("out of bounds", place=path, value=_Shown(value, p.unit), allowed=allowed)
     if _is_whole(path) and value != math.floor(value):
-        raise InputError("not a whole number", place=path, value=value)
+        raise InputError("not a whole number", place=path, value=value,
+                         hint="list whole numbers where a range has others")  # fmt: skip
     return value
 
 

@@ -53,13 +53,19 @@ def notes(workload: Workload, arch: Arch, launch: str, mode: str) -> Iterator[st
 def _about_host(workload: Workload, arch: Arch, launch: str) -> Iterator[str]:
     if launch == "eager" and workload.meta.get("profiler") == "out":
         each, records = arch["host.record"], float(workload["records"].sum())
+        p = arch.provenance["host.record"]
         out = show(each * records / len(workload.steps), "s")
+        low, high = (show(x, "s") for x in (p.low, p.high))
         yield (
-            f"the profiler is taken out of the host: {show(each, 's')} (host.record) for each of "
-            f"{records / len(workload.steps):,.0f} recorded operators a step, {out}"
+            f"the profiler is taken out of the host: {show(each, 's')} (host.record, believed "
+            f"between {low} and {high}) for each of {records / len(workload.steps):,.0f} recorded "
+            f"operators a step, {out}; the band does not hold that"
         )
     elif launch == "eager" and workload.meta.get("host") == "measured":
-        yield "host times are those of the trace, profiler included (--unprofiled takes it out)"
+        yield (
+            "host times are those of the trace, profiler included (--unprofiled takes it out); "
+            "the band holds device times alone"
+        )
     elif launch == "eager":
         path = "launch.eager.host"
         low, high = (show(x, "s") for x in (arch.provenance[path].low, arch.provenance[path].high))

@@ -17,7 +17,7 @@ import click
 from npusim import __version__
 from npusim.capture.commands import capture
 from npusim.cli_measured import calibrate, validate
-from npusim.cli_output import CACHES, JSON, command_line, print_json
+from npusim.cli_output import CACHES, JSON, UNPROFILED, command_line, print_json
 from npusim.cli_reuse import reuse
 from npusim.errors import InputError, NpusimError
 
@@ -175,6 +175,13 @@ def diff(a: str, b: str, as_json: bool) -> None:
     capture_tables.difference(found)
 
 
+def _refuse_itself(timeline: Path, workload: Path) -> None:
+    """Refuse to write a timeline over what it is made of."""
+    if timeline.samefile(workload):
+        raise InputError("is the workload itself", place="--timeline", value=str(timeline),
+                         hint="give another name")  # fmt: skip
+
+
 @main.command()
 @click.argument("workload")
 @click.option("--arch", "arch_name", required=True, metavar="ARCH", help="Machine to replay on.")
@@ -201,12 +208,7 @@ def diff(a: str, b: str, as_json: bool) -> None:
     "'memories.dram.bandwidth=2.5 TB/s' --set workload.weight_bits=8; may be repeated.",
 )
 @CACHES
-@click.option(
-    "--unprofiled",
-    is_flag=True,
-    help="Take what the profiler cost (host.record for each operator it recorded) out of the "
-    "host's measured work.",
-)
+@UNPROFILED
 @click.option(
     "--timeline",
     type=click.Path(path_type=Path),
@@ -226,6 +228,8 @@ def replay(
     from npusim.transforms import split, transformed
     from npusim.transforms import unprofiled as without_profiler
 
+    if timeline is not None and timeline.is_file() and Path(workload).is_file():
+        _refuse_itself(timeline, Path(workload))
     base, changes = load_arch(arch_name), dict(_settings(settings))
     arch, (of_machine, of_workload) = base, split(changes)
     for path, value in of_machine.items():
@@ -283,6 +287,7 @@ def replay(
     help="Folder for results and figures. Default: results/NAME.",
 )
 @click.option("--figures/--no-figures", default=True, show_default=True, help="Draw figures.")
+@UNPROFILED
 @JSON
 def sweep(
     arch_or_study: str,
@@ -291,6 +296,7 @@ def sweep(
     settings: Sequence[str],
     output: Path | None,
     figures: bool,
+    unprofiled: bool,
     as_json: bool,
 ) -> None:
     """Evaluate every design of the sweep block of ARCH_OR_STUDY.
@@ -305,7 +311,7 @@ def sweep(
     from npusim import job, outcome, tables, terminal
     from npusim.atomic import check_folder
 
-    asked = job.read_job(arch_or_study, workloads, launch, dict(_settings(settings)))
+    asked = job.read_job(arch_or_study, workloads, launch, dict(_settings(settings)), unprofiled)
     folder = output or Path("results") / asked.name
     check_folder(folder)
     for error in asked.refused:

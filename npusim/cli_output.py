@@ -11,6 +11,13 @@ import click
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object in SI units.")
 
+UNPROFILED = click.option(
+    "--unprofiled",
+    is_flag=True,
+    help="Take what the profiler cost (host.record for each operator that it recorded) out of the "
+    "host's measured work, and leave out the first traced step. Eager PyTorch traces only.",
+)
+
 CACHES = click.option(
     "--caches",
     type=click.Choice(["step", "warm", "cold"]),

@@ -96,7 +96,8 @@ def host_times(w: Workload) -> dict[str, Any] | None:
     threads = [{"thread": t} | _host_of(w, w["thread"] == t)
                for t in np.unique(w["thread"]).tolist() if t >= 0]  # fmt: skip
     return {"steps": steps, "wall_s": wall, **found, "tail_s": tail,
-            "waiting_s": max(wall - work, 0.0), "threads": threads}  # fmt: skip
+            "waiting_s": max(round(wall - work, 12), 0.0),  # sums are as exact as that
+            "threads": threads}  # fmt: skip
 
 
 def _host_of(w: Workload, chosen: np.ndarray[Any, np.dtype[np.bool_]]) -> dict[str, float]:

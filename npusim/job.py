@@ -11,7 +11,7 @@ from npusim.arch import Arch, with_value
 from npusim.errors import InputError
 from npusim.load import load_arch, load_workload, traced_arch
 from npusim.space import Space, unmodelled, with_changes
-from npusim.transforms import split
+from npusim.transforms import split, unprofiled
 from npusim.workload import Workload
 
 
@@ -56,7 +56,11 @@ class Job:
 
 
 def read_job(
-    name: str, workloads: Sequence[str], launch: Sequence[str], settings: Mapping[str, float]
+    name: str,
+    workloads: Sequence[str],
+    launch: Sequence[str],
+    settings: Mapping[str, float],
+    without_profiler: bool = False,
 ) -> Job:
     """Read a machine with a sweep block, or a study.
 
@@ -68,6 +72,8 @@ def read_job(
         What to use instead of what the file says; empty for what the file says.
     settings : mapping of str to float
         Parameters of the machine or of the workloads to change first [SI].
+    without_profiler : bool
+        Whether to take the profiler out of every workload, see `npusim.transforms.unprofiled`.
 
     Raises
     ------
@@ -95,6 +101,7 @@ def read_job(
     counts = dict.fromkeys(workloads, 1) or block.workloads
     given = tuple(workloads) or tuple(counts)
     loaded = tuple(load_workload(w) for w in given)
+    loaded = tuple(unprofiled(w) for w in loaded) if without_profiler else loaded
     names = [w.name for w in loaded]
     if len(set(names)) != len(names):
         raise InputError("two workloads of one name", value=", ".join(names))

@@ -17,6 +17,7 @@ from npusim.errors import InputError
 from npusim.load import load_arch
 from npusim.outcome import run_job, save_outcome
 from npusim.space import Space
+from tests.builder import timed, workload
 
 
 @pytest.fixture(scope="module")
@@ -263,3 +264,16 @@ def test_the_command_line_prints_and_writes_the_same(tmp_path):
     assert printed["launch"] == ["graph"]
     figures = {p.suffix for p in (tmp_path / "out put").iterdir()} - {".json", ".csv", ".parquet"}
     assert figures == {".png"}
+
+
+def test_a_sweep_without_the_profiler_begins_at_the_second_step():
+    asked = job.read_job("host", [], [], {}, without_profiler=True)
+    assert all(w.meta["profiler"] == "out" and len(w.steps) == 2 for w in asked.workloads)
+    assert not job.read_job("host", [], [], {}).workloads[0].meta.get("profiler")
+
+
+def test_a_profiler_that_was_not_there_cannot_be_taken_out(tmp_path):
+    bare = tmp_path / "bare.parquet"
+    ns.save_workload(workload(timed(1e-6), host="unknown", name="bare"), bare)
+    with pytest.raises(InputError, match="bare: no host was measured"):
+        job.read_job("host", [str(bare)], [], {}, without_profiler=True)

@@ -509,6 +509,16 @@ def test_json_stays_one_object(tmp_path):
     assert "timeline" not in json.loads(run("--json").stdout)
 
 
+def test_a_timeline_is_not_written_over_its_workload(tmp_path):
+    file = tmp_path / "own.parquet"
+    ns.save_workload(ns.load_workload("paddleocr_vl_decode"), file)
+    before = file.read_bytes()
+    arguments = ["replay", str(file), "--arch", "h200", "--timeline", str(file)]
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 1 and "is the workload itself" in done.stderr
+    assert file.read_bytes() == before
+
+
 def test_a_path_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_text("mine")
     for bad, words in (
