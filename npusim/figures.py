@@ -188,11 +188,33 @@ def _errors(traced: Sequence[tuple[Workload, Arch]]) -> Figure:
 
 
 def _axis_effects(table: pd.DataFrame, axes: Sequence[str], reference: pd.Series[Any]) -> Figure:
-    figure, (panel,) = _grid(1, 1, 9, 1.4 + 0.42 * (len(axes) + 1))
-    plots.axis_effects(panel, table, axes, _held(table, axes, reference))
-    nominal = f"{reference['wall_s'] * 1e3:.4g} ms, launch {reference['launch']}"
-    panel.set_title(f"one axis changed at a time; 0 is the nominal design: {nominal}")
+    """Draw the nominal launch mode, and each other in which an axis counts that does not there."""
+    held = _held(table, axes, reference)
+    parts = [(table, held)]
+    still = {a for a, change in plots.effects(table, axes, held).items() if not plots.moves(change)}
+    for launch in table["launch"].unique():
+        part, of_launch = table[table["launch"] == launch], held.copy()
+        of_launch["launch"] = launch
+        found = plots.effects(part, axes, of_launch)
+        if launch != held["launch"] and any(plots.moves(found[a]) for a in still):
+            parts.append((part, of_launch))
+    figure, panels = _grid(len(parts), 1, 9, 1.4 + 0.42 * (len(axes) + 1))
+    for panel, (part, of_launch) in zip(panels, parts, strict=True):
+        plots.axis_effects(panel, part, axes, of_launch)
+        panel.set_title(_zero(part, axes, of_launch))
     return figure
+
+
+def _zero(table: pd.DataFrame, axes: Sequence[str], reference: pd.Series[Any]) -> str:
+    """Say what stands at zero: the nominal design, or the nearest to it that was swept."""
+    zero = plots.nearest(table, axes, reference)
+    if zero is None or all(math.isclose(zero[a], reference[a], abs_tol=1e-30) for a in axes):
+        what = "the nominal design"
+    else:
+        what = "the design nearest to the nominal one"
+    time = reference["wall_s"] if zero is None else zero["wall_s"]
+    launch = reference["launch"]
+    return f"one axis changed at a time; 0 is {what}: {time * 1e3:.4g} ms, launch {launch}"
 
 
 def _held(table: pd.DataFrame, axes: Sequence[str], reference: pd.Series[Any]) -> pd.Series[Any]:

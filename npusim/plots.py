@@ -327,14 +327,9 @@ def effects(table: pd.DataFrame, axes: Sequence[str], reference: Design) -> dict
 
     Parameters are those of `axis_effects`; each change is sorted, the fastest value first.
     """
-    same = (table["launch"] == reference["launch"]).to_numpy()
-    same = same if same.any() else (table["launch"] == table["launch"].iloc[0]).to_numpy()
-    match: dict[str, NDArray[np.bool_]] = {"launch": same}
-    for path in axes:
-        distance = np.abs(table[path].to_numpy(float) - float(reference[path]))
-        match[path] = distance <= distance.min() * (1 + 1e-9)
-    held = table["wall_s"][np.logical_and.reduce(list(match.values()))]
-    base = float(held.iloc[0]) if len(held) else float(reference["wall_s"])
+    match = _matches(table, axes, reference)
+    zero = nearest(table, axes, reference)
+    base = float(reference["wall_s"] if zero is None else zero["wall_s"])
     found = {}
     for name in match:
         rows = table[np.logical_and.reduce([match[other] for other in match if other != name])]
@@ -342,11 +337,38 @@ def effects(table: pd.DataFrame, axes: Sequence[str], reference: Design) -> dict
     return found
 
 
+def nearest(table: pd.DataFrame, axes: Sequence[str], reference: Design) -> Design | None:
+    """Return the design of a table that is nearest to another on every axis, None if there is none.
+
+    Parameters are those of `axis_effects`.
+    """
+    held = table[np.logical_and.reduce(list(_matches(table, axes, reference).values()))]
+    return held.iloc[0] if len(held) else None
+
+
+def _matches(
+    table: pd.DataFrame, axes: Sequence[str], reference: Design
+) -> dict[str, NDArray[np.bool_]]:
+    """Return which designs are nearest to another, on each axis and in launch mode."""
+    same = (table["launch"] == reference["launch"]).to_numpy()
+    same = same if same.any() else (table["launch"] == table["launch"].iloc[0]).to_numpy()
+    match: dict[str, NDArray[np.bool_]] = {"launch": same}
+    for path in axes:
+        distance = np.abs(table[path].to_numpy(float) - float(reference[path]))
+        match[path] = distance <= distance.min() * (1 + 1e-9)
+    return match
+
+
+def moves(change: Changes) -> bool:
+    """Return whether an axis changes the step time at all."""
+    return len(change) > 1 and float(np.ptp(change.to_numpy())) >= _NO_EFFECT
+
+
 def _draw_effect(ax: Axes, row: int, name: str, change: Changes, cut: float) -> None:
     """Draw one bar from the fastest to the slowest value, both written at its ends."""
     unit = PARAMETERS[name].unit if name in PARAMETERS else None
     texts = [units.show(float(v), unit) if unit else str(v) for v in change.index]
-    if len(change) < 2 or np.ptp(change.to_numpy()) < _NO_EFFECT:
+    if not moves(change):
         few = "no two designs differ in it alone" if change.empty else f"{texts[0]} only"
         text = "no effect here" if len(change) > 1 else few
         ax.annotate(text, (0, row), xytext=(6, 0), textcoords="offset points", va="center",

@@ -98,6 +98,8 @@ def before(workload: Workload) -> Side | None:
         why = "the machine is not known" if arch is None else "the host was not measured"
         took += f", no host lane: {why}"
         took += "; kernels end to end: no times of day" if laid_out(w, gaps(w)) else ""
+    part = w.meta.get("steps_of_trace")  # of the steps that the trace has
+    took += f" (steps {', '.join(str(i) for i in part)} of the trace)" if part else ""
     title = f"before: {w.meta.get('device') or 'unknown device'}, {launch}, as traced: {took}"
     return _side(title, launch, found, arch)
 
@@ -127,6 +129,7 @@ def after(workload: Workload, arch: Arch, launch: str = "eager", mode: str = "mo
     changed = [f"{path}={show(arch[path], parameter(path).unit)}"
                for path, p in arch.provenance.items() if p.source == SET_BY_USER]  # fmt: skip
     changed += [told(changes(workload))] if changes(workload) else []
+    changed += ["without the profiler"] if workload.meta.get("profiler") == "out" else []
     what = f"{arch.title} ({', '.join(changed)})" if changed else arch.title
     side = _side(f"after: {what}, {launch}, {mode} mode: {each} a step", launch, found, arch)
     took = np.array(found.end) - np.array(found.start)  # as transferred, and with loads ahead

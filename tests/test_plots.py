@@ -245,6 +245,27 @@ def test_a_reference_between_swept_values_takes_the_nearest():
     assert plots.effects(table, AXES, between)[DRAM][2.5e12] == 0
 
 
+def test_the_design_at_zero_is_the_nearest_that_was_swept():
+    table = designs()
+    between = nominal(table).replace({2.5e12: 2.7e12})
+    assert plots.nearest(table, AXES, between)[DRAM] == 2.5e12
+    titles = [figures._axis_effects(table, AXES, at).axes[0].get_title()
+              for at in (nominal(table), between)]  # fmt: skip
+    assert titles[0].endswith("0 is the nominal design: 1.4 ms, launch queue")
+    assert titles[1].endswith("0 is the design nearest to the nominal one: 1.4 ms, launch queue")
+
+
+def test_a_launch_mode_in_which_more_axes_count_has_a_panel_of_its_own():
+    table = designs()
+    assert len(figures._axis_effects(table, AXES, nominal(table)).axes) == 1
+    of_graph = (table["launch"] == "graph") & (table[UNITS] == 60)
+    table.loc[of_graph, "wall_s"] *= 1.5
+    figure = figures._axis_effects(table, AXES, nominal(table))
+    titles = [panel.get_title() for panel in figure.axes]
+    assert [t.rsplit(maxsplit=1)[1] for t in titles] == ["queue", "graph"]
+    assert any(text.startswith("60  +50%") for text in words(figure.axes[1]))
+
+
 def test_axis_effects_are_sorted_and_labelled(ax):
     plots.axis_effects(ax, designs(), AXES, nominal(designs()))
     assert ax.get_xlabel() == "change of the time [%], slower hatched"

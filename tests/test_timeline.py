@@ -338,6 +338,8 @@ def test_the_profiler_is_out_of_the_prediction_alone(tmp_path):
     assert traced == pytest.approx(w.steps.wall_s[1:].sum() * 1e6, rel=0.01)
     assert without == pytest.approx(2e6 * ns.replay(alone, h200).wall_s, rel=1e-6)
     assert without < 0.8 * traced
+    assert trace.process[1].endswith(" ms a step (steps 1, 2 of the trace)")
+    assert trace.process[2].startswith("after: NVIDIA H200 SXM (without the profiler), eager")
     check(trace, alone)
     check_host(trace, "before")
     check_host(trace, "after")

@@ -10,6 +10,7 @@ changed, and nothing that was measured is of it any more. One that was left as i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from types import MappingProxyType, ModuleType
 from typing import TypeVar
@@ -117,7 +118,8 @@ def present(w: Workload, path: str) -> float | None:
     >>> present(w, "workload.weight_bits"), present(w, "workload.context")
     (16.0, 675.0)
     """
-    return float(TRANSFORMABLE[path].present(w)[path]) if applies(w, path) else None
+    value = float(TRANSFORMABLE[path].present(w)[path]) if applies(w, path) else math.nan
+    return None if math.isnan(value) else value
 
 
 def limits(paths: Collection[str]) -> list[str]:

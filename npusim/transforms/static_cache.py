@@ -168,8 +168,8 @@ def touched(w: Workload) -> NDArray[np.bool_]:
 
 
 def present(w: Workload) -> dict[str, float]:
-    """Return the keys that most of the attention is over as it is."""
-    return {SLOTS: float(np.rint(np.median(w["n"][touched(w)])))}
+    """Return the slots of a cache that was made static; not-a-number where the cache grows."""
+    return {SLOTS: changes(w).get(SLOTS, np.nan)}
 
 
 def _copies(w: Workload) -> dict[int, list[int]]:
