@@ -15,6 +15,7 @@ from npusim.compare import Measured, compare_designs, error_of, kernel_errors, m
 from npusim.errors import InputError
 from npusim.load import load_workload, require_traced
 from npusim.predict import replay as predict
+from npusim.transforms import unprofiled
 
 
 def suffix(workload: str, count: int) -> str:
@@ -65,6 +66,7 @@ def _compare_sweep(path: Path) -> Compared:
     ratios = {}
     for name, made in zip(names, about["made_by"]["workloads"], strict=True):
         w = load_workload(made["given"])
+        w = unprofiled(w) if made.get("profiler") == "out" else w
         if w.id != made["id"]:
             raise InputError(
                 "workload has changed since the sweep", file=path, value=name, hint="sweep again"
@@ -102,11 +104,13 @@ def _ratios(found: pd.DataFrame, column: str) -> dict[str, float | None]:
 def _compare_workload(name: str) -> Compared:
     w = load_workload(name)
     arch = require_traced(w)
+    told = w["records"].any() and w.meta.get("host") == "measured"
+    alone = unprofiled(w) if told else w  # like is held against like
     rows = []
     for m in measured(w):
         if m.device not in arch.devices:
             continue
-        result = predict(w, arch, m.launch)
+        result = predict(w if m.traced else alone, arch, m.launch)
         value = getattr(result, f"{m.quantity}_s")
         band = getattr(result.band, f"{m.quantity}_s") if result.band else (None, None)
         rows.append(

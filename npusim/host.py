@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npusim.arch import Designs
-from npusim.errors import InputError
 from npusim.models.launch import LaunchCost
 from npusim.workload import Workload
 
@@ -134,11 +133,6 @@ def host_work(w: Workload, designs: Designs) -> tuple[Array, Array, Array]:
     work, presync : array, shape (K, D) or (K, 1)
     tail : array, shape (S, D) or (S, 1)
         [s].
-
-    Raises
-    ------
-    InputError
-        The profiler is to be taken out of a trace that does not say what it recorded.
     """
     speed = designs["host.speed"]
     if w.meta.get("host") != "measured":
@@ -146,10 +140,6 @@ def host_work(w: Workload, designs: Designs) -> tuple[Array, Array, Array]:
         return np.broadcast_to(each, (len(w), len(each))), np.zeros((len(w), 1)), np.zeros((1, 1))
     work = w["host_s"][:, None]
     if w.meta.get("profiler") == "out":
-        if not w["records"].any():
-            raise InputError("the trace does not say how many operators its profiler recorded",
-                             file=w.name, hint="import it again, or replay it as traced",
-                             )  # fmt: skip
         work = np.maximum(work - w["records"][:, None] * designs["host.record"], 0.0)
     return work / speed, w["presync_s"][:, None] / speed, w.steps.tail_s[:, None] / speed
 

@@ -91,6 +91,7 @@ def run_job(job: Job, command: str, progress: Progress | None = None) -> Outcome
                     "name": w.name,
                     "id": w.id,
                     "given": given,
+                    "profiler": w.meta.get("profiler", "in"),
                     "traced": store.arch_id(traced) if traced is not None else "",
                 }
                 for (w, _, traced), given in zip(swept, job.given, strict=True)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npusim.arch import SET_BY_USER, Arch, Designs, parameter
-from npusim.durations import Durations, durations
+from npusim.durations import as_measured, durations
 from npusim.gaps import gaps, laid_out
 from npusim.lanes import timeline
 from npusim.load import traced_arch
@@ -89,12 +89,12 @@ def before(workload: Workload) -> Side | None:
     took = f"{show(measured, 's')} a step"
     if arch is not None and known:
         designs = Designs(arch)
-        found = timeline(w, designs, _measured(w), launch)
+        found = timeline(w, designs, as_measured(w), launch)
         each = found.steps[-1] / len(w.steps)
         if abs(each - measured) > _SLIGHT * measured:
             took = f"{show(each, 's')} a step replayed, {show(measured, 's')} measured"
     else:
-        found = _as_measured(w)
+        found = _device_alone(w)
         why = "the machine is not known" if arch is None else "the host was not measured"
         took += f", no host lane: {why}"
         took += "; kernels end to end: no times of day" if laid_out(w, gaps(w)) else ""
@@ -155,11 +155,7 @@ def _side(title: str, launch: str, found: Timeline, arch: Arch | None) -> Side:
     )  # fmt: skip
 
 
-def _measured(w: Workload) -> Durations:
-    return Durations(np.ones((1, 1)), np.zeros(len(w), dtype=np.intp), w["duration_s"])
-
-
-def _as_measured(w: Workload) -> Timeline:
+def _device_alone(w: Workload) -> Timeline:
     """Return operations at their measured times, steps one after another without a gap."""
     step, end = w["step"], w["start_s"] + w["duration_s"]
     extent = w.steps.wall_s.copy()

@@ -50,7 +50,13 @@ def test_the_summary_says_what_made_it(outcome):
     assert s["made_by"]["arch"]["id"] == store.arch_id(load_arch("decode_npu"))
     w = ns.load_workload("paddleocr_vl_decode")
     assert s["made_by"]["workloads"] == [
-        {"name": w.name, "id": w.id, "given": w.name, "traced": store.arch_id(load_arch("h200"))}
+        {
+            "name": w.name,
+            "id": w.id,
+            "given": w.name,
+            "profiler": "in",
+            "traced": store.arch_id(load_arch("h200")),
+        }
     ]
     assert s["made_by"]["model"] == store.model_version()
     json.dumps(s, allow_nan=False)
@@ -277,3 +283,27 @@ def test_a_profiler_that_was_not_there_cannot_be_taken_out(tmp_path):
     ns.save_workload(workload(timed(1e-6), host="unknown", name="bare"), bare)
     with pytest.raises(InputError, match="bare: no host was measured"):
         job.read_job("host", [str(bare)], [], {}, without_profiler=True)
+
+
+def test_a_sweep_without_the_profiler_is_compared_as_such(tmp_path):
+    for flag in ([], ["--unprofiled"]):
+        folder = tmp_path / ("out" if flag else "in")
+        arguments = [
+            "sweep",
+            "host",
+            "-w",
+            "paddleocr_vl_decode",
+            "--no-figures",
+            "-o",
+            str(folder),
+        ]
+        assert CliRunner().invoke(main, [*arguments, *flag]).exit_code == 0
+        done = CliRunner().invoke(main, ["compare", str(folder)])
+        assert done.exit_code == 0, done.stderr
+
+
+def test_a_wall_without_the_profiler_is_held_against_one():
+    rows = compare_one(Path("paddleocr_vl_decode")).table
+    eager = rows[(rows["launch"] == "eager") & (rows["quantity"] == "wall_s")]
+    h200 = eager[eager["device"] == "NVIDIA H200"]
+    assert len(h200) == 2 and (h200["error"].abs() < 0.02).all()
