@@ -138,7 +138,7 @@ def as_measured(workload: Workload) -> Durations:
     --------
     >>> import npusim as ns
     >>> w = ns.load_workload("paddleocr_vl_decode")
-    >>> float(as_measured(w).busy()[0] / w["duration_s"].sum())
+    >>> round(float(as_measured(w).busy()[0] / w["duration_s"].sum()), 9)
     1.0
     """
     return Durations(
