@@ -10,12 +10,24 @@ from pathlib import Path
 from npusim.errors import InputError
 
 _HERE = Path(__file__).resolve().parent
-_SUFFIX = {"archs": ".yaml", "workloads": ".parquet", "studies": ".yaml"}
-_ONE = {"archs": "arch", "workloads": "workload", "studies": "study"}
+_SUFFIX = {
+    "archs": ".yaml", "workloads": ".parquet", "studies": ".yaml", "models": ".yaml",
+    "lowerings": ".yaml",
+}  # fmt: skip
+_ONE = {
+    "archs": "arch", "workloads": "workload", "studies": "study", "models": "model",
+    "lowerings": "lowering",
+}  # fmt: skip
+_BELOW = {"models": "workloads", "lowerings": "workloads"}
 
 
 def folder(collection: str) -> Path:
-    """Return the folder of a collection: ``archs``, ``workloads`` or ``studies``."""
+    """Return the folder of a collection.
+
+    ``archs``, ``workloads`` or ``studies``; ``models`` and ``lowerings`` lie among the workloads.
+    """
+    if collection in _BELOW:
+        return folder(_BELOW[collection]) / collection
     installed = _HERE / "shipped" / collection
     return installed if installed.is_dir() else _HERE.parent / collection
 

@@ -32,13 +32,13 @@ class Tree:
     def __init__(self, file: str, values: dict[str, Any], lines: Mapping[Place, int]) -> None:
         self.file = file
         self.values = values
-        self._lines = lines
+        self.lines = lines
 
     def place(self, path: Place) -> str:
         """Return ``line N, dotted.path`` of the value at a path, or of its nearest parent."""
         dotted = ".".join(str(part) for part in path)
         for length in range(len(path), -1, -1):
-            line = self._lines.get(path[:length])
+            line = self.lines.get(path[:length])
             if line is not None:
                 return f"line {line}, {dotted}" if dotted else f"line {line}"
         return dotted

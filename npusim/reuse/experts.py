@@ -48,11 +48,13 @@ def probabilities(popularity: Array, used: float) -> Array:
     >>> probabilities(zipf(64, 0.0), 6.0)[:2].round(6).tolist()
     [0.09375, 0.09375]
     """
-    from scipy.optimize import brentq  # slow to load, and most workloads have no experts
-
     if used >= len(popularity):
         return np.ones(len(popularity))
     share = popularity / popularity.sum()
+    if np.ptp(popularity) == 0:
+        return np.full(len(popularity), used / len(popularity))
+
+    from scipy.optimize import brentq  # slow to load, and most workloads have no experts
 
     def excess(logarithm: float) -> float:
         return float(np.sum(-np.expm1(-np.exp(logarithm) * share)) - used)
@@ -90,3 +92,45 @@ def last_used(popularity: Array, used: float) -> tuple[Array, Array]:
     within = np.sqrt((_LAST[:-1] + 1.0) * np.minimum(_LAST[1:], 4.0 * _LAST[-2]))
     touched = np.sum(1.0 - (1.0 - p)[:, None] ** within, axis=0)
     return share, touched
+
+
+def expected_hit(popularity: Array, chosen: float, tokens: float) -> float:
+    """Return how many experts some tokens choose together, each so many for itself.
+
+    Examples
+    --------
+    >>> round(expected_hit(zipf(64, 0.0), 6, 16), 2)
+    50.75
+    """
+    return float(np.sum(1.0 - (1.0 - probabilities(popularity, chosen)) ** tokens))
+
+
+def loads(popularity: Array, chosen: int, tokens: int, hit: float | None = None) -> list[int]:
+    """Return how many tokens each expert that is hit gets, the most popular first.
+
+    As many experts as are hit get one token each, and what is left by popularity.
+
+    Parameters
+    ----------
+    popularity : array, shape (E,)
+    chosen : int
+        Experts that a token chooses.
+    tokens : int
+    hit : float, optional
+        Experts that are hit; by default as many as tokens that choose independently are expected
+        to hit.
+
+    Examples
+    --------
+    >>> loads(zipf(64, 0.0), 6, 1), loads(zipf(4, 1.0), 2, 6)
+    ([1, 1, 1, 1, 1, 1], [5, 3, 2, 2])
+    """
+    sent = chosen * tokens
+    wanted = expected_hit(popularity, chosen, tokens) if hit is None else hit
+    busy = min(max(round(wanted), chosen), sent, len(popularity))
+    most = np.sort(popularity)[::-1][:busy]
+    exact = most / most.sum() * (sent - busy)
+    rows = np.floor(exact)
+    rest = int(sent - busy - rows.sum())
+    rows[np.argsort(rows - exact, kind="stable")[:rest]] += 1
+    return [int(r) + 1 for r in rows]

@@ -66,10 +66,16 @@ Grid = tuple[Array, Array]
 
 _ELEMENTS = {  # that a block takes
     "vectorized": 1024, "special": 1024, "fill": 1024, "scatter_gather": 1024, "unrolled": 512,
-    "unrolled_cast": 512, "strided_cast": 512, "index": 512, "histogram": 512, "indexed_fill": 64,
+    "unrolled_cast": 512, "strided_cast": 512, "index": 512,
+}  # fmt: skip
+# Elements a block takes, and its threads: CUB's tiles, as in traces of CUDA 13.
+_TILES = {
+    "reduce_device": (4096, 256), "select_sweep": (3840, 384), "scan_device": (1920, 128),
+    "index_large": (128, 128), "write_indices": (np.inf, 256), "reduce_tile": (np.inf, 256),
+    "scan_init": (np.inf, 128), "histogram": (4096, 512), "repeat": (512, 512),
 }  # fmt: skip
 _BY_WIDTH = ("strided", "strided_4d", "strided_5d", "transposed")
-_OF_ONE_ROW = ("softmax_block", "layer_norm", "rms_norm", "topk_block")
+_OF_ONE_ROW = ("softmax_block", "layer_norm", "rms_norm")
 _WHATEVER_COMES = ("cat", "grouped_setup", "grouped_matrix")
 _THREADS = 128
 _LINE = 4096.0  # bytes that a block of a gather takes, 16 a thread
@@ -95,6 +101,9 @@ def grid(routine: str, size: Size) -> Grid:
         return np.ceil(size.elements / _ELEMENTS[routine]), threads
     if routine in _BY_WIDTH:
         return np.ceil(size.elements / np.where(size.item < 4, 512, 256)), threads
+    if routine in _TILES:
+        tile, each = _TILES[routine]
+        return np.maximum(np.ceil(size.elements / tile), 1.0), np.full_like(threads, each)
     if routine in _OF_ONE_ROW:
         return size.rows, threads
     return (np.ones_like(size.rows) if routine in _WHATEVER_COMES else size.elements), threads
@@ -154,6 +163,14 @@ def _few_indices(size: Size) -> Grid:
     return np.ceil(size.length / _THREADS), np.minimum(size.length, _THREADS)
 
 
+def _arange(size: Size) -> Grid:
+    return np.ceil(size.elements / 64), np.full_like(size.rows, 64)
+
+
+def _topk(size: Size) -> Grid:
+    return size.rows, np.minimum(np.ceil(size.length / 32) * 32, 1024)
+
+
 def _small_sort(size: Size) -> Grid:
     return size.rows, np.full_like(size.rows, 16)
 
@@ -166,5 +183,5 @@ def _sort(size: Size) -> Grid:
 _RULES: Mapping[str, Callable[[Size], Grid]] = MappingProxyType({
     "reduce_rows": _sums, "reduce_arg": _sums, "reduce_columns": _sums_of_columns,
     "softmax_warp": _softmax, "gather_vectorized": _gather, "cat_vectorized": _cat,
-    "sort_bitonic": _small_sort, "sort_block": _sort, "index_small": _few_indices,
+    "indexed_fill": _arange, "topk_block": _topk, "sort_bitonic": _small_sort, "sort_block": _sort, "index_small": _few_indices,
 })  # fmt: skip

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npusim.errors import InputError
-from npusim.reuse.experts import probabilities, zipf
+from npusim.reuse.experts import expected_hit, zipf
 from npusim.workload import Workload
 
 Array = NDArray[np.float64]
@@ -58,8 +58,7 @@ def experts_hit(w: Workload, own: int, tokens: float) -> Array:
                              place=f"row {row}, m", value=chosen,
                              allowed=f"1 to {groups * own}")  # fmt: skip
         if (groups, chosen) not in found:
-            p = probabilities(_popularity(w, groups), chosen / own)
-            found[groups, chosen] = float(np.sum(1.0 - (1.0 - p) ** tokens))
+            found[groups, chosen] = expected_hit(_popularity(w, groups), chosen / own, tokens)
         hit[row] = found[groups, chosen]
     return hit
 

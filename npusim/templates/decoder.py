@@ -1,0 +1,218 @@
+"""Operators of one step of a decoder: prefill, a chunk of it, or decode.
+
+One step takes ``new`` tokens of each of ``batch`` sequences that have ``context`` tokens in their
+cache. Prefill is a step without context, a chunk one with both, decode one with a single token.
+
+    rows = batch x new
+    layer = norm, q k v, rotation, cache, attention, output, norm, feed-forward or experts
+
+Source: Llama, arXiv:2302.13971; grouped-query attention, arXiv:2305.13245; latent attention,
+DeepSeek-V2, arXiv:2405.04434; experts, DeepSeekMoE, arXiv:2401.06066.
+
+Left out: sequences of different lengths in one step, dropout, parallel attention and feed-forward
+blocks, sliding windows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from npusim.reuse.experts import expected_hit, loads, zipf
+from npusim.templates.hyperparameters import (
+    ACTIVATIONS,
+    Attention,
+    Decoder,
+    Experts,
+    Latent,
+    has_experts,
+    shared_width,
+)
+from npusim.templates.lowering import Lowering
+from npusim.templates.operators import Operator, operator
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What a step works on.
+
+    Attributes
+    ----------
+    batch : int
+        Sequences.
+    new : int
+        Tokens of each that enter in this step.
+    context : int
+        Tokens of each that are in its cache before.
+    drafted : int
+        Of the new tokens those that a draft proposed, and that are verified.
+    hit : float, optional
+        Experts that all tokens hit in a layer, on average over the layers; by default what is
+        expected of tokens that choose for themselves.
+    """
+
+    batch: int
+    new: int
+    context: int
+    drafted: int = 0
+    hit: float | None = None
+
+    @property
+    def rows(self) -> int:
+        """Tokens of all sequences."""
+        return self.batch * self.new
+
+
+def decoder_operators(
+    d: Decoder, t: Tokens, lowering: Lowering, logits: str = "last", embedded: bool = False
+) -> Iterator[Operator]:
+    """Yield the operators of a step.
+
+    Parameters
+    ----------
+    d : Decoder
+    t : Tokens
+    lowering : Lowering
+        Decides how latent attention and experts are done.
+    logits : str
+        ``all`` or ``last``: of which tokens of a prompt the vocabulary projection is computed.
+    embedded : bool
+        Whether the tokens come as vectors (from a vision encoder), so that nothing is looked up.
+    """
+    norm = "rms_norm" if d.norm == "rms" else "layer_norm"
+    if not embedded:
+        yield operator("embed", rows=t.rows, width=d.hidden, vocabulary=d.vocabulary)
+    yield operator("positions", batch=t.batch, new=t.new, context=t.context)
+    yield from _rotary_table(d.attention, t)
+    yield operator(norm, 0, rows=t.rows, width=d.hidden)
+    for layer in range(d.layers):
+        yield from _attention(d, t, layer, lowering.latent)
+        yield operator(f"residual_{norm}", layer, rows=t.rows, width=d.hidden)
+        yield from _feed_forward(d, t, layer, lowering)
+        yield operator(f"residual_{norm}", layer, rows=t.rows, width=d.hidden)
+    last = t.batch * (t.drafted + 1)
+    rows = t.rows if logits == "all" else last
+    yield operator("head", rows=rows, inner=d.hidden, width=d.vocabulary)
+    yield from _sampling(d, t)
+
+
+def _rotary_table(a: Attention, t: Tokens) -> Iterator[Operator]:
+    if a.rotary != "none":
+        size = a.latent.rope_size if a.latent else a.head_size
+        yield operator("rotary_table", batch=t.batch, new=t.new, size=size,
+                       sections=_sections(a))  # fmt: skip
+
+
+def _sections(a: Attention) -> int:
+    """Return how many positions a token has: one, or those in time, height and width."""
+    return 3 if a.rotary == "multimodal" else 1
+
+
+def _attention(d: Decoder, t: Tokens, layer: int, latent: str) -> Iterator[Operator]:
+    a = d.attention
+    if a.latent is not None:
+        yield from _latent_attention(d, t, layer, a.latent, latent == "absorbed")
+        return
+    heads = {"heads": a.heads, "kv_heads": a.kv_heads, "size": a.head_size}
+    yield operator("qkv", layer, rows=t.rows, inner=d.hidden, bias=int(a.bias), **heads)
+    if a.qk_norm:
+        yield operator("qk_norm", layer, rows=t.rows, **heads)
+    if a.rotary != "none":
+        yield operator("rotate", layer, batch=t.batch, new=t.new, sections=_sections(a), **heads)
+    step = {"batch": t.batch, "new": t.new, "context": t.context}
+    yield operator("cache", layer, kv_heads=a.kv_heads, size=a.head_size,
+                   value_size=a.head_size, **step)  # fmt: skip
+    yield operator("attention", layer, value_size=a.head_size, latent=0, **heads, **step)
+    yield operator("linear", layer, rows=t.rows, inner=a.heads * a.head_size, width=d.hidden,
+                   bias=int(a.output_bias))  # fmt: skip
+
+
+def _latent_attention(
+    d: Decoder, t: Tokens, layer: int, latent: Latent, absorbed: bool
+) -> Iterator[Operator]:
+    """Yield latent attention: expanded to every head, or absorbed into queries and output.
+
+    Absorbed, a query of each head meets the latent vector itself (one key head of rank + rope
+    elements, whose first rank elements are the values too).
+    """
+    a, rows = d.attention, t.rows
+    whole = a.head_size + latent.rope_size
+
+    def linear(inner: int, width: int) -> Operator:
+        return operator("linear", layer, rows=rows, inner=inner, width=width, bias=0)
+
+    step = {"batch": t.batch, "new": t.new, "context": t.context}
+    if latent.query_rank:
+        yield linear(d.hidden, latent.query_rank)
+        yield operator("rms_norm", layer, rows=rows, width=latent.query_rank)
+    yield linear(latent.query_rank or d.hidden, a.heads * whole)
+    yield linear(d.hidden, latent.kv_rank + latent.rope_size)
+    yield operator("rms_norm", layer, rows=rows, width=latent.kv_rank)
+    yield operator("rotate", layer, batch=t.batch, new=t.new, heads=a.heads, kv_heads=1,
+                   size=latent.rope_size, sections=1)  # fmt: skip
+    if absorbed:
+        wide = latent.kv_rank + latent.rope_size
+        yield operator("heads_linear", layer, rows=rows, heads=a.heads, inner=a.head_size,
+                       width=latent.kv_rank)  # fmt: skip
+        yield operator("cache", layer, kv_heads=1, size=wide, value_size=0, **step)
+        yield operator("attention", layer, heads=a.heads, kv_heads=1, size=wide,
+                       value_size=latent.kv_rank, latent=1, **step)  # fmt: skip
+        yield operator("heads_linear", layer, rows=rows, heads=a.heads, inner=latent.kv_rank,
+                       width=latent.value_size)  # fmt: skip
+    else:
+        yield linear(latent.kv_rank, a.heads * (a.head_size + latent.value_size))
+        yield operator("cache", layer, kv_heads=a.heads, size=whole,
+                       value_size=latent.value_size, **step)  # fmt: skip
+        yield operator("attention", layer, heads=a.heads, kv_heads=a.heads, size=whole,
+                       value_size=latent.value_size, latent=0, **step)  # fmt: skip
+    yield linear(a.heads * latent.value_size, d.hidden)
+
+
+def _feed_forward(d: Decoder, t: Tokens, layer: int, lowering: Lowering) -> Iterator[Operator]:
+    e, operations, rows = d.experts, ACTIVATIONS[d.activation], t.rows
+    sizes = {"rows": rows, "inner": d.hidden, "operations": operations}
+    kind = "gated_ffn" if d.gated else "ffn"
+    if e is None or not has_experts(d, layer):
+        yield operator(kind, layer, width=d.intermediate, bias=int(d.bias), **sizes)
+        return
+    yield operator("router", layer, rows=rows, inner=d.hidden, experts=e.count, chosen=e.chosen,
+                   groups=e.groups, sigmoid=int(e.scoring == "sigmoid"))  # fmt: skip
+    yield from _experts(d, e, t, layer, lowering)
+    if e.shared:
+        yield operator(kind, layer, width=shared_width(e), bias=int(d.bias), **sizes)
+        yield operator("residual", layer, rows=rows, width=d.hidden)
+
+
+def _experts(
+    d: Decoder, e: Experts, t: Tokens, layer: int, lowering: Lowering
+) -> Iterator[Operator]:
+    """Yield the experts: all in one operator, or one after the other."""
+    popularity = np.array(e.popularity) if e.popularity else zipf(e.count, e.skew)
+    sent = {"experts": e.count, "chosen": e.chosen}
+    each = {"inner": d.hidden, "width": e.intermediate, "operations": ACTIVATIONS[d.activation]}
+    if lowering.experts == "together":
+        expected = t.hit or expected_hit(popularity, e.chosen, t.rows)
+        yield operator("experts", layer, rows=t.rows, hit=expected, **each, **sent)
+        return
+    yield operator("experts_start", layer, rows=t.rows, inner=d.hidden, **sent)
+    before = sum(has_experts(d, i) for i in range(layer))
+    # a whole number of experts in each layer, the mean over layers as asked
+    hit = round((before + 1) * t.hit) - round(before * t.hit) if t.hit else None
+    for rows in loads(popularity, e.chosen, t.rows, hit):
+        yield operator("expert", layer, rows=rows, sent=t.rows * e.chosen, chosen=e.chosen, **each)
+    yield operator("experts_end", layer, rows=t.rows, inner=d.hidden, **sent)
+
+
+def _sampling(d: Decoder, t: Tokens) -> Iterator[Operator]:
+    """Yield how the next token is found: only the last of a sequence matters, or those drafted."""
+    if t.context == 0 or (t.new > 1 and not t.drafted):
+        return  # a prompt: whoever asked for it looks at its logits
+    rows = t.batch * (t.drafted + 1)
+    if d.sampling == "top_k":
+        yield operator("sample_top_k", rows=rows, width=d.vocabulary, chosen=d.top_k)
+    else:
+        yield operator("argmax", rows=rows, width=d.vocabulary)
+    if t.drafted:
+        yield operator("verify", batch=t.batch, drafted=t.drafted, width=d.vocabulary)

@@ -1,0 +1,180 @@
+"""Operators of a model to the kernels of a lowering, and these to a workload.
+
+Operators of the same name and sizes have the same kernels, so these are made once; a layer that
+repeats costs nothing but its place in the columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from npusim import __version__
+from npusim.columns import COLUMNS, HOST_PARTS, LABELS
+from npusim.errors import InputError
+from npusim.templates.kernels import ITEM, Row, kernel_row
+from npusim.templates.lowering import Lowering, Step
+from npusim.templates.operators import OPERATORS, Operator
+from npusim.workload import Steps, Workload
+
+_DEEPEST = 20  # operators that operators are made of
+_MOST = 5_000_000  # kernels of a workload
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One step of a workload.
+
+    Attributes
+    ----------
+    name : str
+        ``prefill``, ``decode`` or ``encode``.
+    operators : sequence of Operator
+    tail_s : float
+        Host work after the last kernel [s].
+    """
+
+    name: str
+    operators: Sequence[Operator]
+    tail_s: float = 0.0
+
+
+@dataclass
+class _Kernels:
+    """Kernels made so far: each different one once, and those of each operator by number."""
+
+    lowering: Lowering
+    dtype: str
+    rows: list[Row] = field(default_factory=list)
+    of: dict[tuple[str, tuple[float, ...]], list[int]] = field(default_factory=dict)
+
+    def numbers(self, name: str, sizes: tuple[float, ...], depth: int = 0) -> list[int]:
+        """Return the kernels of an operator, as numbers into `rows`."""
+        found = self.of.get((name, sizes))
+        if found is None:
+            found = self.of[name, sizes] = self._made(name, sizes, depth)
+        return found
+
+    def _made(self, name: str, sizes: tuple[float, ...], depth: int) -> list[int]:
+        if name not in self.lowering.ops:
+            raise InputError("has no kernels for this operator", file=self.lowering.name,
+                             value=name, hint="choose another lowering, or give it some")  # fmt: skip
+        if depth > _DEEPEST:
+            raise InputError("operators that are made of each other", file=self.lowering.name,
+                             value=name)  # fmt: skip
+        let, steps = self.lowering.ops[name]
+        names: dict[str, Any] = dict(zip(OPERATORS[name], sizes, strict=True))
+        names |= {"item": ITEM[self.dtype], "units": self.lowering.units}
+        try:
+            for more, expression in let.items():
+                names[more] = expression.value(names)
+            return self._steps(steps, names, depth)
+        except InputError as error:
+            if depth:
+                raise
+            raise InputError(str(error), file=self.lowering.name, place=name) from None
+
+    def _steps(self, steps: Sequence[Step], names: Mapping[str, Any], depth: int) -> list[int]:
+        made: list[int] = []
+        for step in steps:
+            times = _times(step, names)
+            if times == 0:
+                continue
+            made += self._step(step, names, depth) * times
+            if len(made) > _MOST:
+                raise InputError("too many kernels", value=len(made), allowed=f"up to {_MOST:,}")
+        return made
+
+    def _step(self, step: Step, names: Mapping[str, Any], depth: int) -> list[int]:
+        if step.op is not None:
+            sizes = tuple(step.sizes[size].value(names) for size in OPERATORS[step.op])
+            return self.numbers(step.op, sizes, depth + 1)
+        if step.do:
+            return self._steps(step.do, names, depth)
+        self.rows.append(kernel_row(step, names, self.dtype, self.lowering.library))
+        return [len(self.rows) - 1]
+
+
+def lower(
+    name: str, phases: Sequence[Phase], lowering: Lowering, dtype: str, meta: Mapping[str, Any]
+) -> Workload:
+    """Return the workload of some steps of a model.
+
+    Parameters
+    ----------
+    name : str
+        What to call it.
+    phases : sequence of Phase
+        Its steps.
+    lowering : Lowering
+    dtype : str
+        Type that the model computes in.
+    meta : mapping
+        Provenance beside that of the lowering.
+
+    Returns
+    -------
+    Workload
+        Every operation is ``generated``: it has shapes, and no measured time.
+
+    Raises
+    ------
+    InputError
+        An operator that the lowering has no kernels for, or a kernel that cannot be computed.
+    """
+    kernels = _Kernels(lowering, dtype)
+    made = [[kernels.numbers(o.name, o.sizes) for o in p.operators] for p in phases]
+    counts = [sum(map(len, parts)) for parts in made]
+    if sum(counts) > _MOST:
+        raise InputError("too many kernels", file=name, value=sum(counts),
+                         allowed=f"up to {_MOST:,}")  # fmt: skip
+    at = np.array([i for parts in made for part in parts for i in part], dtype=np.intp)
+    layer = [
+        np.repeat([o.layer for o in p.operators] or [-1], [len(part) for part in parts] or [0])
+        for p, parts in zip(phases, made, strict=True)
+    ]
+    columns, labels = _columns(kernels.rows, at)
+    columns["layer"] = np.concatenate(layer)
+    columns["step"] = np.repeat(np.arange(len(phases)), counts)
+    labels["phase"] = list(dict.fromkeys(p.name for p in phases))
+    which = [labels["phase"].index(p.name) for p in phases]
+    columns["phase"] = np.array(which)[columns["step"]]
+    steps = Steps(np.zeros(len(phases)), np.array([p.tail_s for p in phases], dtype=np.float64))
+    about = {
+        "format": "template", "lowering": lowering.name, "launch": "eager", "host": "none",
+        "units": lowering.units, "marked_steps": len(phases), "npusim": __version__, **meta,
+    }  # fmt: skip
+    return Workload(name, columns, labels, steps, meta=about)
+
+
+def _columns(
+    rows: Sequence[Row], at: NDArray[np.intp]
+) -> tuple[dict[str, NDArray[Any]], dict[str, list[str]]]:
+    """Return columns and labels of kernels, given the different ones and which each is."""
+    fixed: dict[str, Any] = {
+        **dict.fromkeys(COLUMNS, 0), **dict.fromkeys(HOST_PARTS, 0.0),
+        "basis": "shape", "origin": "generated", "phase": "", "layer": -1, "thread": -1,
+    }  # fmt: skip
+    columns: dict[str, NDArray[Any]] = {}
+    labels: dict[str, list[str]] = {}
+    for name in COLUMNS:
+        values = [row.get(name, fixed[name]) for row in rows]
+        if name in LABELS:
+            labels[name] = list(dict.fromkeys(values))
+            number = {text: i for i, text in enumerate(labels[name])}
+            values = [number[text] for text in values]
+        columns[name] = np.array(values)[at]
+    return columns, labels
+
+
+def _times(step: Step, names: Mapping[str, Any]) -> int:
+    """Return how many times a step is done."""
+    times = step.times.value(names) if step.when.value(names) else 0
+    if not isinstance(times, int | float) or not 0 <= times <= _MOST or times != int(times):
+        raise InputError("not a number of times", place=step.kernel or step.op, value=times,
+                         allowed=f"a whole number up to {_MOST:,}")  # fmt: skip
+    return int(times)

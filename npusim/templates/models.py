@@ -1,0 +1,64 @@
+"""Models by the name that they ship under, the path of a YAML file, or a Hugging Face config."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from npusim import catalog
+from npusim.errors import InputError
+from npusim.schema import checked
+from npusim.templates.hyperparameters import Model, check
+from npusim.yaml_tree import Tree, read_tree
+
+
+def load_model(name: str | Path, settings: Mapping[str, Any] | None = None) -> Model:
+    """Return the hyperparameters of a model.
+
+    Parameters
+    ----------
+    name : str or Path
+        A name that ships, or the path of a YAML file.
+    settings : mapping, optional
+        Dotted path -> value that takes the place of the one in the file.
+
+    Raises
+    ------
+    InputError, InputErrors
+        No such model, or sizes that are wrong or do not go together: each by its field.
+
+    Examples
+    --------
+    >>> load_model("paddleocr_vl").decoder.attention.kv_heads
+    2
+    >>> load_model("paddleocr_vl", {"decoder.attention.kv_heads": 3})
+    Traceback (most recent call last):
+        ...
+    npusim.errors.InputError: ...: decoder.attention.kv_heads: does not divide the heads: 3 ...
+    """
+    path = catalog.find("models", name)
+    tree = read_tree(path)
+    if settings:
+        tree = _with(tree, settings)
+    return check(checked(tree, Model), path)
+
+
+def _with(tree: Tree, settings: Mapping[str, Any]) -> Tree:
+    """Return a file with some values changed."""
+    values: dict[str, Any] = _copied(tree.values)
+    for path, value in settings.items():
+        *parents, last = path.split(".")
+        node: Any = values
+        for parent in parents:
+            if node.get(parent) is None:
+                node[parent] = {}
+            node = node[parent]
+            if not isinstance(node, dict):
+                raise InputError("not a setting of a model", file=tree.file, value=path)
+        node[last] = value
+    return Tree(tree.file, values, tree.lines)
+
+
+def _copied(node: Any) -> Any:
+    return {k: _copied(v) for k, v in node.items()} if isinstance(node, dict) else node
