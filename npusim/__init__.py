@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from npusim.importers import import_trace as import_trace
     from npusim.load import load_arch as load_arch
     from npusim.load import load_workload as load_workload
+    from npusim.page import page_times as page_times
     from npusim.predict import Result as Result
     from npusim.predict import replay as replay
+    from npusim.rescale import rescale as rescale
     from npusim.requests import Engine as Engine
     from npusim.requests import Request as Request
     from npusim.requests import closed_loop as closed_loop
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from npusim.space import sweep as sweep
     from npusim.step_cost import StepCost as StepCost
     from npusim.step_cost import fit_step_cost as fit_step_cost
+    from npusim.templates import load_model as load_model
+    from npusim.templates import template as template
     from npusim.timeline_file import save_timeline as save_timeline
     from npusim.transforms import unprofiled as unprofiled
     from npusim.workload import Workload as Workload
@@ -52,13 +56,17 @@ _WHERE = {
     "from_networkx": "graph",
     "import_trace": "importers",
     "load_arch": "load",
+    "load_model": "templates",
     "load_workload": "load",
     "pareto": "space",
+    "page_times": "page",
     "replay": "predict",
+    "rescale": "rescale",
     "save_timeline": "timeline_file",
     "save_workload": "workload_file",
     "sweep": "space",
     "to_networkx": "graph",
+    "template": "templates",
     "unprofiled": "transforms",
     "with_value": "arch",
 }

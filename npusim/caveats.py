@@ -31,7 +31,13 @@ def notes(workload: Workload, arch: Arch, launch: str, mode: str) -> Iterator[st
     """Yield what limits a prediction, the gravest first, one sentence each."""
     missing = 1 - workload.classified_busy_share
     if workload.meta.get("measured") is False:
-        yield "nothing was measured: the trace holds operators without device times"
+        missing = 1.0 - float(workload.classified.any())
+        lowering = workload.meta.get("lowering")
+        yield (
+            f"made from hyperparameters, with the kernels of {lowering}: nothing was measured of it"
+            if lowering
+            else "nothing was measured: the trace holds operators without device times"
+        )
         unknown = int((~workload.classified).sum())
         if unknown:
             yield f"TOO SHORT: {unknown} of {len(workload)} operations have no known work: 0 s each"
@@ -66,11 +72,16 @@ def _about_host(workload: Workload, arch: Arch, launch: str) -> Iterator[str]:
             "host times are those of the trace, profiler included (--unprofiled takes it out); "
             "the band holds device times alone"
         )
+    elif launch == "eager" and workload["host_s"].any():
+        yield (
+            f"host times are those of {workload.meta.get('lowering')} on the host of the H200 "
+            "traces, at host.speed; the band holds device times alone"
+        )
     elif launch == "eager":
         path = "launch.eager.host"
         low, high = (show(x, "s") for x in (arch.provenance[path].low, arch.provenance[path].high))
         yield (
-            f"the trace has no host: every launch costs {path} = {show(arch[path], 's')}, "
+            f"nothing tells of the host: every launch costs {path} = {show(arch[path], 's')}, "
             f"believed between {low} and {high}; the band does not hold that"
         )
     if not workload.meta.get("marked_steps"):

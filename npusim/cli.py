@@ -19,6 +19,7 @@ from npusim.capture.commands import capture
 from npusim.cli_measured import calibrate, validate
 from npusim.cli_output import CACHES, JSON, UNPROFILED, command_line, print_json
 from npusim.cli_reuse import reuse
+from npusim.cli_workloads import rescale, template
 from npusim.errors import InputError, NpusimError
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def main() -> None:
     """
 
 
-for command in (capture, calibrate, validate, reuse):
+for command in (capture, calibrate, validate, reuse, rescale, template):
     main.add_command(command)
 
 
@@ -225,6 +226,7 @@ def replay(
     from npusim import predict
     from npusim.arch import with_value
     from npusim.load import load_arch, load_workload
+    from npusim.page import page_times
     from npusim.transforms import split, transformed
     from npusim.transforms import unprofiled as without_profiler
 
@@ -238,11 +240,14 @@ def replay(
     loaded = loaded.under(caches) if caches else loaded
     loaded = without_profiler(loaded) if unprofiled else loaded
     wanted = transformed(loaded, of_workload)
-    result = predict.replay(wanted, arch, launch, mode)
+    page = page_times(wanted, arch, launch, mode) if "page" in wanted.meta else None
+    result = page.step if page is not None else predict.replay(wanted, arch, launch, mode)
     idle = predict.without_effect(loaded, base, changes, launch, mode)
     if idle:
         click.echo(f"note: changes nothing here: --set {', '.join(idle)}", err=True)
     content = {**result.as_dict(), "no_effect": list(idle), "command": command_line()}
+    if page is not None:
+        content["page"] = page.as_dict()
     if timeline is not None:
         from npusim.timeline_file import save_timeline
 
@@ -254,6 +259,10 @@ def replay(
     from npusim import tables
 
     tables.replayed(result)
+    if page is not None:
+        from npusim import workload_tables
+
+        workload_tables.page(page)
     if timeline is not None:
         click.echo(f"timeline: {timeline} (open it in ui.perfetto.dev or chrome://tracing)")
 

@@ -48,6 +48,7 @@ class Host:
         self._count = len(designs)
         self._speed, self._sync = designs["host.speed"], designs["host.sync"]
         self.measured = w.meta.get("host") == "measured"
+        self.generated = w.meta.get("host") == "generated"
         self._work, self._presync, self._tail = host_work(w, designs)
         self._copies = w.mask("kind", "memcpy")
         self._waits = w["sync"] if cost.waits else np.zeros(len(w), dtype=bool)
@@ -105,6 +106,8 @@ class Host:
         elif not self._fresh:  # else it has waited for the last operation already
             self._wait(self._last, done, "wait")
             self._until(self._last, self.now + self._sync, "sync")
+        if self.generated:  # whoever launches it, the program goes on after the step
+            self._until(self._last, self.now + self._tail[self._step], "tail")
         self._wait(self._last, done, "wait")
         self.wall = self.wall + self.now
 
@@ -125,7 +128,8 @@ def host_work(w: Workload, designs: Designs) -> tuple[Array, Array, Array]:
     """Return the host's work on each design: before launches, before waits, after the last.
 
     Work that was measured is divided by ``host.speed``; where none was, each launch takes
-    ``launch.eager.host`` of it. If the profiler is to be taken out (``meta["profiler"]``), what it
+    ``launch.eager.host`` of it. Of a generated workload launches take what their lowering knows of
+    them, and the program works on after each step, however that was launched. If the profiler is to be taken out (``meta["profiler"]``), what it
     took for each operator that it recorded goes, as far as there is work.
 
     Returns
@@ -137,11 +141,24 @@ def host_work(w: Workload, designs: Designs) -> tuple[Array, Array, Array]:
     speed = designs["host.speed"]
     if w.meta.get("host") != "measured":
         each = designs["launch.eager.host"] / speed
-        return np.broadcast_to(each, (len(w), len(each))), np.zeros((len(w), 1)), np.zeros((1, 1))
+        known = w["host_s"][:, None]
+        work = np.where(known > 0, known / speed, each) if known.any() else each
+        presync = np.zeros((len(w), 1))
+        return np.broadcast_to(work, (len(w), len(each))), presync, w.steps.tail_s[:, None] / speed
     work = w["host_s"][:, None]
     if w.meta.get("profiler") == "out":
         work = np.maximum(work - w["records"][:, None] * designs["host.record"], 0.0)
     return work / speed, w["presync_s"][:, None] / speed, w.steps.tail_s[:, None] / speed
+
+
+def after_steps(w: Workload, designs: Designs) -> Array:
+    """Return what the program does after all steps, however these are launched, (D,) or (1,) [s].
+
+    Known of generated workloads; that of a traced one is among its launches.
+    """
+    tail = w.steps.tail_s.sum() if w.meta.get("host") == "generated" else 0.0
+    after: Array = tail / designs["host.speed"]
+    return after
 
 
 def _pieces(w: Workload, waits: NDArray[np.bool_]) -> NDArray[np.int64]:

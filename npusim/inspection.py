@@ -33,7 +33,8 @@ def inspection(w: Workload) -> dict[str, Any]:
         ``classified_busy_share``,
         ``device_busy_s`` (sum over kernels), ``device_active_s`` (time in which at least one runs),
         ``idle_share`` (of wall), ``flop``, ``bytes`` by tensor class, ``kinds`` (count, seconds),
-        ``unclassified`` (count and seconds by kernel), ``host`` (see `host_times`).
+        ``unclassified`` (count and seconds by kernel), ``host`` (see `host_times`), ``origins``
+        (count and seconds by what operations are, see `npusim.columns`).
 
     Examples
     --------
@@ -64,6 +65,7 @@ def inspection(w: Workload) -> dict[str, Any]:
         "bytes": {c: float(w[c].sum()) for c in BYTES},
         "kinds": _by(w, "kind", np.ones(len(w), dtype=bool)),
         "unclassified": _by(w, "kernel", ~w.classified),
+        "origins": _by(w, "origin", np.ones(len(w), dtype=bool)),
         "notes": list(_notes(w)),
         "outside_steps": {"count": w.meta.get("outside_steps", 0),
                           "seconds": w.meta.get("outside_steps_s", 0.0)},

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from npusim.arch import Designs
 from npusim.durations import Durations
-from npusim.host import Host
+from npusim.host import Host, after_steps
 from npusim.models.launch import LaunchCost, launch_cost
 from npusim.models.prefetch import Buffer, depth
 from npusim.timeline import Timeline
@@ -141,7 +141,9 @@ def _in_order(w: Workload, designs: Designs, time: Durations, cost: LaunchCost) 
     sync, buffer = designs["host.sync"], depth(designs)
     busy = time.busy() if buffer is None else _loaded_early(buffer, time, closes, cost)
     wall = busy + (len(w) - len(last)) * cost.interval + ends.sum() * sync
-    host = len(last) * (cost.host + sync) + len(w) * cost.node
+    after = after_steps(w, designs)
+    wall = wall + after
+    host = len(last) * (cost.host + sync) + len(w) * cost.node + after
     for (size, opens), times in _counted(sizes, first):
         start = cost.calls(size) + cost.submit
         wall = wall + times * (start if opens else np.maximum(sync + start, cost.interval))

@@ -17,6 +17,7 @@ from npusim.lanes import replay as lane_replay
 from npusim.load import traced_arch
 from npusim.models.kernel import parts
 from npusim.store import arch_id, model_version
+from npusim.tokens import tokens_per_step
 from npusim.traffic import movement, traffic
 from npusim.transforms import (
     changes,
@@ -30,6 +31,7 @@ from npusim.transforms import (
 from npusim.workload import Workload
 
 _FEW = 4  # ways to extrapolate that are told
+BASIS, EXTRAPOLATES = "the band comes from", "extrapolates"  # how notes of a band begin
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,10 @@ class Result:
         Share of wall time in which the device idles for the host or a launch.
     launches : float
         Device operations a step.
+    tokens : float or None
+        Tokens that a step yields, of all its sequences; None where it does not decode.
+    s_per_token : float or None
+        Wall time over tokens [s].
     band : Band or None
         None for ``transfer`` and where nothing is modelled.
     limits : dict of str to float
@@ -101,6 +107,8 @@ class Result:
     device_idle_s: float
     idle_share: float
     launches: float
+    tokens: float | None
+    s_per_token: float | None
     band: Band | None
     limits: dict[str, float]
     traffic: dict[str, dict[str, float]]
@@ -160,13 +168,15 @@ def replay(workload: Workload, arch: Arch, launch: str = "eager", mode: str = "m
             factors.basis,
             (*unmeasured(workload), *factors.reasons),
         )
+    wall, tokens = float(middle.wall_s[0]), _known(tokens_per_step(workload))
     return Result(
         workload.name, arch.name, launch, mode,
-        float(middle.wall_s[0]), float(middle.device_busy_s[0]), float(middle.host_busy_s[0]),
+        wall, float(middle.device_busy_s[0]), float(middle.host_busy_s[0]),
         float(middle.host_wait_s[0]), float(middle.device_idle_s[0]),
-        float(middle.idle_share[0]), middle.launches, band,
+        float(middle.idle_share[0]), middle.launches,
+        tokens, None if tokens is None else wall / tokens, band,
         _limits(workload, designs, time), *_moved(workload, designs), not_modelled(arch),
-        (*_changed(workload), *notes(workload, arch, launch, mode), *_beyond(band)),
+        (*_changed(workload), *notes(workload, arch, launch, mode), *beyond(band)),
         {"workload": workload.id, "arch": arch_id(arch), "model": model_version(),
          "traced": arch_id(traced) if traced is not None else ""},
     )  # fmt: skip
@@ -178,20 +188,22 @@ def _changed(workload: Workload) -> Iterator[str]:
     if record:
         yield f"the workload is changed ({told(record)}): nothing that was measured is of it"
         yield from limits(record)
+        if record.get("workload.draft_tokens") and "workload.acceptance" not in record:
+            yield "no time per token: workload.acceptance would say how many drafts are accepted"
     caches = workload.meta.get("caches", "step")
     if caches != "step":
         yield f"caches are {caches} at every kernel: a profiler's protocol, not a running step"
 
 
-def _beyond(band: Band | None) -> Iterator[str]:
+def beyond(band: Band | None) -> Iterator[str]:
     """Say in which ways a prediction lies outside of what was measured, the first few."""
     if band is None:
         return
-    yield f"the band comes from {band.basis}"
+    yield f"{BASIS} {band.basis}"
     for reason in band.extrapolates[:_FEW]:
-        yield f"extrapolates: {reason}"
+        yield f"{EXTRAPOLATES}: {reason}"
     if len(band.extrapolates) > _FEW:
-        yield f"extrapolates in {len(band.extrapolates) - _FEW} more ways (--json lists them)"
+        yield f"{EXTRAPOLATES} in {len(band.extrapolates) - _FEW} more ways (--json lists them)"
 
 
 def without_effect(
@@ -213,7 +225,7 @@ def without_effect(
     if not settings:
         return ()
 
-    def without(left_out: str) -> tuple[float, ...] | None:
+    def without(left_out: str) -> tuple[float | None, ...] | None:
         of_machine, of_workload = split({p: v for p, v in settings.items() if p != left_out})
         arch = base
         for path, value in of_machine.items():
@@ -228,11 +240,12 @@ def without_effect(
     return tuple(p for p in changed if without(p) == before)
 
 
-def _totals(workload: Workload, arch: Arch, launch: str, mode: str) -> tuple[float, ...]:
+def _totals(workload: Workload, arch: Arch, launch: str, mode: str) -> tuple[float | None, ...]:
     designs = Designs(arch)
     time = durations(workload, designs, mode, traced_arch(workload))
     r = lane_replay(workload, designs, time, launch)
-    return tuple(float(x[0]) for x in (r.wall_s, r.device_busy_s, r.host_busy_s))
+    times = (float(x[0]) for x in (r.wall_s, r.device_busy_s, r.host_busy_s))
+    return (*times, _known(tokens_per_step(workload)))
 
 
 def _moved(
@@ -242,8 +255,12 @@ def _moved(
     found = traffic(workload, designs)
     bytes_of = {level: {g: float(moved[0]) for g, moved in groups.items() if moved[0] > 0}
                 for level, groups in found.items()}  # fmt: skip
-    energy = float(movement(found, designs)[0])
-    return bytes_of, None if math.isnan(energy) else energy
+    return bytes_of, _known(float(movement(found, designs)[0]))
+
+
+def _known(value: float) -> float | None:
+    """Return a number, or None where there is none."""
+    return None if math.isnan(value) else value
 
 
 def _limits(workload: Workload, designs: Designs, time: Durations) -> dict[str, float]:

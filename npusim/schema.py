@@ -62,7 +62,7 @@ def _keys(schema: Any, place: tuple[str | int, ...]) -> list[str]:
         if isinstance(part, int):
             continue
         field = getattr(schema, "model_fields", {}).get(part)
-        schema = _model(field.annotation) if field is not None else None
+        schema = _model(field.annotation) if field is not None else schema  # a key of a mapping
     return sorted(getattr(schema, "model_fields", {}))
 
 

@@ -4,7 +4,9 @@ A table holds one row a design and launch mode. Its columns are the dotted paths
 the totals of a step: ``wall_s`` and ``device_busy_s`` with their bands (``wall_low_s``,
 ``wall_high_s`` and so on), ``device_idle_s``, ``host_busy_s``, ``idle_share``. With several
 workloads these are sums over as many steps of each as are counted, and each workload has columns of
-its own for one step, ``wall_s[name]``.
+its own for one step, ``wall_s[name]``. Where some decode there are ``tokens``, those of all steps
+that are counted, and ``s_per_token``, the wall time of what decodes over them (time per output
+token: prefill is no part of it).
 
 Axes below ``workload.`` change the workloads (`npusim.transforms`), all others the machine. In a
 sweep of several workloads each of them changes those that have what it changes.
@@ -28,6 +30,7 @@ from npusim.errors import InputError, InputErrors
 from npusim.load import traced_arch
 from npusim.models import modelled
 from npusim.models.launch import LAUNCHES
+from npusim.tokens import tokens_per_step
 from npusim.traffic import GROUPS, dram, movement, traffic
 from npusim.transforms import (
     TRANSFORMABLE,
@@ -238,12 +241,20 @@ def evaluate(
     table = pd.DataFrame({"launch": launch, **designs.columns}, index=range(len(designs)))
     names = (*TOTALS, *TRAFFIC, "extrapolates")
     sums: dict[str, Array] = {name: np.zeros(len(designs)) for name in names}
+    decoding, tokens = np.zeros(len(designs)), 0.0
     for w, count in zip(workloads, counts or [1] * len(workloads), strict=True):
+        before, yielded = sums["wall_s"], tokens_per_step(w)
         for name, values in _totals(designs, w, launch, mode):
             sums[name] = sums[name] + count * values
             if len(workloads) > 1 and name in (*TOTALS, *TRAFFIC):
                 table[f"{name}[{w.name}]"] = values
+        if np.isfinite(yielded):
+            decoding, tokens = decoding + sums["wall_s"] - before, tokens + count * yielded
+            if len(workloads) > 1:
+                table[f"s_per_token[{w.name}]"] = table[f"wall_s[{w.name}]"] / yielded
     beyond = sums.pop("extrapolates") > 0
+    if tokens:
+        sums |= {"tokens": np.full(len(designs), tokens), "s_per_token": decoding / tokens}
     table = table.assign(**sums, extrapolates=beyond)
     table["idle_share"] = table["device_idle_s"] / table["wall_s"]
     return table
@@ -312,7 +323,7 @@ def pareto(table: pd.DataFrame, objectives: Sequence[str]) -> pd.DataFrame:
 
 
 def without_effect(space: Space, table: pd.DataFrame) -> tuple[str, ...]:
-    """Return the axes that never change step time, whatever the others are.
+    """Return the axes that never change step time or time per token, whatever the others are.
 
     Parameters
     ----------
@@ -329,18 +340,33 @@ def without_effect(space: Space, table: pd.DataFrame) -> tuple[str, ...]:
     ('matrix.fp8.rate',)
     """
     sizes = [len(values) for values in space.axes.values()]
-    wall = table["wall_s"].to_numpy().reshape(len(space.launch), *sizes)
-    return tuple(
-        path
-        for i, path in enumerate(space.axes)
-        if sizes[i] > 1 and np.all(np.ptp(wall, axis=i + 1) <= _SAME * wall.min(axis=i + 1))
-    )
+    times = [table[name].to_numpy().reshape(len(space.launch), *sizes)
+             for name in ("wall_s", "s_per_token") if name in table]  # fmt: skip
+
+    def same(axis: int) -> bool:
+        spread = ((np.ptp(time, axis=axis), time.min(axis=axis)) for time in times)
+        return all(bool(np.all(wide <= _SAME * least)) for wide, least in spread)
+
+    return tuple(p for i, p in enumerate(space.axes) if sizes[i] > 1 and same(i + 1))
+
+
+def objective(table: pd.DataFrame) -> str:
+    """Return the time to make small: that per token where designs differ in tokens, else of a step.
+
+    Examples
+    --------
+    >>> objective(pd.DataFrame({"wall_s": [1.0, 1.5], "tokens": [1.0, 2.0]}))
+    's_per_token'
+    """
+    differ = "tokens" in table and np.ptp(table["tokens"].to_numpy()) > 0
+    return "s_per_token" if differ else "wall_s"
 
 
 def best(table: pd.DataFrame, costs: Sequence[str]) -> pd.Series[float]:
     """Return the fastest design; of several as fast, the one that costs least, cost by cost."""
-    ranked = table.assign(wall_s=table["wall_s"].round(15)).sort_values(
-        ["wall_s", *costs], kind="stable"
+    time = objective(table)
+    ranked = table.assign(**{time: table[time].round(15)}).sort_values(
+        [time, *costs], kind="stable"
     )
     row: pd.Series[float] = table.loc[ranked.index[0]]
     return row

@@ -38,8 +38,8 @@ def model_version() -> str:
     True
     """
     here = Path(__file__).parent
-    beside = ("arch.py", "bands.py", "compare.py", "durations.py", "error_band.py", "host.py",
-              "lanes.py", "library.py", "space.py", "workload.py")  # fmt: skip
+    beside = ("arch.py", "bands.py", "columns.py", "compare.py", "durations.py", "error_band.py",
+              "host.py", "lanes.py", "library.py", "space.py", "workload.py")  # fmt: skip
     residuals = (catalog.folder("archs") / "residuals").glob("*.yaml")
     # By name: in an installed wheel the machines lie elsewhere than in a checkout.
     sources = sorted(

@@ -21,6 +21,7 @@ from npusim.parameters import PARAMETERS
 from npusim.predict import Result
 from npusim.transforms import TRANSFORMABLE
 from npusim.workload import Workload
+from npusim.workload_tables import origins
 
 
 def inspection(w: Workload, content: dict[str, Any]) -> None:
@@ -57,6 +58,8 @@ def inspection(w: Workload, content: dict[str, Any]) -> None:
         table, "sum", str(content["kernels"]), terminal.seconds(content["device_busy_s"]), "100.0%"
     )
     terminal.show(table)
+    if set(content["origins"]) != {"measured"}:
+        origins(content["origins"])
     if content["host"] is not None:
         _host(content["host"])
     share = content["classified_busy_share"]
@@ -137,6 +140,9 @@ def replayed(r: Result) -> None:
     )
     terminal.show(table)
     limits = ", ".join(f"{name} {share:.1%}" for name, share in r.limits.items())
+    if r.tokens is not None and r.s_per_token is not None:
+        each, rate = terminal.seconds(r.s_per_token), 1.0 / r.s_per_token
+        console.print(Text(f"{r.tokens:.4g} tokens a step: {each} a token, {rate:.4g} tokens/s"))
     console.print(Text(f"{r.launches:.0f} launches; device time goes to: {limits}"))
     served = (f"{level} {units.show(sum(moved.values()), 'B')}"
               for level, moved in r.traffic.items() if moved)  # fmt: skip
@@ -201,7 +207,8 @@ def _value(path: str, value: float | None, unit: str) -> str:
 
 def _times(console: Console, s: dict[str, Any], title: str) -> None:
     """Print the best and the nominal design beside the baseline, predicted and measured."""
-    numbers = ("wall", "band p10-p90", "device busy", "idle")
+    decodes = "s_per_token" in s["best"]
+    numbers = ("wall", "band p10-p90", "device busy", "idle", *(("a token",) if decodes else ()))
     table = terminal.blank(title, "", "launch", *numbers, right=numbers)
     rows: list[tuple[str, dict[str, Any]]] = [("best", s["best"]), ("nominal", s["nominal"])]
     base = s["baseline"] or {"arch": "", "predicted": {}, "measured_wall_s": {}}
@@ -212,9 +219,7 @@ def _times(console: Console, s: dict[str, Any], title: str) -> None:
                 f"{base['arch']} measured, {kind}",
                 "eager",
                 terminal.seconds(seconds),
-                "",
-                "",
-                "",
+                *[""] * (len(numbers) - 1),
             )
     rows += [
         (f"{base['arch']} predicted", {**r, "launch": m}) for m, r in base["predicted"].items()
@@ -223,7 +228,11 @@ def _times(console: Console, s: dict[str, Any], title: str) -> None:
         low, high = row["wall_low_s"], row["wall_high_s"]
         band = f"{terminal.seconds(low)} - {terminal.seconds(high)}" if low is not None else ""
         busy, idle = terminal.seconds(row["device_busy_s"]), f"{row['idle_share']:.1%}"
-        terminal.add(table, label, row["launch"], terminal.seconds(row["wall_s"]), band, busy, idle)
+        each = row.get("s_per_token")
+        token = ["" if each is None else terminal.seconds(each)] if decodes else []
+        terminal.add(
+            table, label, row["launch"], terminal.seconds(row["wall_s"]), band, busy, idle, *token
+        )
     terminal.show(table)
 
 

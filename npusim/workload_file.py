@@ -16,9 +16,9 @@ from npusim.counters import COUNTERS
 from npusim.errors import InputError
 from npusim.workload import COLUMNS, HOST_PARTS, LABELS, HostCosts, Steps, Workload
 
-SCHEMA_VERSION = 2
-_READABLE = (1, SCHEMA_VERSION)
-_SINCE_2 = (*HOST_PARTS, "thread", "records")
+SCHEMA_VERSION = 3
+_READABLE = (1, 2, SCHEMA_VERSION)
+_SINCE = {2: (*HOST_PARTS, "thread", "records"), 3: ("origin",)}  # columns by version
 UNSPLIT = (
     "written by an older npusim: host work is not split by what it was, all of it counts as the "
     "interpreter's; import the trace again to split it"
@@ -85,9 +85,9 @@ def _read(file: Path) -> Workload:
     about = _about(file, table)
     columns: dict[str, Any] = {}
     labels: dict[str, list[str]] = {}
-    unsplit = about["schema"] == 1 and not set(_SINCE_2) & set(table.column_names)
+    lacks = _lacks(about["schema"], table.column_names)
     for c in COLUMNS:
-        if unsplit and c in _SINCE_2:
+        if c in lacks:
             continue
         if c not in table.column_names:
             raise InputError("column is missing", file=file, place=c)
@@ -101,8 +101,12 @@ def _read(file: Path) -> Workload:
             labels[c] = column.dictionary.cast(pa.string()).to_pylist()
         else:
             columns[c] = column.to_numpy(zero_copy_only=False)
+    unsplit = "records" in lacks
     if unsplit:
         columns |= _unsplit(columns["host_s"])
+    if "origin" in lacks:
+        columns["origin"] = np.zeros(len(table), dtype=np.int32)
+        labels["origin"] = ["rescaled" if about["meta"].get("transforms") else "measured"]
     counters = _counters(file, table)
     begins = about.get("start_s")
     steps = Steps(np.array(about["wall_s"], dtype=float), np.array(about["tail_s"], dtype=float),
@@ -119,8 +123,14 @@ def _read(file: Path) -> Workload:
         raise InputError(str(error), file=file) from None
 
 
+def _lacks(schema: int, names: list[str]) -> set[str]:
+    """Return the columns that a file lacks because it is older than they are."""
+    later = [columns for version, columns in _SINCE.items() if version > schema]
+    return {c for columns in later if not set(columns) & set(names) for c in columns}
+
+
 def _unsplit(host_s: NDArray[Any]) -> dict[str, NDArray[Any]]:
-    """Return the columns that files of version 1 lack."""
+    """Return host work as files of version 1 have it, all of one kind."""
     nothing = np.zeros(len(host_s))
     return {**dict.fromkeys(HOST_PARTS, nothing), "interpreter_s": host_s,
             "thread": np.full(len(host_s), -1), "records": nothing}  # fmt: skip

@@ -56,7 +56,7 @@ def read_tree(file: Path) -> Tree:
     InputError
         Missing, unreadable, not UTF-8, not YAML, or YAML of a kind that is refused.
     """
-    text = _text(file)
+    text = read_text(file)
     try:
         _check_events(text, file)
         node = yaml.compose(text, Loader=_LOADER)
@@ -70,6 +70,23 @@ def read_tree(file: Path) -> Tree:
     lines: dict[Place, int] = {}
     values = _value(node, (), lines, str(file))
     return Tree(str(file), values, lines)
+
+
+def read_scalar(text: str) -> Any:
+    """Return the number, text or truth value that a word is in YAML.
+
+    Examples
+    --------
+    >>> [read_scalar(text) for text in ("3", "0.5", "false", "silu", "[1", "")]
+    [3, 0.5, False, 'silu', '[1', '']
+    """
+    try:
+        node = yaml.compose(text, Loader=_LOADER)
+    except yaml.YAMLError:
+        return text
+    if isinstance(node, yaml.ScalarNode) and node.tag.rsplit(":", 1)[-1] in _TAGS[type(node)]:
+        return _scalar(node)
+    return text
 
 
 def _check_events(text: str, file: Path) -> None:
@@ -88,7 +105,14 @@ def _check_events(text: str, file: Path) -> None:
                              allowed=f"{_DEEPEST} levels")  # fmt: skip
 
 
-def _text(file: Path) -> str:
+def read_text(file: Path) -> str:
+    """Return the text of a small file.
+
+    Raises
+    ------
+    InputError
+        Missing, unreadable, larger than a megabyte, not UTF-8.
+    """
     try:
         if not file.is_file():
             raise InputError("no such file" if not file.exists() else "not a file", file=file)

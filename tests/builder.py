@@ -10,7 +10,8 @@ from npusim.workload import COLUMNS, LABELS, Steps, Workload
 
 DEFAULTS: dict[str, Any] = {
     "kernel": "k", "operator": "aten::op", "library": "ATen", "routine": "", "kind": "pointwise",
-    "dtype": "fp32", "phase": "decode", "basis": "shape", "layer": -1, "stream": 7,
+    "dtype": "fp32", "phase": "decode", "basis": "shape", "origin": "measured",
+    "layer": -1, "stream": 7,
 }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from npusim.workload import KINDS
 from tests.machines import machine, operations
 from tests.test_models import Recorder, machine_with_everything, operations_of_every_sort
 
-NAMES = ("routine", "attention", "gemm", "stream")
+NAMES = ("routine", "attention", "attention_combine", "gemm", "stream")
 
 # ---------------------------------------------------------------- dispatch
 
@@ -52,6 +52,8 @@ ROWS = [
     {"kind": "conv", "flop": 6.0, "routine": "conv_vector"},
     {"kind": "unknown", "flop": 7.0},
     {"kind": "pointwise", "flop": 8.0, "routine": "strided"},  # not on this machine
+    {"kind": "attention_combine", "flop": 9.0, "k": 4},
+    {"kind": "attention_combine", "flop": 10.0},  # of how many parts is not known
 ]
 
 
@@ -62,10 +64,10 @@ def of_routines(**changes):
 def test_each_operation_is_costed_once_by_the_first_model_that_knows_it(models):
     cost = kernel_cost(operations(*ROWS), Designs(of_routines()))
     assert sorted(models) == [
-        ("attention", [3.0], 1), ("gemm", [1.0, 4.0], 1), ("routine", [5.0, 6.0], 1),
-        ("stream", [2.0, 7.0, 8.0], 1),
+        ("attention", [3.0], 1), ("attention_combine", [9.0], 1), ("gemm", [1.0, 4.0], 1),
+        ("routine", [5.0, 6.0], 1), ("stream", [2.0, 7.0, 8.0, 10.0], 1),
     ]  # fmt: skip
-    flop = np.arange(1.0, 9)
+    flop = np.arange(1.0, 11)
     assert cost.floor[:, 0].tolist() == flop.tolist()
     assert cost.memory[:, 0].tolist() == (10 * flop).tolist()
     assert cost.time[:, 0].tolist() == (111 * flop).tolist()
@@ -82,8 +84,8 @@ def test_designs_that_differ_in_nothing_that_is_read_are_costed_once(models):
     many = Designs(of_routines(), {p: np.array(v) for p, v in columns.items()})
     cost = kernel_cost(operations(*ROWS), many)
     assert {name: count for name, _, count in models} == {
-        "routine": 2, "attention": 2, "stream": 2, "gemm": 4}  # fmt: skip
-    assert cost.compute.tolist() == [[100 * f, 200 * f, 200 * f, 100 * f] for f in range(1, 9)]
+        "routine": 2, "attention": 2, "attention_combine": 2, "stream": 2, "gemm": 4}  # fmt: skip
+    assert cost.compute.tolist() == [[100 * f, 200 * f, 200 * f, 100 * f] for f in range(1, 11)]
 
 
 def test_what_designs_do_not_read_leaves_the_times_alone():

@@ -180,7 +180,7 @@ def test_the_id_depends_on_everything(small, what):
     elif what == "labels":
         p["labels"]["kernel"][0] += "x"
     elif what in LABELS:
-        other = "launch" if what == "basis" else "cast"
+        other = {"basis": "launch", "origin": "generated"}.get(what, "cast")
         p["labels"][what] = [*p["labels"][what], other]
         p["columns"][what][0] = len(p["labels"][what]) - 1
     elif what == "step":

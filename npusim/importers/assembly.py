@@ -125,8 +125,8 @@ def _assembled(
     launches, launch = _distinct([x for step in steps for x in step.launches])
     works, work = _distinct([x for step in steps for x in step.works])
     number = np.repeat(np.arange(len(steps)), [len(step.works) for step in steps])
-    columns: dict[str, NDArray[Any]] = {"step": number}
-    labels: dict[str, list[str]] = {}
+    columns: dict[str, NDArray[Any]] = {"step": number, "origin": np.zeros_like(number)}
+    labels: dict[str, list[str]] = {"origin": ["measured"]}
     for c, texts, of in (
         ("kernel", [x.kernel for x in launches], launch),
         ("library", [kernel_names.library(x.kernel) for x in launches], launch),

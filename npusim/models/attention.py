@@ -17,13 +17,15 @@ query fills as many rows of the matrix unit as the tile has. The numbers of a li
 are in floors of the machine, ``block`` and ``part`` in clock cycles.
 
 An operation whose launch grid is known is a kernel of a trace, which lists its combine and helpers
-apart; any other is a whole call and includes them.
+apart; any other is a whole call and includes them. The library chooses the parts for the machine at
+hand, whatever grid was traced, but where the routine says that so many are asked for (``split`` or
+``whole``): there the grid tells them, and threads that are not known tell a whole call.
 
 Source: T. Dao, D. Haziza, F. Massa, G. Sizov, "Flash-Decoding for long-context inference", 2023,
 crfm.stanford.edu/2023/10/12/flashdecoding.html; waves as in NVIDIA DU-08939.
 
 Left out: masks (an additive mask costs a decode kernel 1 to 2 us), page tables, sequences of
-unequal length, the traffic of partial results.
+unequal length, the traffic of partial results in a call, parts that have no keys.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ from npusim.arch import Designs
 from npusim.models import attention_prefill, hierarchy, memory, roofline
 from npusim.models.attention_library import LIBRARIES, Library, library_of
 from npusim.models.attention_prefill import prefill_cost
-from npusim.models.attention_shapes import Shapes
+from npusim.models.attention_shapes import ASKED, Shapes
 from npusim.models.cost import Cost, overlapped, smooth_max
 from npusim.models.memory import TILES, dram_bandwidth, l2_bandwidth, own_time
 from npusim.workload import Operations
@@ -85,7 +87,7 @@ def attention_cost(operations: Operations, designs: Designs) -> Cost:
     shape = len(operations), len(designs)
     parts = np.zeros((4, *shape))
     library = np.array([library_of(name).name for name in operations.library], dtype=object)
-    decodes = operations["m"] <= 1
+    decodes = (operations["m"] <= 1) | np.isin(operations.routine, ASKED)
     for known in LIBRARIES:
         for cost_of, asked in ((decode_cost, decodes), (prefill_cost, ~decodes)):
             rows = np.flatnonzero((library == known.name) & asked)
@@ -102,6 +104,8 @@ def decode_cost(shapes: Shapes, designs: Designs, library: Library) -> Cost:
     packed = np.ceil(shapes.m * shapes.heads / shapes.kv_heads / library.split.rows)
     tiles = np.ceil(shapes.n / library.split.keys)
     parts, combined = library.parts(shapes.batch, shapes.kv_heads * packed, tiles, units)
+    asked = np.rint(shapes.asked / (shapes.batch * shapes.kv_heads))
+    parts, combined = np.where(asked > 0, asked, parts), np.where(asked > 0, asked > 1, combined)
     rows, keys, resident = _tile(library, combined, shapes.width)
     tiles = np.ceil(np.ceil(shapes.n / keys) / parts)
     blocks = shapes.batch * shapes.kv_heads * packed * parts

@@ -20,6 +20,9 @@ Array = NDArray[np.float64]
 
 PARAMETERS = ()  # reads through roofline and hierarchy
 
+# Routines of attention whose launch grid says in how many parts the keys are, split or in one.
+ASKED = ("split", "whole")
+
 
 class Shapes:
     """U attention operations of one library, as columns (U, 1).
@@ -48,6 +51,8 @@ class Shapes:
         Peak of one unit for products of its type [FLOP/s].
     is_call : array of bool, shape (U, 1)
         Whether it is a whole call, not one kernel of a trace.
+    asked : array, shape (U, 1)
+        Blocks that it is to launch, whatever the library would; 0 where that is left to it.
     """
 
     def __init__(
@@ -62,7 +67,9 @@ class Shapes:
         )
         self.width = library.width(self.size)
         self.flop = column("flop")
-        self.is_call = column("blocks") == 0
+        is_asked = np.isin(operations.routine[rows], ASKED)[:, None]
+        self.asked = np.where(is_asked, column("blocks"), 0.0)
+        self.is_call = np.where(is_asked, column("threads"), column("blocks")) == 0
         dtypes = operations.dtype[rows]
         self.element = np.array([BYTES_OF.get(t, 2.0) for t in dtypes])[:, None]
         vectors = self.batch * self.kv_heads * self.n * self.size * 2.0  # of keys and values

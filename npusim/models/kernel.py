@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npusim.arch import Designs
-from npusim.models import attention, gemm, hierarchy, routine, stream
+from npusim.models import attention, attention_combine, gemm, hierarchy, routine, stream
 from npusim.models.cost import Cost
 from npusim.workload import KINDS, Operations
 
@@ -34,6 +34,7 @@ def _of(*kinds: str) -> _Which:
 _MODELS: tuple[_Model, ...] = (
     (routine.known, routine.READS, routine.routine_cost),
     (_of(*attention.KINDS), attention.READS, attention.attention_cost),
+    (attention_combine.known, attention_combine.READS, attention_combine.combine_cost),
     (_of(*gemm.KINDS), gemm.READS, gemm.gemm_cost),
     (_of(*KINDS), stream.READS, stream.stream_cost),
 )

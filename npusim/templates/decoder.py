@@ -21,8 +21,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from npusim.reuse.experts import expected_hit, loads, zipf
+from npusim.templates.fields import ACTIVATIONS
 from npusim.templates.hyperparameters import (
-    ACTIVATIONS,
     Attention,
     Decoder,
     Experts,
@@ -66,7 +66,7 @@ class Tokens:
 
 
 def decoder_operators(
-    d: Decoder, t: Tokens, lowering: Lowering, logits: str = "last", embedded: bool = False
+    d: Decoder, t: Tokens, lowering: Lowering, logits: str = "last"
 ) -> Iterator[Operator]:
     """Yield the operators of a step.
 
@@ -78,24 +78,37 @@ def decoder_operators(
         Decides how latent attention and experts are done.
     logits : str
         ``all`` or ``last``: of which tokens of a prompt the vocabulary projection is computed.
-    embedded : bool
-        Whether the tokens come as vectors (from a vision encoder), so that nothing is looked up.
     """
     norm = "rms_norm" if d.norm == "rms" else "layer_norm"
-    if not embedded:
-        yield operator("embed", rows=t.rows, width=d.hidden, vocabulary=d.vocabulary)
+    yield operator("embed", rows=t.rows, width=d.hidden, vocabulary=d.vocabulary)
     yield operator("positions", batch=t.batch, new=t.new, context=t.context)
+    if d.positions:
+        yield operator("embed", rows=t.new, width=d.hidden, vocabulary=d.positions)
+        yield operator("residual", rows=t.rows, width=d.hidden)
     yield from _rotary_table(d.attention, t)
-    yield operator(norm, 0, rows=t.rows, width=d.hidden)
+    if not d.norm_after:
+        yield operator(norm, 0, rows=t.rows, width=d.hidden)
     for layer in range(d.layers):
         yield from _attention(d, t, layer, lowering.latent)
-        yield operator(f"residual_{norm}", layer, rows=t.rows, width=d.hidden)
+        yield from _joined(d, t, layer, norm)
         yield from _feed_forward(d, t, layer, lowering)
-        yield operator(f"residual_{norm}", layer, rows=t.rows, width=d.hidden)
+        yield from _joined(d, t, layer, norm)
+    if d.norm_after:
+        yield operator(norm, rows=t.rows, width=d.hidden)
     last = t.batch * (t.drafted + 1)
     rows = t.rows if logits == "all" else last
     yield operator("head", rows=rows, inner=d.hidden, width=d.vocabulary)
     yield from _sampling(d, t)
+
+
+def _joined(d: Decoder, t: Tokens, layer: int, norm: str) -> Iterator[Operator]:
+    """Yield the sum with what a layer got, and the norm that follows or comes before it."""
+    sizes = {"rows": t.rows, "width": d.hidden}
+    if d.norm_after:
+        yield operator(norm, layer, **sizes)
+        yield operator("residual", layer, **sizes)
+    else:
+        yield operator(f"residual_{norm}", layer, **sizes)
 
 
 def _rotary_table(a: Attention, t: Tokens) -> Iterator[Operator]:
@@ -117,8 +130,11 @@ def _attention(d: Decoder, t: Tokens, layer: int, latent: str) -> Iterator[Opera
         return
     heads = {"heads": a.heads, "kv_heads": a.kv_heads, "size": a.head_size}
     yield operator("qkv", layer, rows=t.rows, inner=d.hidden, bias=int(a.bias), **heads)
-    if a.qk_norm:
+    if a.qk_norm == "head":
         yield operator("qk_norm", layer, rows=t.rows, **heads)
+    elif a.qk_norm == "whole":
+        yield operator("rms_norm", layer, rows=t.rows, width=a.heads * a.head_size)
+        yield operator("rms_norm", layer, rows=t.rows, width=a.kv_heads * a.head_size)
     if a.rotary != "none":
         yield operator("rotate", layer, batch=t.batch, new=t.new, sections=_sections(a), **heads)
     step = {"batch": t.batch, "new": t.new, "context": t.context}
@@ -182,6 +198,8 @@ def _feed_forward(d: Decoder, t: Tokens, layer: int, lowering: Lowering) -> Iter
     yield from _experts(d, e, t, layer, lowering)
     if e.shared:
         yield operator(kind, layer, width=shared_width(e), bias=int(d.bias), **sizes)
+        if e.shared_gate:
+            yield operator("shared_gate", layer, rows=rows, width=d.hidden)
         yield operator("residual", layer, rows=rows, width=d.hidden)
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import ast
 import math
+import threading
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,16 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "ceil": math.ceil, "floor": math.floor, "min": min, "max": max, "sqrt": math.sqrt,
     "log2": math.log2, "parts": _parts,
 }  # fmt: skip
+
+
+class _Evaluator(threading.local):
+    """One of simpleeval's for each thread: making one takes longer than most expressions."""
+
+    def __init__(self) -> None:
+        self.of = SimpleEval(functions=dict(FUNCTIONS))
+
+
+_EVALUATOR = _Evaluator()
 
 
 class Expression:
@@ -52,18 +64,7 @@ class Expression:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        try:
-            self._parsed = SimpleEval.parse(text)
-        except (InvalidExpression, SyntaxError, ValueError, RecursionError):
-            raise InputError("not an expression", value=text,
-                             allowed=f"arithmetic and {', '.join(FUNCTIONS)}") from None  # fmt: skip
-        called = {n.func.id for n in ast.walk(self._parsed)
-                  if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}  # fmt: skip
-        if unknown := sorted(called - set(FUNCTIONS)):
-            raise InputError("unknown function", value=unknown[0], allowed=", ".join(FUNCTIONS))
-        self.names = frozenset(
-            n.id for n in ast.walk(self._parsed) if isinstance(n, ast.Name) and n.id not in called
-        )
+        self._parsed, self.names = _parsed(text)
 
     def value(self, names: Mapping[str, Any]) -> Any:
         """Return what it is for some names.
@@ -73,8 +74,24 @@ class Expression:
         InputError
             It cannot be computed: a division by zero, something that is no arithmetic.
         """
-        evaluator = SimpleEval(functions=dict(FUNCTIONS), names=dict(names))
+        evaluator = _EVALUATOR.of
+        evaluator.names = dict(names)
         try:
             return evaluator.eval(self.text, previously_parsed=self._parsed)
         except (InvalidExpression, ArithmeticError, TypeError, ValueError) as error:
             raise InputError(f"cannot be computed: {error}", value=self.text) from None
+
+
+@lru_cache(maxsize=4096)  # lowerings say ``rows`` some hundred times
+def _parsed(text: str) -> tuple[ast.AST, frozenset[str]]:
+    """Return the tree of an expression and the names in it."""
+    try:
+        tree = SimpleEval.parse(text)
+    except (InvalidExpression, SyntaxError, ValueError, RecursionError):
+        raise InputError("not an expression", value=text,
+                         allowed=f"arithmetic and {', '.join(FUNCTIONS)}") from None  # fmt: skip
+    nodes = list(ast.walk(tree))
+    called = {n.func.id for n in nodes if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
+    if unknown := sorted(called - set(FUNCTIONS)):
+        raise InputError("unknown function", value=unknown[0], allowed=", ".join(FUNCTIONS))
+    return tree, frozenset(n.id for n in nodes if isinstance(n, ast.Name)) - called

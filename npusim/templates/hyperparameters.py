@@ -13,12 +13,9 @@ from pydantic import Field
 
 from npusim.errors import InputError, InputErrors
 from npusim.schema import Strict
-
-Size = Annotated[int, Field(ge=1, le=10**9)]
-Count = Annotated[int, Field(ge=0, le=10**9)]
-
-ACTIVATIONS = {"silu": 4, "gelu": 8, "gelu_tanh": 8, "quick_gelu": 5, "relu": 1, "relu2": 2}
-"""Activation -> FLOP an element, as importers count them."""
+from npusim.templates.fields import Activation, Count, Rule, Size
+from npusim.templates.page_hyperparameters import Page
+from npusim.templates.vision_hyperparameters import Vision, vision_rules
 
 
 class Latent(Strict):
@@ -45,7 +42,7 @@ class Attention(Strict):
     head_size: Size
     bias: bool = False  # of the q, k and v projections
     output_bias: bool = False
-    qk_norm: bool = False  # RMS norm of each head of q and k
+    qk_norm: Literal["head", "whole"] | None = None  # RMS norm of q and k: of each head, or of all
     rotary: Literal["default", "multimodal", "none"] = "default"
     latent: Latent | None = None
 
@@ -53,11 +50,12 @@ class Attention(Strict):
 class Experts(Strict):
     """Mixture of experts in place of the feed-forward network."""
 
-    count: Size
+    count: Annotated[int, Field(ge=1, le=4096)]
     chosen: Size
     intermediate: Size
     shared: Count = 0
     shared_intermediate: Size | None = None  # of all shared ones together; shared x intermediate
+    shared_gate: bool = False  # a weight of what the shared ones say, from the token (Qwen 1.5 MoE)
     first_dense: Count = 0  # layers before the first with experts
     every: Size = 1  # of how many layers after them one has experts
     scoring: Literal["softmax", "sigmoid"] = "softmax"
@@ -71,14 +69,16 @@ class Experts(Strict):
 class Decoder(Strict):
     """A transformer that makes one token after the other."""
 
-    layers: Size
+    layers: Annotated[int, Field(ge=1, le=1000)]
     hidden: Size
     vocabulary: Size
     intermediate: Size
-    activation: Literal["silu", "gelu", "gelu_tanh", "quick_gelu", "relu", "relu2"] = "silu"
+    activation: Activation = "silu"
     gated: bool = True
     bias: bool = False  # of the feed-forward network
     norm: Literal["rms", "layer"] = "rms"
+    norm_after: bool = False  # of what attention and feed-forward give, not get (OLMo 2)
+    positions: Count = 0  # rows of a table of learned positions, added to the embedding (GPT-2)
     tied: bool  # whether the embedding is the vocabulary projection
     attention: Attention
     experts: Experts | None = None
@@ -89,17 +89,21 @@ class Decoder(Strict):
 class Model(Strict):
     """A model.
 
-    ``parameters`` is how many its publisher counts; `parameters_of` must give as many.
+    ``parameters`` is how many its publisher counts: what
+    `npusim.templates.parameter_count` gives. ``notes``
+    say what of it no kernel shows.
     """
 
     title: Annotated[str, Field(min_length=2)]
     source: Annotated[str, Field(min_length=3)]
     dtype: Literal["fp32", "bf16", "fp16", "fp8"]
     decoder: Decoder
+    vision: Vision | None = None
+    page: Page | None = None
     parameters: Annotated[int, Field(ge=1, le=10**15)] | None = None
-    unused_parameters: Annotated[int, Field(ge=0, le=10**15)] = (
-        0  # stored with it, and in no step (a head that nothing calls)
-    )
+    # stored with it, and in no step (a head that nothing calls)
+    unused_parameters: Annotated[int, Field(ge=0, le=10**15)] = 0
+    notes: list[Annotated[str, Field(min_length=3)]] = Field(default_factory=list)
 
 
 def check(model: Model, file: object) -> Model:
@@ -112,15 +116,19 @@ def check(model: Model, file: object) -> Model:
     """
     problems = [
         InputError(problem, file=file, place=place, value=value, allowed=allowed)
-        for place, wrong, problem, value, allowed in _rules(model.decoder) if wrong
+        for place, wrong, problem, value, allowed in _all_rules(model) if wrong
     ]  # fmt: skip
     if problems:
         raise problems[0] if len(problems) == 1 else InputErrors(problems)
     return model
 
 
-def _rules(d: Decoder) -> list[tuple[str, bool, str, object, str]]:
-    """Return field, whether it is wrong, what is, its value and what is allowed."""
+def _all_rules(model: Model) -> list[Rule]:
+    return _rules(model.decoder) + (vision_rules(model.vision) if model.vision else [])
+
+
+def _rules(d: Decoder) -> list[Rule]:
+    """Return what must hold between the sizes of a decoder."""
     a, e = d.attention, d.experts
     place = "decoder.attention"
     rules = [
@@ -130,19 +138,17 @@ def _rules(d: Decoder) -> list[tuple[str, bool, str, object, str]]:
          "rotary embedding turns pairs", a.head_size, "an even number"),
         (f"{place}.kv_heads", a.latent is not None and a.kv_heads != a.heads,
          "latent attention has keys for every head", a.kv_heads, str(a.heads)),
-        (f"{place}.latent", a.latent is not None and (a.bias or a.qk_norm),
+        (f"{place}.latent", a.latent is not None and (a.bias or a.qk_norm is not None),
          "latent attention has no bias and no norm of heads", "bias or qk_norm", "neither"),
+        (f"{place}.rotary", a.latent is not None and a.rotary == "none",
+         "latent attention has a part that turns", a.rotary, "default, multimodal"),
+        ("decoder.top_k", d.sampling == "top_k" and d.top_k > d.vocabulary,
+         "more tokens than there are", d.top_k, f"1 to {d.vocabulary}"),
     ]  # fmt: skip
     if a.latent is not None:
-        rules.append(
-            (
-                f"{place}.latent.rope_size",
-                a.latent.rope_size % 2 != 0,
-                "rotary embedding turns pairs",
-                a.latent.rope_size,
-                "an even number",
-            )
-        )
+        size = a.latent.rope_size
+        rules.append((f"{place}.latent.rope_size", size % 2 != 0, "rotary embedding turns pairs",
+                      size, "an even number"))  # fmt: skip
     if e is not None:
         rules += [
             ("decoder.experts.chosen", e.chosen > e.count, "more experts chosen than there are",
@@ -158,6 +164,8 @@ def _rules(d: Decoder) -> list[tuple[str, bool, str, object, str]]:
              f"up to {e.chosen_groups * e.count // e.groups}"),
             ("decoder.experts.shared_intermediate", e.shared == 0 and bool(e.shared_intermediate),
              "of no shared expert", e.shared_intermediate, "none, or shared above 0"),
+            ("decoder.experts.shared_gate", e.shared == 0 and e.shared_gate,
+             "of no shared expert", e.shared_gate, "false, or shared above 0"),
             ("decoder.experts.popularity", len(e.popularity or ()) not in (0, e.count),
              "not one number an expert", len(e.popularity or ()), str(e.count)),
         ]  # fmt: skip
@@ -182,12 +190,11 @@ def decoder_parameters(d: Decoder) -> int:
     --------
     >>> from npusim.templates import load_model
     >>> decoder_parameters(load_model("deepseek_ocr").decoder)
-    2934731520
+    2934734080
     """
     norm = d.hidden * (1 if d.norm == "rms" else 2)
-    table = d.vocabulary * d.hidden
-    layers = sum(_layer_parameters(d, layer) for layer in range(d.layers))
-    return layers + norm + table * (1 if d.tied else 2)
+    tables = (d.vocabulary * (1 if d.tied else 2) + d.positions) * d.hidden
+    return sum(_layer_parameters(d, layer) for layer in range(d.layers)) + norm + tables
 
 
 def _layer_parameters(d: Decoder, layer: int) -> int:
@@ -197,7 +204,7 @@ def _layer_parameters(d: Decoder, layer: int) -> int:
         ffn = _ffn_parameters(d, d.intermediate)
     else:
         ffn = e.count * (_ffn_parameters(d, e.intermediate) + d.hidden + int(e.bias))
-        ffn += _ffn_parameters(d, shared_width(e)) if e.shared else 0
+        ffn += _ffn_parameters(d, shared_width(e)) + e.shared_gate * d.hidden if e.shared else 0
     return norms + _attention_parameters(d) + ffn
 
 
@@ -212,7 +219,8 @@ def _attention_parameters(d: Decoder) -> int:
         return _latent_parameters(d.hidden, a, a.latent)
     q, kv = a.heads * a.head_size, a.kv_heads * a.head_size
     weights = d.hidden * (2 * q + 2 * kv)
-    return weights + a.bias * (q + 2 * kv) + a.output_bias * d.hidden + a.qk_norm * 2 * a.head_size
+    norms = {"head": 2 * a.head_size, "whole": q + kv, None: 0}[a.qk_norm]
+    return weights + a.bias * (q + 2 * kv) + a.output_bias * d.hidden + norms
 
 
 def _latent_parameters(hidden: int, a: Attention, latent: Latent) -> int:

@@ -50,6 +50,7 @@ class _Kernels:
     lowering: Lowering
     dtype: str
     rows: list[Row] = field(default_factory=list)
+    places: list[tuple[str, str]] = field(default_factory=list)
     of: dict[tuple[str, tuple[float, ...]], list[int]] = field(default_factory=dict)
 
     def numbers(self, name: str, sizes: tuple[float, ...], depth: int = 0) -> list[int]:
@@ -72,30 +73,35 @@ class _Kernels:
         try:
             for more, expression in let.items():
                 names[more] = expression.value(names)
-            return self._steps(steps, names, depth)
+            return self._steps(steps, names, depth, name)
         except InputError as error:
             if depth:
                 raise
             raise InputError(str(error), file=self.lowering.name, place=name) from None
 
-    def _steps(self, steps: Sequence[Step], names: Mapping[str, Any], depth: int) -> list[int]:
+    def _steps(
+        self, steps: Sequence[Step], names: Mapping[str, Any], depth: int, name: str
+    ) -> list[int]:
         made: list[int] = []
         for step in steps:
             times = _times(step, names)
             if times == 0:
                 continue
-            made += self._step(step, names, depth) * times
+            made += self._step(step, names, depth, name) * times
             if len(made) > _MOST:
                 raise InputError("too many kernels", value=len(made), allowed=f"up to {_MOST:,}")
         return made
 
-    def _step(self, step: Step, names: Mapping[str, Any], depth: int) -> list[int]:
+    def _step(self, step: Step, names: Mapping[str, Any], depth: int, name: str) -> list[int]:
         if step.op is not None:
             sizes = tuple(step.sizes[size].value(names) for size in OPERATORS[step.op])
             return self.numbers(step.op, sizes, depth + 1)
         if step.do:
-            return self._steps(step.do, names, depth)
-        self.rows.append(kernel_row(step, names, self.dtype, self.lowering.library))
+            return self._steps(step.do, names, depth, name)
+        row = kernel_row(step, names, self.dtype, self.lowering.library)
+        host, first = self.lowering.host_s.get(name, {}).get(step.place, (0.0, 0.0))
+        self.rows.append({**row, "host_s": host, "first_s": first})
+        self.places.append((name, step.place))
         return [len(self.rows) - 1]
 
 
@@ -138,6 +144,10 @@ def lower(
         for p, parts in zip(phases, made, strict=True)
     ]
     columns, labels = _columns(kernels.rows, at)
+    ends = np.cumsum([0, *counts])
+    for start, stop in zip(ends[:-1], ends[1:], strict=True):
+        _plan(columns["host_s"][start:stop], at[start:stop], kernels.rows)
+    columns["interpreter_s"] = columns["host_s"]
     columns["layer"] = np.concatenate(layer)
     columns["step"] = np.repeat(np.arange(len(phases)), counts)
     labels["phase"] = list(dict.fromkeys(p.name for p in phases))
@@ -145,10 +155,23 @@ def lower(
     columns["phase"] = np.array(which)[columns["step"]]
     steps = Steps(np.zeros(len(phases)), np.array([p.tail_s for p in phases], dtype=np.float64))
     about = {
-        "format": "template", "lowering": lowering.name, "launch": "eager", "host": "none",
-        "units": lowering.units, "marked_steps": len(phases), "npusim": __version__, **meta,
+        "format": "template", "lowering": lowering.name, "launch": "eager", "host": "generated",
+        "measured": False, "units": lowering.units, "marked_steps": len(phases), "npusim": __version__, **meta,
     }  # fmt: skip
     return Workload(name, columns, labels, steps, meta=about)
+
+
+def _plan(host_s: NDArray[Any], at: NDArray[np.intp], rows: Sequence[Row]) -> None:
+    """Put what the host does before the first of a shape in a step where it belongs."""
+    shapes, first = np.unique(at, return_index=True)
+    for shape, place in zip(shapes.tolist(), first.tolist(), strict=True):
+        host_s[place] = rows[shape]["first_s"]
+
+
+def places(operators: Sequence[Operator], lowering: Lowering, dtype: str) -> list[tuple[str, str]]:
+    """Return of each kernel of a step which operator of the lowering it stands in, and where."""
+    kernels = _Kernels(lowering, dtype)
+    return [kernels.places[i] for o in operators for i in kernels.numbers(o.name, o.sizes)]
 
 
 def _columns(

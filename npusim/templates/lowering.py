@@ -12,11 +12,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from npusim import catalog
+from npusim import catalog, units
 from npusim.errors import InputError
 from npusim.schema import Strict, checked
 from npusim.templates.expressions import Expression
@@ -82,6 +83,26 @@ class _Operator(Strict):
     steps: list[_Step]
 
 
+class _Ngram(Strict):
+    """What the host does to find n-grams that must not repeat, anew for every token."""
+
+    fixed: str
+    token: str  # for each token of a sequence
+    source: Annotated[str, Field(min_length=3)]
+
+
+_Microseconds = Annotated[float, Field(ge=0, le=1e6)]
+
+
+class _Host(Strict):
+    """What the host does before kernels are launched [us], by operator and place."""
+
+    source: Annotated[str, Field(min_length=3)]
+    host_us: dict[str, dict[str, _Microseconds]]
+    # before the first of a shape in a step, where a library plans it anew
+    first_us: dict[str, dict[str, _Microseconds]] = Field(default_factory=dict)
+
+
 class _File(Strict):
     title: Annotated[str, Field(min_length=3)]
     source: Annotated[str, Field(min_length=3)]
@@ -90,7 +111,11 @@ class _File(Strict):
     library: str | None = None
     experts: Literal["loop", "together"] | None = None
     latent: Literal["expanded", "absorbed"] | None = None
+    ngram: _Ngram | None = None
     ops: dict[str, _Operator]
+
+
+_HostTimes = Mapping[str, Mapping[str, tuple[float, float]]]
 
 
 @dataclass(frozen=True)
@@ -112,6 +137,8 @@ class Step:
         The others that are given.
     sync : bool
         Whether the host waits for it.
+    place : str
+        Where it stands in its operator: ``2``, or ``2.0`` in a list that is done.
     """
 
     kernel: str | None
@@ -123,6 +150,7 @@ class Step:
     texts: Mapping[str, str | Expression]
     numbers: Mapping[str, Expression]
     sync: bool
+    place: str
 
 
 @dataclass(frozen=True)
@@ -140,6 +168,12 @@ class Lowering:
         ``loop`` over those that are hit, or all ``together``.
     latent : str
         How latent attention is done: ``expanded`` to all heads, or ``absorbed`` into the queries.
+    ngram_s : tuple of float
+        Host work to find n-grams that must not repeat: of a step, and for each token of each
+        sequence [s].
+    host_s : mapping of str to mapping of str to two floats
+        What the host does before a kernel of an operator is launched, by the kernel's place, as
+        far as it was measured: in general, and before the first of a shape in a step [s].
     ops : mapping of str to (let, steps)
     """
 
@@ -150,6 +184,8 @@ class Lowering:
     library: str
     experts: str
     latent: str
+    ngram_s: tuple[float, float]
+    host_s: _HostTimes
     ops: Mapping[str, tuple[Mapping[str, Expression], tuple[Step, ...]]]
 
 
@@ -183,9 +219,49 @@ def _load(name: str, above: tuple[str, ...]) -> Lowering:
     }
     if missing := [s for s, value in settings.items() if value is None]:
         raise tree.error((missing[0],), "is missing")
+    if file.ngram is not None:
+        ngram = _seconds(tree, file.ngram)
+    elif base is not None:
+        ngram = base.ngram_s
+    else:
+        raise tree.error(("ngram",), "is missing")
     ops = dict(base.ops) if base else {}
     ops |= {op: _operator(tree, op, given) for op, given in file.ops.items()}
-    return Lowering(path.stem, file.title, file.source, ops=ops, **settings)
+    return Lowering(
+        path.stem,
+        file.title,
+        file.source,
+        ngram_s=ngram,
+        host_s=_host(path, file.ops, base),
+        ops=ops,
+        **settings,
+    )
+
+
+def _host(path: Path, own: Mapping[str, Any], base: Lowering | None) -> _HostTimes:
+    """Return host times of a lowering: its own file's, and its base's of operators left alone."""
+    found = {op: times for op, times in (base.host_s if base else {}).items() if op not in own}
+    file = path.parent / "hosts" / path.name
+    if file.is_file():
+        given = checked(read_tree(file), _Host)
+        for op, times in given.host_us.items():
+            first = given.first_us.get(op, {})
+            found[op] = {at: (1e-6 * us, 1e-6 * first.get(at, us)) for at, us in times.items()}
+    return found
+
+
+def _seconds(tree: Tree, given: _Ngram) -> tuple[float, float]:
+    """Return host times of the look for n-grams [s]."""
+    found = []
+    for field in ("fixed", "token"):
+        try:
+            value = units.parse(getattr(given, field), "s")
+        except InputError as error:
+            raise tree.error(("ngram", field), str(error)) from None
+        if not 0 <= value <= 1:
+            raise tree.error(("ngram", field), "out of bounds", value=value, allowed="0 s to 1 s")
+        found.append(value)
+    return found[0], found[1]
 
 
 def _operator(
@@ -238,8 +314,9 @@ def _step(tree: Tree, place: tuple[str | int, ...], s: _Step, known: set[str]) -
     sizes = {size: _read(tree, (*place, "sizes", size), text, known)
              for size, text in s.sizes.items()}  # fmt: skip
     inner = _steps(tree, (*place, "do"), s.do or [], known)
+    at = ".".join(str(part) for part in place[3:] if part != "do")
     return Step(s.kernel, s.op, inner, sizes, read("times", s.times), read("when", s.when),
-                texts, numbers, s.sync)  # fmt: skip
+                texts, numbers, s.sync, at)  # fmt: skip
 
 
 def _read(tree: Tree, place: tuple[str | int, ...], text: str, known: set[str]) -> Expression:

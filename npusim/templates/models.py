@@ -9,6 +9,7 @@ from typing import Any
 from npusim import catalog
 from npusim.errors import InputError
 from npusim.schema import checked
+from npusim.templates.hugging_face import read_config
 from npusim.templates.hyperparameters import Model, check
 from npusim.yaml_tree import Tree, read_tree
 
@@ -19,7 +20,7 @@ def load_model(name: str | Path, settings: Mapping[str, Any] | None = None) -> M
     Parameters
     ----------
     name : str or Path
-        A name that ships, or the path of a YAML file.
+        A name that ships, or the path of a YAML file or of a Hugging Face ``config.json``.
     settings : mapping, optional
         Dotted path -> value that takes the place of the one in the file.
 
@@ -38,7 +39,7 @@ def load_model(name: str | Path, settings: Mapping[str, Any] | None = None) -> M
     npusim.errors.InputError: ...: decoder.attention.kv_heads: does not divide the heads: 3 ...
     """
     path = catalog.find("models", name)
-    tree = read_tree(path)
+    tree = read_config(path) if path.suffix.lower() == ".json" else read_tree(path)
     if settings:
         tree = _with(tree, settings)
     return check(checked(tree, Model), path)

@@ -1,45 +1,22 @@
-"""One phase of a model as a workload: prefill, a chunk of it, decode."""
+"""One phase of a model as a workload: vision, prefill, a chunk of it, decode, or a whole page."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from npusim.errors import InputError
+from npusim.templates.asked import Asked, checked
 from npusim.templates.decoder import Tokens, decoder_operators
 from npusim.templates.hyperparameters import Model
 from npusim.templates.lower import Phase, lower
 from npusim.templates.lowering import Lowering, load_lowering
 from npusim.templates.models import load_model
+from npusim.templates.pages import page_phases
+from npusim.templates.vision import view_tokens, vision_operators
+from npusim.transforms.speculation import expected_tokens
 from npusim.workload import Workload
-
-_MOST = {"batch": 10**6, "context": 10**9, "new": 10**7, "steps": 10**5, "draft": 10**4}
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What is asked of a template, checked.
-
-    Attributes
-    ----------
-    batch, context, new, draft, steps : int
-        Sequences, tokens of each in its cache before, tokens of each that enter, tokens of each
-        that are drafted beside, and steps one after the other.
-    logits : str
-        ``all`` or ``last``.
-    hit : float or None
-        Experts hit in a layer.
-    """
-
-    batch: int
-    context: int
-    new: int
-    draft: int
-    steps: int
-    logits: str
-    hit: float | None
 
 
 def template(
@@ -51,9 +28,12 @@ def template(
     new: int | None = None,
     steps: int = 1,
     draft: int = 0,
+    acceptance: float | None = None,
     lowering: str = "hf-eager",
     logits: str = "last",
     experts_hit: float | None = None,
+    image: tuple[int, int] | None = None,
+    images: int = 1,
     settings: Mapping[str, Any] | None = None,
 ) -> Workload:
     """Return the workload of one phase of a model, from its hyperparameters.
@@ -63,18 +43,23 @@ def template(
     model : str or Path
         A name that ships, a YAML file like those, or a Hugging Face ``config.json``.
     phase : str
-        ``prefill``: `new` tokens of each sequence enter, after `context` that are there already (a
-        chunk, where that is not zero). ``decode``: one token of each enters, after `context`.
+        ``prefill``: a prompt of `context` tokens enters, or, where `new` is given, a chunk of so
+        many after `context` that are there already. ``decode``: one token of each sequence enters,
+        after `context`. ``vision``: `images` become tokens. ``page``: all of these, as
+        `npusim.templates.pages` says.
     batch : int
-        Sequences.
+        Sequences; of a page, pages that are read together.
     context : int, optional
-        Tokens of each in the cache before: 0 for prefill, needed for decode.
+        Tokens of each: of the prompt for prefill, in the cache before for decode. By default those
+        of the prompt of the model's page, where it has one, else 1,024.
     new : int, optional
-        Tokens of each that enter: needed for prefill; 1 for decode.
+        Tokens of each that enter in a chunk of a prefill.
     steps : int
         Decode steps, the context growing by one each.
     draft : int
         Tokens of each that a draft proposed and that a decode step verifies beside its own.
+    acceptance : float, optional
+        Probability that the model agrees with a drafted token; needed with `draft`.
     lowering : str
         Name or file of the lowering.
     logits : str
@@ -82,6 +67,11 @@ def template(
     experts_hit : float, optional
         Experts that the tokens of a step hit in a layer, on average over the layers; by default
         what is expected of tokens that choose for themselves, by the popularity of the experts.
+    image : tuple of int, optional
+        Width and height of each image of a vision step [pixels]; by default those of the view of
+        the whole of the model's page.
+    images : int
+        Images, all of one size.
     settings : mapping, optional
         Hyperparameters that differ: dotted path -> value.
 
@@ -93,79 +83,59 @@ def template(
     Examples
     --------
     >>> w = template("deepseek_ocr", "decode", context=1069)
-    >>> len(w), float(w["read_weight"].sum()) / 1e9
-    (2024, 1.1481...)
+    >>> len(w), round(float(w["read_weight"].sum()) / 1e9, 3)
+    (2023, 1.156)
     """
     m, how = load_model(model, settings), load_lowering(lowering)
-    if phase not in ("prefill", "decode"):
-        raise InputError("unknown phase", value=phase, allowed="prefill, decode")
-    asked = _asked(phase, batch, context, new, draft, steps, logits, experts_hit)
-    _check_hit(m, asked)
-    name = f"{Path(model).stem}_{phase}"
-    return lower(name, _steps(m, phase, asked, how), how, m.dtype, _about(m, asked))
+    asked = checked(m, phase, Asked(batch, context, new, steps, draft, acceptance, logits,
+                                    experts_hit, image, images))  # fmt: skip
+    if phase == "vision":
+        phases, about = _vision(m, asked)
+    elif phase == "page":
+        phases, about = page_phases(m, how, asked.batch, asked.experts_hit)
+        about |= {"batch": asked.batch}
+    else:
+        phases, about = _decoder(m, phase, asked, how)
+    about |= {"model": m.title, "source": m.source, "notes": list(m.notes)}
+    if m.decoder.experts is not None:
+        about["experts"] = m.decoder.experts.popularity or m.decoder.experts.skew
+    return lower(f"{_stem(Path(model))}_{phase}", phases, how, m.dtype, about)
 
 
-def _asked(
-    phase: str, batch: int, context: int | None, new: int | None, draft: int, steps: int,
-    logits: str, hit: float | None,
-) -> Asked:  # fmt: skip
-    """Return what is asked, if it goes together."""
-    if phase == "decode":
-        if new not in (None, 1):
-            raise InputError("decodes one token a step", place="new", value=new, allowed="1")
-        if context is None:
-            raise InputError("is needed for decode", place="context",
-                             hint="say how many tokens are in the cache")  # fmt: skip
-    elif new is None:
-        raise InputError("is needed for prefill", place="new",
-                         hint="say how many tokens enter")  # fmt: skip
-    elif draft or steps != 1:
-        raise InputError("of decode alone", place="draft" if draft else "steps",
-                         value=draft or steps)  # fmt: skip
-    if logits not in ("all", "last"):
-        raise InputError("unknown choice of logits", place="logits", value=logits,
-                         allowed="all, last")  # fmt: skip
-    asked = Asked(batch, context or 0, new or 1, draft, steps, logits, hit)
-    least = {"batch": 1, "context": int(phase == "decode"), "new": 1, "steps": 1, "draft": 0}
-    for place, most in _MOST.items():
-        value = getattr(asked, place)
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        if not whole or not least[place] <= value <= most:
-            raise InputError("out of range", place=place, value=value,
-                             allowed=f"{least[place]} to {most:,}")  # fmt: skip
-    return asked
+def _stem(model: Path) -> str:
+    """Return what to call a model: by its folder, where its file is called as all are.
+
+    Examples
+    --------
+    >>> _stem(Path("Qwen3-8B/config.json")), _stem(Path("deepseek_ocr"))
+    ('Qwen3-8B', 'deepseek_ocr')
+    """
+    return (model.parent.name if model.name == "config.json" else "") or model.stem
 
 
-def _check_hit(m: Model, asked: Asked) -> None:
-    """Refuse a number of experts hit that no choice of the tokens has."""
-    e, hit = m.decoder.experts, asked.hit
-    if hit is None:
-        return
-    if e is None:
-        raise InputError("of a model without experts", place="experts_hit", value=hit)
-    most = min(e.count, asked.batch * (asked.new + asked.draft) * e.chosen)
-    if not e.chosen <= hit <= most:
-        raise InputError("out of range", place="experts_hit", value=hit,
-                         allowed=f"{e.chosen} to {most}")  # fmt: skip
+def _vision(m: Model, asked: Asked) -> tuple[list[Phase], dict[str, Any]]:
+    """Return the step in which images become tokens."""
+    if m.vision is None or asked.image is None:
+        raise InputError("has no vision encoder", value=m.title, place="vision")
+    operators = vision_operators(m.vision, m.decoder.hidden, asked.image, asked.images)
+    about = {"image": list(asked.image), "images": asked.images,
+             "tokens": asked.images * view_tokens(m.vision, asked.image)}  # fmt: skip
+    return [Phase("encode", list(operators))], about
 
 
-def _steps(m: Model, phase: str, asked: Asked, how: Lowering) -> list[Phase]:
-    return [
+def _decoder(
+    m: Model, phase: str, asked: Asked, how: Lowering
+) -> tuple[list[Phase], dict[str, Any]]:
+    """Return steps of the decoder, each with a token more in its cache."""
+    new, context = (asked.new or 1) + asked.draft, asked.context or 0
+    phases = [
         Phase(phase, list(decoder_operators(
-            m.decoder, Tokens(asked.batch, asked.new + asked.draft, asked.context + i, asked.draft,
-                              asked.hit),
-            how, asked.logits)))
+            m.decoder, Tokens(asked.batch, new, context + i, asked.draft, asked.experts_hit), how,
+            asked.logits)))
         for i in range(asked.steps)
     ]  # fmt: skip
-
-
-def _about(m: Model, asked: Asked) -> dict[str, Any]:
-    """Return provenance of a workload."""
-    e = m.decoder.experts
-    about: dict[str, Any] = {
-        "model": m.title, "source": m.source, "batch": asked.batch, "context": asked.context,
-        "new": asked.new,
-    }  # fmt: skip
-    if e is not None:
-        about["experts"] = e.popularity or e.skew
-    return about
+    about: dict[str, Any] = {"batch": asked.batch, "context": context, "new": new}
+    if asked.acceptance is not None:
+        tokens = expected_tokens(asked.draft, asked.acceptance)
+        about |= {"acceptance": asked.acceptance, "tokens_per_step": asked.batch * tokens}
+    return phases, about

@@ -4,8 +4,9 @@ One change a file. Each file lists in ``PARAMETERS`` the dotted paths that it re
 ``workload.``, so that they are axes of a sweep and ``--set`` flags as those of a machine are. It
 says what a workload must hold for it (``NEEDS``) and which operations it changes (``touched``).
 
-A changed workload keeps its kernels, host and measured times; ``meta["transforms"]`` says what was
-changed, and nothing that was measured is of it any more. One that was left as it was is itself.
+A changed workload keeps its host and measured times, and its kernels but for those that a change
+puts in, in the place of others or out (`npusim.transforms.rows`); ``meta["transforms"]`` says what
+was changed, and nothing that was measured is of it any more. One left as it was is itself.
 """
 
 from __future__ import annotations
@@ -16,26 +17,52 @@ from types import MappingProxyType, ModuleType
 from typing import TypeVar
 
 from npusim.errors import InputError
-from npusim.transforms import batch, cache, context, experts, static_cache, weights
+from npusim.transforms import (
+    batch,
+    cache,
+    casts,
+    context,
+    experts,
+    in_place,
+    kv_heads,
+    pages,
+    speculation,
+    splits,
+    static_cache,
+    weights,
+)
 from npusim.transforms.batch import set_batch
 from npusim.transforms.cache import quantize_cache
+from npusim.transforms.casts import fold_casts
 from npusim.transforms.context import set_context
 from npusim.transforms.experts import skew_experts
+from npusim.transforms.in_place import write_in_place
+from npusim.transforms.kv_heads import group_heads
+from npusim.transforms.pages import page_cache
 from npusim.transforms.profiler import only_steps, unprofiled
-from npusim.transforms.record import changes, told
+from npusim.transforms.record import changes, refuse_late, told
+from npusim.transforms.speculation import speculate
+from npusim.transforms.splits import split_keys
 from npusim.transforms.weights import quantize_weights
 from npusim.workload import Workload
 
 __all__ = [
-    "TRANSFORMABLE", "applies", "changes", "limits", "needs", "only_steps", "present",
-    "quantize_cache", "quantize_weights", "refuse_changed", "set_batch", "set_context",
-    "skew_experts", "split", "told", "transformed", "unmeasured", "unprofiled",
+    "TRANSFORMABLE", "applies", "changes", "fold_casts", "group_heads", "limits", "needs",
+    "only_steps", "page_cache", "present", "quantize_cache", "quantize_weights", "refuse_changed",
+    "set_batch", "set_context", "skew_experts", "speculate", "split", "split_keys", "told",
+    "transformed", "unmeasured", "unprofiled", "write_in_place",
 ]  # fmt: skip
 
 _Value = TypeVar("_Value")
 
-# Batch before the static cache, which is made for it, and after the context.
-_TRANSFORMS = (weights, cache, context, batch, static_cache, experts)
+# Batch before the static cache, which is made for it, and after the context. What puts other
+# kernels in place of some comes behind what changes sizes: a static cache or pages before a write
+# in place, which they bring themselves, and casts behind weights, which they know as they were.
+# Drafts, for which steps are as they are, come last.
+_TRANSFORMS = (
+    kv_heads, weights, cache, context, batch, static_cache, pages, in_place, splits, casts, experts,
+    speculation,
+)  # fmt: skip
 
 # Path -> the file that reads it.
 TRANSFORMABLE: Mapping[str, ModuleType] = MappingProxyType(
@@ -85,6 +112,7 @@ def transformed(w: Workload, settings: Mapping[str, float]) -> Workload:
         if path not in TRANSFORMABLE:
             raise InputError("not a setting of a workload", value=path,
                              allowed=", ".join(TRANSFORMABLE))  # fmt: skip
+    refuse_late(w, settings)
     for transform in _TRANSFORMS:
         own = {path: v for path, v in settings.items() if path in transform.PARAMETERS}
         w = transform.transform(w, own) if own else w

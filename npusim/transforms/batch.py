@@ -88,11 +88,17 @@ def set_batch(w: Workload, sequences: float) -> Workload:
 
 def transform(w: Workload, settings: Mapping[str, float]) -> Workload:
     """Return a workload with a batch as `PARAMETERS` say."""
-    wanted, own = float(np.rint(checked(settings)[BATCH])), _sequences(w)
+    wanted, own = float(np.rint(checked(settings)[BATCH])), sequences(w)
     if wanted == own:
         return w
-    _refuse(w)
-    share = shares(w, own)
+    refuse_others(w, BATCH)
+    return changed(w, {BATCH: wanted}, *grown(w, shares(w, own), own, wanted))
+
+
+def grown(
+    w: Workload, share: Shares, own: int, wanted: float
+) -> tuple[dict[str, Array], dict[str, NDArray[np.object_]]]:
+    """Return columns and label columns of a step that works on `wanted` rows in place of `own`."""
     shape = _shapes(w, share, own, wanted)
     routine = _routines(w, share, shape, own, wanted)
     columns = shape | _amounts(w, share, shape, own, wanted)
@@ -101,7 +107,7 @@ def transform(w: Workload, settings: Mapping[str, float]) -> Workload:
     products = w.mask("kind", *PRODUCTS) & share.follows
     single = (shape["m"] <= 1) & (shape["batch"] <= 1)
     kind[products] = np.where(single, "gemv", "gemm")[products]
-    return changed(*_labelled(w, {BATCH: wanted}, columns, {"kind": kind, "routine": routine}))
+    return columns, {"kind": kind, "routine": routine}
 
 
 def touched(w: Workload) -> Mask:
@@ -120,35 +126,41 @@ def present(w: Workload) -> dict[str, float]:
     return {BATCH: float(np.rint(np.median(w["batch"][touched(w)])))}
 
 
-def _sequences(w: Workload) -> int:
-    """Return how many sequences a step decodes."""
+def sequences(w: Workload, place: str = BATCH) -> int:
+    """Return how many sequences a step decodes; `place` is the setting that asks.
+
+    Raises
+    ------
+    InputError
+        No decode attention, or attention over different numbers of sequences.
+    """
     found = np.unique(w["batch"][touched(w)]).tolist()
     if not found:
-        raise InputError(f"has no {NEEDS}", file=w.name, place=BATCH)
+        raise InputError(f"has no {NEEDS}", file=w.name, place=place)
     if len(found) > 1 or found[0] < 1:
         raise InputError("attention over different or unknown numbers of sequences", file=w.name,
-                         place=BATCH, value=" and ".join(map(str, found)))  # fmt: skip
+                         place=place, value=" and ".join(map(str, found)))  # fmt: skip
     return int(found[0])
 
 
-def _refuse(w: Workload) -> None:
-    """Refuse a workload of which the batch says less than what its kernels are."""
+def refuse_others(w: Workload, place: str) -> None:
+    """Refuse a workload of which the rows of a step say less than what its kernels are."""
     others = w.mask("phase", "prefill", "encode")
     others |= w.mask("kind", "attention") & (w["m"] > 1) & w.classified
     if others.any():
         raise InputError("has phases beside decode, which have batches of their own", file=w.name,
-                         place=BATCH, hint="change a workload of decode steps alone")  # fmt: skip
+                         place=place, hint="change a workload of decode steps alone")  # fmt: skip
     if _STATIC in changes(w):
         raise InputError("has a static KV cache for so many sequences as it is", file=w.name,
-                         place=BATCH, hint="set both at once, or the batch first")  # fmt: skip
+                         place=place, hint="set both at once, or the batch first")  # fmt: skip
     grouped = np.bincount(w["step"], w.mask("kind", "grouped_gemm"), len(w.steps))[w["step"]] > 0
     last = np.zeros(len(w.steps))  # product of weights: a top-k behind it samples
     linear = w.mask("kind", *PRODUCTS) & (w["read_weight"] > 0)
     np.maximum.at(last, w["step"][linear], np.flatnonzero(linear))
     routes = w.mask("kind", "topk") & (np.arange(len(w)) < last[w["step"]])
     if (routes & ~grouped).any():
-        raise InputError("has a product for each expert: how many there are goes with the batch",
-                         file=w.name, place=BATCH, allowed="grouped products")  # fmt: skip
+        raise InputError("has a product for each expert: how many there are goes with the rows",
+                         file=w.name, place=place, allowed="grouped products")  # fmt: skip
 
 
 def _shapes(w: Workload, share: Shares, own: int, wanted: float) -> dict[str, Array]:
@@ -249,17 +261,3 @@ def _size(
     rows[embedding] = wanted
     results = (w["write_activation"] + w["write_kv"]) * wanted / own
     return Size(rows, length, element(w), results, units)
-
-
-def _labelled(
-    w: Workload, settings: Mapping[str, float], columns: Mapping[str, NDArray[Any]],
-    texts: Mapping[str, NDArray[np.object_]],
-) -> tuple[Workload, Mapping[str, float], dict[str, NDArray[Any]]]:  # fmt: skip
-    """Return what `changed` takes, with labels for the texts."""
-    labels, coded = dict(w.labels), dict(columns)
-    for name, text in texts.items():
-        number = {t: i for i, t in enumerate(dict.fromkeys([*w.labels[name], *text.tolist()]))}
-        labels[name] = tuple(number)
-        coded[name] = np.array([number[t] for t in text.tolist()])
-    same = Workload(w.name, w.columns, labels, w.steps, w.edges, w.meta, w.counters, w.host)
-    return same, settings, coded

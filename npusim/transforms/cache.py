@@ -68,7 +68,7 @@ def transform(w: Workload, settings: Mapping[str, float]) -> Workload:
     columns = {name: w[name].copy() for name in _MOVED}
     for column in columns.values():
         column[rows] *= asked.get(BITS, now) / now
-    return changed(w, asked, columns)
+    return changed(w, asked, columns, origin="extrapolated")
 
 
 def touched(w: Workload) -> NDArray[np.bool_]:

@@ -76,20 +76,23 @@ def transform(w: Workload, settings: Mapping[str, float]) -> Workload:
     if "workload.static_cache" in changes(w):
         raise InputError("attention is over all slots of a static KV cache, whatever the context",
                          file=w.name, place=KEYS)  # fmt: skip
-    keys, attends = np.rint(checked(settings)[KEYS]), touched(w)
-    if not attends.any():
-        raise InputError(f"has no {NEEDS}", file=w.name, place=KEYS)
-    lengths = _lengths(w, attends)
-    factor = np.where(lengths > 0, keys / np.maximum(lengths, 1), 1.0)[w["step"]]
+    keys = float(np.rint(checked(settings)[KEYS]))
+    return with_lengths(w, np.full(len(w.steps), keys))
+
+
+def with_lengths(w: Workload, keys: NDArray[np.float64]) -> Workload:
+    """Return a workload whose decode attention is over so many keys in each step, shape (S,)."""
+    before, attends = lengths(w), touched(w)
+    factor = np.where(before > 0, keys / np.maximum(before, 1), 1.0)[w["step"]]
     copies = ~attends & (w["read_kv"] > 0) & (w["write_kv"] > 0) & w.classified
     columns = {name: w[name].copy() for name in ("flop", "read_kv", "write_kv", "n", "m", "blocks")}
     for name in ("flop", "read_kv", "write_kv"):
         columns[name][attends | copies] *= factor[attends | copies]
-    columns["n"][attends] = keys
+    columns["n"][attends] = keys[w["step"][attends]]
     rows, grid = (w[name][copies] * factor[copies] for name in ("m", "blocks"))
     columns["m"][copies] = np.maximum(np.rint(rows), 1)
     columns["blocks"][copies] = np.ceil(grid)
-    return changed(w, {KEYS: float(keys)}, columns)
+    return changed(w, {KEYS: float(np.median(keys))}, columns)
 
 
 def touched(w: Workload) -> NDArray[np.bool_]:
@@ -103,15 +106,24 @@ def present(w: Workload) -> dict[str, float]:
     return {KEYS: float(np.rint(np.median(w["n"][touched(w)])))}
 
 
-def _lengths(w: Workload, attends: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return the keys of each step, 0 where it has no decode attention, shape (S,)."""
+def lengths(w: Workload) -> NDArray[np.float64]:
+    """Return the keys of each step, 0 where it has no decode attention, shape (S,).
+
+    Raises
+    ------
+    InputError
+        No decode attention at all, or several lengths in one step.
+    """
+    attends = touched(w)
+    if not attends.any():
+        raise InputError(f"has no {NEEDS}", file=w.name, place=KEYS)
     step, n = w["step"][attends], w["n"][attends]
-    lengths = np.zeros(len(w.steps))
-    np.maximum.at(lengths, step, n)
-    differ = n != lengths[step]
+    keys = np.zeros(len(w.steps))
+    np.maximum.at(keys, step, n)
+    differ = n != keys[step]
     if differ.any():
         at = int(np.argmax(differ))
         raise InputError("attention over different numbers of keys in one step", file=w.name,
-                         place=KEYS, value=f"{n[at]} and {lengths[step[at]]:g}",
+                         place=KEYS, value=f"{n[at]} and {keys[step[at]]:g}",
                          hint="windows and cross-attention do not grow alike")  # fmt: skip
-    return lengths
+    return keys

@@ -183,5 +183,6 @@ def _sort(size: Size) -> Grid:
 _RULES: Mapping[str, Callable[[Size], Grid]] = MappingProxyType({
     "reduce_rows": _sums, "reduce_arg": _sums, "reduce_columns": _sums_of_columns,
     "softmax_warp": _softmax, "gather_vectorized": _gather, "cat_vectorized": _cat,
-    "indexed_fill": _arange, "topk_block": _topk, "sort_bitonic": _small_sort, "sort_block": _sort, "index_small": _few_indices,
+    "indexed_fill": _arange, "topk_block": _topk, "sort_bitonic": _small_sort,
+    "sort_block": _sort, "index_small": _few_indices,
 })  # fmt: skip

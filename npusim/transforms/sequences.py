@@ -67,7 +67,7 @@ class Shares:
     fixed: Array
 
 
-def shares(w: Workload, sequences: int) -> Shares:
+def shares(w: Workload, sequences: int, apart: bool = False) -> Shares:
     """Return what of each operation of a decode step follows the number of its sequences.
 
     Parameters
@@ -75,6 +75,8 @@ def shares(w: Workload, sequences: int) -> Shares:
     w : Workload
     sequences : int
         How many the workload decodes in a step.
+    apart : bool
+        Whether each has a position of its own in any case, as tokens of one sequence do.
 
     Examples
     --------
@@ -89,7 +91,7 @@ def shares(w: Workload, sequences: int) -> Shares:
     step = _Steps(w)
     fixed = _fixed(w)
     follows = w.classified & ~_once(w, step)
-    tables = _tables(w, step, sequences, follows, fixed)
+    tables = _tables(w, step, sequences, follows, fixed, apart)
     routed = _routed(w, step) * follows
     follows &= (routed > 0) | ~_grid_alone(w, "fill")
     _share_tables(w, tables, fixed)
@@ -194,7 +196,7 @@ def _fixed(w: Workload) -> Array:
 
 
 def _tables(
-    w: Workload, step: _Steps, sequences: int, follows: Mask, fixed: Array
+    w: Workload, step: _Steps, sequences: int, follows: Mask, fixed: Array, apart: bool
 ) -> list[tuple[int, int, float]]:
     """Take tables of positions out of what follows the sequences, and frequencies out of reads.
 
@@ -216,7 +218,7 @@ def _tables(
         tables = np.arange(start, layer)
         tables = tables[(w["read_weight"][tables] == 0) & (size[tables] != inputs)]
         positions = int(w["batch"][p] * w["n"][p])
-        if positions <= 1 or positions % sequences:
+        if not apart and (positions <= 1 or positions % sequences):
             follows[tables] = False
             shared.append((layer, end, float(w["write_activation"][layer - 1])))
         else:

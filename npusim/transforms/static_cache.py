@@ -27,16 +27,16 @@ libraries whose attention groups heads under a mask, and so needs no copies; win
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from npusim.errors import InputError
-from npusim.transforms.context import touched as attends
+from npusim.transforms.growing import copies_of
 from npusim.transforms.record import changed, changes, checked
-from npusim.workload import BYTES_OF, COLUMNS, COST_COLUMNS, LABELS, Workload, stream_order
+from npusim.transforms.rows import Kernel, Row, Rows, kernel_row
+from npusim.workload import BYTES_OF, Workload
 
 SLOTS = "workload.static_cache"
 PARAMETERS = (SLOTS,)
@@ -44,46 +44,22 @@ NEEDS = "decode attention whose KV cache grows by concatenation"
 LIMIT = "the kernels are those of PyTorch and transformers; what is added takes no host work"
 UNMEASURED = "decode attention under a mask, which no measured attention has"
 
-Row = dict[str, Any]
-
-# What an operation is, in place of what another one was; and what one has of its neighbour.
-_WHAT = ("kernel", "operator", "basis", *COST_COLUMNS, "registers", "shared_memory", "duration_s")
-_WHERE = ("step", "phase", "start_s", *(c.name for c in COLUMNS.values() if c.type == "index"))
-
-
-@dataclass(frozen=True)
-class _Kernel:
-    """A kernel that is added: what a trace calls it, and elements and threads of a block."""
-
-    function: str
-    operator: str
-    kind: str
-    routine: str
-    each: int
-    threads: int = 128
-
-    @property
-    def name(self) -> str:
-        """The function, without what depends on types."""
-        return "void at::native::" + self.function
-
-
 _STRIDED = "elementwise_kernel<128, 4, at::native::gpu_kernel_impl_nocast<at::native::{}> >"
 _VECTOR = "vectorized_elementwise_kernel<{}, at::native::{}, std::array<char*, {}ul> >"
-_ARANGE = _Kernel("elementwise_kernel_with_index<int, at::native::arange_cuda_out>",
-                  "aten::arange", "fill", "indexed_fill", 64, 64)  # fmt: skip
-_ADD = _Kernel(_VECTOR.format(2, "CUDAFunctor_add<long>", 3),
-               "aten::add", "pointwise", "vectorized", 1024)  # fmt: skip
+_ARANGE = Kernel("elementwise_kernel_with_index<int, at::native::arange_cuda_out>",
+                 "aten::arange", "fill", "indexed_fill", 64, 64)  # fmt: skip
+_ADD = Kernel(_VECTOR.format(2, "CUDAFunctor_add<long>", 3),
+              "aten::add", "pointwise", "vectorized", 1024)  # fmt: skip
 _ADD_NUMBER = replace(_ADD, function=_VECTOR.format(2, "CUDAFunctorOnSelf_add<long>", 2))
-_COMPARE = _Kernel(_STRIDED.format("CompareFunctor<long>"),
-                   "aten::le", "pointwise", "strided", 512)  # fmt: skip
-_WRITE = _Kernel("index_elementwise_kernel<128, 4, at::native::index_copy_kernel_impl>",
-                 "aten::index_copy_", "scatter", "index", 512)  # fmt: skip
-_EXPAND = _Kernel(_STRIDED.format("direct_copy_kernel_cuda"),
-                  "aten::copy_", "copy", "strided", 512)  # fmt: skip
-_FILL = _Kernel(_VECTOR.format(8, "FillFunctor", 1), "aten::fill_", "fill", "fill", 1024)
-_BIAS = _Kernel(_STRIDED.format("where_kernel_impl"),
-                "aten::where", "pointwise", "strided", 512)  # fmt: skip
+_COMPARE = Kernel(_STRIDED.format("CompareFunctor<long>"),
+                  "aten::le", "pointwise", "strided", 512)  # fmt: skip
+_WRITE = Kernel("index_elementwise_kernel<128, 4, at::native::index_copy_kernel_impl>",
+                "aten::index_copy_", "scatter", "index", 512)  # fmt: skip
+_EXPAND = Kernel(_STRIDED.format("direct_copy_kernel_cuda"),
+                 "aten::copy_", "copy", "strided", 512)  # fmt: skip
+_FILL = Kernel(_VECTOR.format(8, "FillFunctor", 1), "aten::fill_", "fill", "fill", 1024)
+_BIAS = Kernel(_STRIDED.format("where_kernel_impl"),
+               "aten::where", "pointwise", "strided", 512)  # fmt: skip
 
 _INDEX = 8.0  # bytes of an index
 
@@ -132,11 +108,11 @@ def transform(w: Workload, settings: Mapping[str, float]) -> Workload:
         raise InputError("has a static KV cache of another size", file=w.name, place=SLOTS,
                          value=slots, allowed=f"{before:g}",
                          hint="change the workload as it was traced")  # fmt: skip
-    copies = _copies(w)
+    copies = copies_of(w)
     if not copies:
         raise InputError(f"has no {NEEDS}", file=w.name, place=SLOTS)
     _check(w, copies, slots)
-    rows = _Rows(w)
+    rows = Rows(w, SLOTS)
     step = -1
     for attention, (first, *rest) in copies.items():
         call = _Call(w, attention, slots)
@@ -163,25 +139,13 @@ def touched(w: Workload) -> NDArray[np.bool_]:
         all_slots: NDArray[np.bool_] = (w["n"] == changes(w)[SLOTS]) & (w["m"] <= 1)
         return all_slots & w.mask("kind", "attention")
     found = np.zeros(len(w), dtype=bool)
-    found[list(_copies(w))] = True
+    found[list(copies_of(w))] = True
     return found
 
 
 def present(w: Workload) -> dict[str, float]:
     """Return the slots of a cache that was made static; not-a-number where the cache grows."""
     return {SLOTS: changes(w).get(SLOTS, np.nan)}
-
-
-def _copies(w: Workload) -> dict[int, list[int]]:
-    """Return for each attention over a growing cache the concatenations that it waits for."""
-    grows = w.mask("kind", "cat") & (w["read_kv"] > 0) & (w["write_kv"] > 0) & w.classified
-    at, copies = np.flatnonzero(attends(w)), np.flatnonzero(grows)
-    found: dict[int, list[int]] = {}
-    owner = np.searchsorted(at, copies)
-    for copy, i in zip(copies.tolist(), owner.tolist(), strict=True):
-        if i < len(at) and w["step"][at[i]] == w["step"][copy]:
-            found.setdefault(int(at[i]), []).append(copy)
-    return found
 
 
 def _check(w: Workload, copies: Mapping[int, Sequence[int]], slots: int) -> None:
@@ -201,10 +165,6 @@ def _check(w: Workload, copies: Mapping[int, Sequence[int]], slots: int) -> None
     if odd:
         raise InputError("attention whose cache does not grow by one copy of keys and one of "
                          "values", file=w.name, place=SLOTS, value=odd[0], allowed="2")  # fmt: skip
-    order = stream_order(w["stream"], w["step"])
-    if not all(np.array_equal(a, b) for a, b in zip(w.edges, order, strict=True)):
-        raise InputError("has dependencies beside the order of its streams, which new operations "
-                         "have no part in", file=w.name, place=SLOTS)  # fmt: skip
 
 
 class _Call:
@@ -229,8 +189,8 @@ def _position() -> list[Row]:
 def _mask(call: _Call) -> list[Row]:
     """Return what finds the slots that are filled: position of key <= position of query."""
     slots = call.slots
-    compare = _row(_COMPARE, "int64", 1, slots, flop=slots, read_activation=_INDEX * (slots + 1),
-                   write_activation=slots)  # fmt: skip
+    compare = kernel_row(_COMPARE, "int64", 1, slots, flop=slots, write_activation=slots,
+                         read_activation=_INDEX * (slots + 1))  # fmt: skip
     return [_arange(call.batch), _arange(1), _arange(1), _add(1), _arange(slots),
             _add_number(slots, "aten::add"), compare]  # fmt: skip
 
@@ -238,24 +198,24 @@ def _mask(call: _Call) -> list[Row]:
 def _write(call: _Call, cached: float) -> Row:
     """Return what writes the keys (values) of one token where `cached` bytes hold all [B]."""
     heads, size = call.batch * call.kv_heads, call.size
-    return _row(_WRITE, call.dtype, heads, size, write_kv=cached / call.keys,
-                read_activation=heads * size * call.element + _INDEX)  # fmt: skip
+    return kernel_row(_WRITE, call.dtype, heads, size, write_kv=cached / call.keys,
+                      read_activation=heads * size * call.element + _INDEX)  # fmt: skip
 
 
 def _expand(call: _Call, cached: float) -> Row:
     """Return what copies keys (values) of all slots to every query head."""
     rows = call.batch * call.heads * call.slots
-    return _row(_EXPAND, call.dtype, rows, call.size, read_kv=cached / call.keys * call.slots,
-                write_activation=rows * call.size * call.element)  # fmt: skip
+    return kernel_row(_EXPAND, call.dtype, rows, call.size, read_kv=cached / call.keys * call.slots,
+                      write_activation=rows * call.size * call.element)  # fmt: skip
 
 
 def _bias(call: _Call) -> list[Row]:
     """Return what makes 0 and minus infinity of the mask."""
-    number = _row(_FILL, call.dtype, 1, 1, write_activation=call.element)
+    number = kernel_row(_FILL, call.dtype, 1, 1, write_activation=call.element)
     slots, biases = call.slots, call.batch * call.slots
-    where = _row(_BIAS, call.dtype, call.batch, slots, flop=biases,
-                 read_activation=slots + 2 * call.element,
-                 write_activation=biases * call.element)  # fmt: skip
+    where = kernel_row(_BIAS, call.dtype, call.batch, slots, flop=biases,
+                       read_activation=slots + 2 * call.element,
+                       write_activation=biases * call.element)  # fmt: skip
     return [number, number, where]
 
 
@@ -263,8 +223,9 @@ def _attention(call: _Call, w: Workload) -> Row:
     """Return what changes of the attention."""
     i, longer = call.row, call.slots / call.keys
     bias = call.batch * call.slots * call.element
-    row = {"n": call.slots, "flop": w["flop"][i] * longer, "read_kv": w["read_kv"][i] * longer,
-           "read_activation": w["read_activation"][i] + bias}  # fmt: skip
+    row: Row = {"n": call.slots, "flop": w["flop"][i] * longer, "read_kv": w["read_kv"][i] * longer,
+           "read_activation": w["read_activation"][i] + bias,
+           "origin": "extrapolated"}  # fmt: skip
     if call.is_grouped:
         copied = 2.0 * call.batch * call.heads * call.slots * call.size * call.element
         blocks = np.ceil(w["blocks"][i] * call.heads / call.kv_heads)
@@ -274,74 +235,17 @@ def _attention(call: _Call, w: Workload) -> Row:
 
 
 def _arange(count: int) -> Row:
-    return _row(_ARANGE, "int64", 1, count, write_activation=_INDEX * count)
+    return kernel_row(_ARANGE, "int64", 1, count, write_activation=_INDEX * count)
 
 
 def _add(count: int) -> Row:
     """Return an addition of a number that lies on the device."""
-    return _row(_ADD, "int64", 1, count, flop=count, read_activation=_INDEX * (count + 1),
-                write_activation=_INDEX * count)  # fmt: skip
+    return kernel_row(_ADD, "int64", 1, count, flop=count, read_activation=_INDEX * (count + 1),
+                      write_activation=_INDEX * count)  # fmt: skip
 
 
 def _add_number(count: int, operator: str) -> Row:
     """Return an addition of a number that comes with the launch."""
-    row = _row(_ADD_NUMBER, "int64", 1, count, flop=count, read_activation=_INDEX * count,
-               write_activation=_INDEX * count)  # fmt: skip
+    row = kernel_row(_ADD_NUMBER, "int64", 1, count, flop=count, read_activation=_INDEX * count,
+                     write_activation=_INDEX * count)  # fmt: skip
     return {**row, "operator": operator}
-
-
-def _row(kernel: _Kernel, dtype: str, m: int, n: int, **columns: float) -> Row:
-    """Return the columns of a kernel that works on m x n elements; what it does not say is zero."""
-    return {"kernel": kernel.name, "operator": kernel.operator,
-            "library": "ATen", "routine": kernel.routine, "kind": kernel.kind, "dtype": dtype,
-            "basis": "shape", "batch": 1, "m": m, "n": n, "blocks": -(-m * n // kernel.each),
-            "threads": kernel.threads, **columns}  # fmt: skip
-
-
-class _Rows:
-    """A workload whose operations are being changed: columns of all, and rows to be put in."""
-
-    def __init__(self, w: Workload) -> None:
-        self._w = w
-        self._columns = {name: column.copy() for name, column in w.columns.items()}
-        self._counters = {name: values.copy() for name, values in w.counters.items()}
-        self._labels = {name: list(w.labels[name]) for name in LABELS}
-        self._at: list[int] = []
-        self._rows: list[Row] = []
-
-    def change(self, at: int, row: Row) -> None:
-        """Set some columns of an operation."""
-        for name, value in row.items():
-            self._columns[name][at] = self._coded(name, value)
-
-    def replace(self, at: int, row: Row) -> None:
-        """Put another operation where one is. It keeps what the host does for it."""
-        self.change(at, {**dict.fromkeys(_WHAT, 0), **row})
-        for values in self._counters.values():
-            values[at] = np.nan
-
-    def insert(self, before: int, rows: Sequence[Row], **columns: float) -> None:
-        """Put operations in front of one, which they share step, stream and layer with."""
-        beside = {name: self._w[name][before] for name in _WHERE}
-        self._at += [before] * len(rows)
-        self._rows += [{**beside, **columns, **row} for row in rows]
-
-    def workload(self) -> Workload:
-        """Return the workload with all that."""
-        w, at = self._w, self._at
-        columns = {}
-        for name, column in self._columns.items():
-            given = [self._coded(name, row.get(name, 0)) for row in self._rows]
-            columns[name] = np.insert(column, at, given)
-        counters = {name: np.insert(values, at, np.nan) for name, values in self._counters.items()}
-        return Workload(w.name, columns, self._labels, w.steps, None, w.meta, counters,
-                        w.host)  # fmt: skip
-
-    def _coded(self, name: str, value: Any) -> Any:
-        """Return a value as its column holds it: a text as its place among the labels."""
-        if not isinstance(value, str):
-            return value
-        labels = self._labels[name]
-        if value not in labels:
-            labels.append(value)
-        return labels.index(value)

@@ -92,7 +92,7 @@ def transform(w: Workload, settings: Mapping[str, float]) -> Workload:
     read = w["read_weight"].copy()
     bias = _bias(w, rows, now, own)
     read[rows] = (read[rows] - bias) * (then / now) + bias
-    return changed(w, asked, {"read_weight": read})
+    return changed(w, asked, {"read_weight": read}, origin="extrapolated")
 
 
 def touched(w: Workload) -> NDArray[np.bool_]:
