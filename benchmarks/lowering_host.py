@@ -4,8 +4,10 @@
 
 A template has the kernels of a trace one by one, so each kernel of the trace says what the host did
 before a kernel of a lowering. What recording operators took (`host.record`) is taken off, and the
-median over layers, steps and traces is kept, by operator and place. Traces of one sequence give
-the values; walls of those of 8, 16 and 32 are printed beside them, and used for nothing.
+mean over layers, steps and traces is kept, by operator and place: a step is a sum of them, so it is
+the mean that counts. Work between a launch and a wait for it goes with the launch. Traces of one
+sequence give the values; benchmarks/templates.py holds them against walls without the profiler,
+those of 8, 16 and 32 sequences among them.
 """
 
 import argparse
@@ -18,12 +20,12 @@ import numpy as np
 import npusim as ns
 from npusim.templates import load_lowering, load_model
 from npusim.templates.decoder import Tokens, decoder_operators
-from npusim.templates.lower import places
+from npusim.templates.lower import Phase, lower, places
 from npusim.templates.vision import vision_operators
 
 FOLDER = Path(__file__).parent.parent / "workloads" / "lowerings" / "hosts"
 SOURCE = (
-    "medians of own PyTorch profiler traces on an H200 host (Intel Xeon, PyTorch 2.11, Python "
+    "means of own PyTorch profiler traces on an H200 host (Intel Xeon, PyTorch 2.11, Python "
     "3.12), what the profiler took for recording taken off; benchmarks/lowering_host.py"
 )
 
@@ -82,11 +84,10 @@ def host_times():
         m, ops = operators(trace, model, lowering, what)
         how = load_lowering(lowering)
         where = places(ops, how, m.dtype)
-        from npusim.templates.lower import Phase, lower
-
         kinds = lower("t", [Phase("decode", ops)], how, m.dtype, {"batch": 1}).text("kind")
         w = ns.load_workload(trace)
-        own = np.maximum(w["host_s"] - w["records"] * record, 0.0) * 1e6
+        own = np.maximum(w["host_s"] - w["records"] * record, 0.0) + w["presync_s"]
+        own *= 1e6
         for step in range(1, len(w.steps)):
             rows = aligned(w, step, kinds)
             if rows is None:
@@ -105,10 +106,10 @@ def summary(each):
 
     A first call that takes ten times as long as the next is one for which a library makes a plan.
     """
-    again = statistics.median(each["again"] or each["first"])
-    first = statistics.median(each["first"])
+    again = statistics.mean(each["again"] or each["first"])
+    first = statistics.mean(each["first"])
     planned = each["again"] and first > 10 * again and first > 1000
-    return (again, first) if planned else (statistics.median(each["first"] + each["again"]), None)
+    return (again, first) if planned else (statistics.mean(each["first"] + each["again"]), None)
 
 
 def main():

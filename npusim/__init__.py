@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from npusim.page import page_times as page_times
     from npusim.predict import Result as Result
     from npusim.predict import replay as replay
-    from npusim.rescale import rescale as rescale
     from npusim.requests import Engine as Engine
     from npusim.requests import Request as Request
     from npusim.requests import closed_loop as closed_loop
+    from npusim.rescale import rescale as rescale
     from npusim.space import Space as Space
     from npusim.space import pareto as pareto
     from npusim.space import sweep as sweep

@@ -108,8 +108,12 @@ Hugging Face config.json. Its kernels are those that a framework would launch: -
     metavar="K",
     help="Drafted tokens that a decode step verifies beside its own.",
 )
-@click.option("--acceptance", type=float, metavar="A",
-              help="Probability that the model agrees with a drafted token; with --draft.")
+@click.option(
+    "--acceptance",
+    type=float,
+    metavar="A",
+    help="Probability that the model agrees with a drafted token; with --draft.",
+)
 @click.option("--image", metavar="WxH", help="Pixels of each image of a vision step.")
 @click.option(
     "--images", type=int, default=1, show_default=True, metavar="I", help="Images of a vision step."
@@ -154,6 +158,7 @@ def template(
     draft: int, acceptance: float | None, image: str | None, images: int, lowering: str,
     logits: str, experts_hit: float | None, settings: Sequence[str], output: Path, as_json: bool,
 ) -> None:  # fmt: skip
+    """Write a workload made of hyperparameters."""
     from npusim.templates import template as templated
 
     _check_output(output, [model])

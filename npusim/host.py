@@ -129,7 +129,9 @@ def host_work(w: Workload, designs: Designs) -> tuple[Array, Array, Array]:
 
     Work that was measured is divided by ``host.speed``; where none was, each launch takes
     ``launch.eager.host`` of it. Of a generated workload launches take what their lowering knows of
-    them, and the program works on after each step, however that was launched. If the profiler is to be taken out (``meta["profiler"]``), what it
+    them, and the program works on after each step, however that was launched.
+
+    If the profiler is to be taken out (``meta["profiler"]``), what it
     took for each operator that it recorded goes, as far as there is work.
 
     Returns

@@ -32,7 +32,8 @@ def inspection(w: Workload) -> dict[str, Any]:
         ``kernels``, ``steps``, ``layers`` (0 if not known), ``wall_s``, ``device_busy_s``,
         ``classified_busy_share``,
         ``device_busy_s`` (sum over kernels), ``device_active_s`` (time in which at least one runs),
-        ``idle_share`` (of wall), ``flop``, ``bytes`` by tensor class, ``kinds`` (count, seconds),
+        ``idle_share`` (of wall), ``flop``, ``bytes`` by tensor class, ``kinds``
+        (count, seconds, FLOP and bytes),
         ``unclassified`` (count and seconds by kernel), ``host`` (see `host_times`), ``origins``
         (count and seconds by what operations are, see `npusim.columns`).
 
@@ -113,7 +114,9 @@ def _notes(w: Workload) -> Iterator[str]:
     """Yield what makes the totals of a capture other than they seem."""
     yield from w.meta.get("notes", ())
     if w.meta.get("measured") is False:
-        yield "no device times were recorded: every time here is 0"
+        lowering = w.meta.get("lowering")
+        made = f"made from hyperparameters, with the kernels of {lowering}" if lowering else ""
+        yield f"{made or 'no device times were recorded'}: every time here is 0"
     if w.meta.get("duration_basis"):
         yield f"durations are those under the {w.meta['duration_basis']}, kernels one at a time"
     if w.meta.get("repaired", "lost_events" in w.meta):
@@ -148,13 +151,16 @@ def _notes(w: Workload) -> Iterator[str]:
 
 
 def _by(w: Workload, column: str, chosen: np.ndarray[Any, np.dtype[np.bool_]]) -> dict[str, Any]:
-    """Return count and seconds by label, most seconds first."""
+    """Return count, seconds, FLOP and bytes by label, most seconds first."""
     codes, size = w[column][chosen], len(w.labels[column])
     count = np.bincount(codes, minlength=size)
-    seconds = np.bincount(codes, w["duration_s"][chosen], size)
-    order = np.argsort(-seconds, kind="stable")
+    seconds, flop, moved = (
+        np.bincount(codes, values[chosen], size)
+        for values in (w["duration_s"], w["flop"], w.bytes_moved)
+    )
     return {
-        w.labels[column][i]: {"count": int(count[i]), "seconds": float(seconds[i])}
-        for i in order
+        w.labels[column][i]: {"count": int(count[i]), "seconds": float(seconds[i]),
+                              "flop": float(flop[i]), "bytes": float(moved[i])}
+        for i in np.lexsort((-moved, -seconds)).tolist()
         if count[i]
-    }
+    }  # fmt: skip

@@ -23,7 +23,6 @@ from npusim.predict import BASIS, EXTRAPOLATES, Band, Result, beyond, replay
 from npusim.transforms import only_steps
 from npusim.workload import Workload
 
-
 Array = NDArray[np.float64]
 
 

@@ -239,7 +239,7 @@ PARAMETERS: Mapping[str, Parameter] = MappingProxyType({p.path: p for p in (
               "tokens drafted for each sequence and verified together in a step"),
     Parameter("workload.acceptance", "1", 0, 1, "probability that a drafted token is accepted"),
     Parameter("workload.draft_layers", "1", 0, 1e4,
-              "layers of the model that draft a token, embedding and head beside them (0: no model)"),
+              "layers of the model that draft a token, embedding and head beside them (0: none)"),
     Parameter("workload.expert_skew", "1", 0, 10,
               "Zipf exponent of the popularity of experts (0: all alike)"),
 )})  # fmt: skip

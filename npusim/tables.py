@@ -21,7 +21,7 @@ from npusim.parameters import PARAMETERS
 from npusim.predict import Result
 from npusim.transforms import TRANSFORMABLE
 from npusim.workload import Workload
-from npusim.workload_tables import origins
+from npusim.workload_tables import kinds, origins
 
 
 def inspection(w: Workload, content: dict[str, Any]) -> None:
@@ -45,25 +45,14 @@ def inspection(w: Workload, content: dict[str, Any]) -> None:
     console.print(Text(f"wall {terminal.seconds(wall)}{each}; {device}; {waits}"))
     for note in content["notes"]:
         console.print(Text(f"note: {note}"))
-    title = f"device time by kind, {'all steps together' if steps > 1 else 'one step'}"
-    table = terminal.blank(
-        title, "kind", "count", "time", "share", right=("count", "time", "share")
-    )
-    for kind, entry in content["kinds"].items():
-        share = entry["seconds"] / content["device_busy_s"] if content["device_busy_s"] else 0.0
-        terminal.add(
-            table, kind, str(entry["count"]), terminal.seconds(entry["seconds"]), f"{share:.1%}"
-        )
-    terminal.add(
-        table, "sum", str(content["kernels"]), terminal.seconds(content["device_busy_s"]), "100.0%"
-    )
-    terminal.show(table)
+    kinds(content, "all steps together" if steps > 1 else "one step")
     if set(content["origins"]) != {"measured"}:
         origins(content["origins"])
     if content["host"] is not None:
         _host(content["host"])
     share = content["classified_busy_share"]
-    console.print(Text(f"with kind, FLOP and bytes: {share:.2%} of device time"))
+    if content["device_busy_s"]:
+        console.print(Text(f"with kind, FLOP and bytes: {share:.2%} of device time"))
     for kernel, entry in list(content["unclassified"].items())[:10]:
         count, seconds = entry["count"], terminal.seconds(entry["seconds"])
         console.print(Text(f"  without FLOP and bytes: {count} x {kernel[:80]}, {seconds}"))

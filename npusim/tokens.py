@@ -12,7 +12,7 @@ import math
 import numpy as np
 
 from npusim.errors import InputError
-from npusim.transforms.batch import touched
+from npusim.transforms.splits import touched
 from npusim.workload import Workload
 
 

@@ -7,8 +7,32 @@ from typing import Any
 
 from rich.text import Text
 
-from npusim import terminal
+from npusim import terminal, units
 from npusim.page import PageTimes
+
+
+def kinds(content: Mapping[str, Any], of: str) -> None:
+    """Print what kinds of operations there are: their time, or FLOP and bytes if none was measured.
+
+    Parameters
+    ----------
+    content : mapping
+        `npusim.inspection.inspection`.
+    of : str
+        What the counts are of.
+    """
+    busy, found = content["device_busy_s"], content["kinds"]
+    columns = ["count", "time", "share"] if busy else ["count", "FLOP", "bytes"]
+    title = f"{'device time' if busy else 'work'} by kind, {of}"
+    table = terminal.blank(title, "kind", *columns, right=columns)
+    total = {c: sum(entry[c] for entry in found.values()) for c in ("count", "flop", "bytes")}
+    for kind, entry in {**found, "sum": {**total, "seconds": busy}}.items():
+        if busy:
+            cells = terminal.seconds(entry["seconds"]), f"{entry['seconds'] / busy:.1%}"
+        else:
+            cells = units.show(entry["flop"], "FLOP"), units.show(entry["bytes"], "B")
+        terminal.add(table, kind, str(entry["count"]), *cells)
+    terminal.show(table)
 
 
 def origins(found: Mapping[str, Mapping[str, Any]]) -> None:
@@ -20,14 +44,13 @@ def origins(found: Mapping[str, Mapping[str, Any]]) -> None:
         ``origins`` of `npusim.inspection.inspection`: count and seconds by mark.
     """
     total = sum(entry["seconds"] for entry in found.values())
-    table = terminal.blank(
-        "operations by origin", "origin", "count", "measured time", "share",
-        right=("count", "measured time", "share"),
-    )  # fmt: skip
+    columns = ["count", "measured time", "share"] if total else ["count"]
+    table = terminal.blank("operations by origin", "origin", *columns, right=columns)
     for origin, entry in found.items():
-        share = f"{entry['seconds'] / total:.1%}" if total else "-"
-        seconds = terminal.seconds(entry["seconds"])
-        terminal.add(table, origin, str(entry["count"]), seconds, share)
+        cells = (
+            [terminal.seconds(entry["seconds"]), f"{entry['seconds'] / total:.1%}"] if total else []
+        )
+        terminal.add(table, origin, str(entry["count"]), *cells)
     terminal.show(table)
 
 

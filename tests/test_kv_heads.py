@@ -137,6 +137,13 @@ def test_norms_of_keys_between_products_shrink_and_weights_of_them_stay():
     assert one(w, 3, "m", "n", "read_weight", "read_activation") == (1, 128, 256, 256)
 
 
+def test_what_counts_positions_is_of_no_head():
+    """One row, as there would be of one key head."""
+    count = row("pointwise", "aten::add", dtype="int64", read_activation=16.0, write_activation=8.0)
+    w = group_heads(step(*LAYER[:4], count, *LAYER[4:]), 1)
+    assert one(group_heads(w, 16), 4, "m", "n", "read_activation") == (1, 1, 16)
+
+
 def test_keys_and_values_that_come_from_where_they_were_made():
     """Prefill: 16 query and 2 key heads of 600 tokens, 3600 bytes of a token."""
     rows = [product(n, m=600) for n in (2048, 256, 256)]
@@ -237,6 +244,23 @@ def test_multi_query_saves_the_weights_of_all_other_heads(name, heads, own, laye
         assert back[column] == pytest.approx(w[column], rel=1e-12), column
     launched = ~w.mask("kind", "gemv", "gemm", "splitk_reduce")
     assert (back["blocks"] == w["blocks"])[launched].mean() > 0.999
+
+
+@pytest.mark.parametrize("phase", ["prefill", "decode"])
+@pytest.mark.parametrize(
+    ("model", "lowering", "own"),
+    [("paddleocr_vl", "hf-eager", 2), ("deepseek_ocr", "hf-eager-grouped", 10),
+     ("qwen3_8b", "npu", 8), ("llama_3_1_8b", "serving", 8)],
+)  # fmt: skip
+def test_a_model_of_one_key_head_is_as_its_hyperparameters_say(model, lowering, own, phase):
+    """The template lowers a model of one key head itself: it knows nothing of the transform."""
+    how = {"context": 512, "lowering": lowering}
+    given = ns.template(model, phase, **how)
+    made = ns.template(model, phase, settings={"decoder.attention.kv_heads": 1}, **how)
+    changed = group_heads(given, 1)
+    assert present(given) == {HEADS: own} and len(changed) == len(made)
+    for column in ("flop", *BYTES):
+        assert changed[column].sum() == pytest.approx(made[column].sum(), rel=1e-4), column
 
 
 def test_a_long_context_gains_from_fewer_heads():

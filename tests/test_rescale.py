@@ -337,8 +337,8 @@ def test_the_command_writes_and_tells_the_marks(run, tmp_path):
     done = run(*asked)
     assert done.exit_code == 0 and "six.parquet: 5 operations, batch 6, context 100" in done.stdout
     assert [x.split() for x in done.stdout.splitlines()][-3:] == [
-        ["rescaled", "3", "3", "µs", "60.0%"], ["measured", "1", "1", "µs", "20.0%"],
-        ["extrapolated", "1", "1", "µs", "20.0%"]]  # fmt: skip
+        ["rescaled", "3", "3", "µs", "60.0%"], ["extrapolated", "1", "1", "µs", "20.0%"],
+        ["measured", "1", "1", "µs", "20.0%"]]  # fmt: skip
     found = json.loads(run(*asked, "--json").stdout)
     assert (found["operations"], found["batch"], found["context"]) == (5, 6.0, 100.0)
     assert found["out"] == "six.parquet"

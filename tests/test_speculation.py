@@ -1,23 +1,14 @@
 """Speculative decoding: rows and bytes worked out by hand, expected tokens, time per token."""
 
-import json
-
 import numpy as np
-import pandas as pd
 import pytest
-from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
 import npusim as ns
-from npusim import catalog
-from npusim.arch import Designs
-from npusim.cli import main
 from npusim.errors import InputError
 from npusim.importers import kernel_names
 from npusim.importers.routines import routine
-from npusim.models.kernel import kernel_time
-from npusim.space import Space, best, objective, pareto, sweep, without_effect
 from npusim.tokens import tokens_per_step
 from npusim.transforms import changes, set_batch, speculate, transformed
 from npusim.transforms.speculation import expected_tokens, present, touched
@@ -295,140 +286,14 @@ def test_a_file_that_gives_no_number_of_tokens_is_refused(tokens):
         tokens_per_step(step().renamed("made", tokens_per_step=tokens))
 
 
+def test_a_masked_step_yields_tokens_too():
+    """Keys come from copies for all heads, and not from a cache."""
+    w = transformed(step(GROW, *DEEP), {"workload.static_cache": 2000, "workload.batch": 3})
+    assert tokens_per_step(w) == 3.0
+    assert tokens_per_step(step({**ATTENTION, "read_kv": 0.0})) == 1.0
+
+
 def test_only_steps_that_decode_alone_yield_tokens():
     both = step(*DEEP, {**ATTENTION, "m": 600, "phase": "prefill"})
     assert np.isnan(tokens_per_step(both))
     assert np.isnan(tokens_per_step(step(*DEEP, {**ATTENTION, "batch": 4})))
-
-
-# Shipped workloads on machines -----------------------------------------------------------------
-
-DECODERS = ["paddleocr_vl_decode", "paddleocr_vl_decode_b8", "deepseek_ocr_decode_grouped"]
-
-
-@pytest.mark.parametrize("name", DECODERS)
-def test_arithmetic_of_a_step_goes_with_the_tokens(name):
-    """But for the keys that later tokens see besides, less than 0.1 % for four tokens."""
-    w = ns.load_workload(name)
-    ratio = float(speculate(w, 3, 0.8)["flop"].sum() / w["flop"].sum())
-    assert ratio == pytest.approx(4.0, rel=1e-3)
-
-
-@pytest.mark.parametrize("name", DECODERS)
-def test_time_per_token_falls_while_weights_are_what_counts(name):
-    w, h200 = ns.load_workload(name), ns.load_arch("h200")
-    times = [ns.replay(speculate(w, k, 1.0), h200, "graph") for k in (0, 1, 3, 7)]
-    per_token = [r.s_per_token for r in times]
-    assert per_token == sorted(per_token, reverse=True)
-    assert times[3].wall_s < 1.6 * times[0].wall_s  # eight tokens in little more than one
-    sequences = w["batch"][touched(w)][0]
-    assert [r.tokens for r in times] == [sequences * n for n in (1, 2, 4, 8)]
-
-
-def test_verifying_takes_what_it_took_on_an_h200():
-    """Products and attention of 18 layers, torch 2.11 on an H200 (transformers' Ernie 4.5 0.3B):
-
-    717 us for two rows and 676 us for 16; attention without a mask 18 x 13.1 us for any of them.
-    """
-    w, h200 = ns.load_workload("paddleocr_vl_decode"), ns.load_arch("h200")
-    for drafts, products in ((1, 717e-6), (15, 676e-6)):
-        made = speculate(w, drafts, 0.8)
-        rows = made["step"] == 0
-        unique, inverse = made.unique()
-        time = kernel_time(made.operations(unique), Designs(h200))[inverse, 0]
-        found = time[rows & made.mask("kind", "gemm", "gemv", "splitk_reduce")].sum()
-        assert found == pytest.approx(products, rel=0.1)
-        found = time[rows & made.mask("kind", "attention")].sum()
-        assert found == pytest.approx(18 * 13.1e-6, rel=0.1)
-
-
-def test_the_best_number_of_drafts_comes_out_of_a_sweep():
-    """The more are accepted the more are worth drafting; past the best one time per token rises."""
-    h200, w = ns.load_arch("h200"), ns.load_workload("paddleocr_vl_decode")
-    axes = {DRAFTS: [0, 1, 2, 3, 4, 6, 8, 12], ACCEPTANCE: [0.3, 0.6, 0.9], LAYERS: [1]}
-    table = sweep(Space(h200, axes, ["graph"]), w)
-    assert objective(table) == "s_per_token"
-    assert table["s_per_token"].to_numpy() == pytest.approx(table["wall_s"] / table["tokens"])
-    chosen = []
-    for _, part in table.groupby(ACCEPTANCE):
-        at = int(np.argmin(part["s_per_token"]))
-        per_token = part["s_per_token"].to_numpy()
-        assert (np.diff(per_token[: at + 1]) < 0).all() and (np.diff(per_token[at:]) > 0).all()
-        chosen.append(part[DRAFTS].iloc[at])
-    assert chosen == sorted(chosen) and 0 < chosen[0] < chosen[-1] < 12
-    assert best(table, [])[DRAFTS] == chosen[-1]
-    assert pareto(table, [objective(table)])[DRAFTS].tolist() == [chosen[-1]]
-
-
-def test_an_axis_that_changes_tokens_alone_has_an_effect():
-    space = Space(ns.load_arch("h200"), {DRAFTS: [2], ACCEPTANCE: [0.5, 0.9]}, ["graph"])
-    table = sweep(space, step())
-    assert np.ptp(table["wall_s"]) == 0 and without_effect(space, table) == ()
-
-
-def test_a_page_has_the_time_per_token_of_what_decodes():
-    h200 = ns.load_arch("h200")
-    page = [ns.load_workload(f"paddleocr_vl_{phase}") for phase in ("prefill", "decode")]
-    table = sweep(Space(h200, {"units.count": [132]}, ["graph"]), page, counts=[1, 64])
-    decode = ns.replay(page[1], h200, "graph")
-    assert table["tokens"].tolist() == [64.0] and objective(table) == "wall_s"
-    assert table["s_per_token"].iloc[0] == pytest.approx(decode.s_per_token)
-    assert table["s_per_token[paddleocr_vl_decode]"].iloc[0] == pytest.approx(decode.s_per_token)
-    assert not [c for c in table if c.startswith("s_per_token[paddleocr_vl_prefill")]
-    alone = sweep(Space(h200, {"units.count": [132]}, ["graph"]), page[0])
-    assert "tokens" not in alone and "s_per_token" not in alone
-
-
-@pytest.fixture
-def cli(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return lambda *args: CliRunner().invoke(main, [str(a) for a in args])
-
-
-REPLAY = ("replay", "paddleocr_vl_decode", "--arch", "h200", "--launch", "graph")
-
-
-def test_a_replay_tells_time_per_token(cli):
-    drafts = ("--set", f"{DRAFTS}=3", "--set", f"{ACCEPTANCE}=0.8")
-    content = json.loads(cli(*REPLAY, "--json", *drafts).stdout)
-    assert content["tokens"] == pytest.approx(2.952) and content["no_effect"] == []
-    assert content["s_per_token"] == pytest.approx(content["wall_s"] / 2.952)
-    assert "2.952 tokens a step: " in cli(*REPLAY, *drafts).stdout
-    plain = json.loads(cli(*REPLAY, "--json").stdout)
-    assert plain["tokens"] == 1.0 and plain["s_per_token"] == plain["wall_s"]
-    vision = json.loads(cli("replay", "paddleocr_vl_vision", "--arch", "h200", "--json").stdout)
-    assert vision["tokens"] is None and vision["s_per_token"] is None
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ([f"{DRAFTS}=129", f"{ACCEPTANCE}=0.8"], "out of bounds: 129"),
-        ([f"{DRAFTS}=3", f"{ACCEPTANCE}=80"], "acceptance: out of bounds: 80"),
-        ([f"{DRAFTS}=3", f"{ACCEPTANCE}=0.8", f"{LAYERS}=19"], "more layers than are known: 19"),
-    ],
-)
-def test_settings_that_make_no_sense_are_refused(cli, settings, message):
-    run = cli(*REPLAY, *(part for s in settings for part in ("--set", s)))
-    assert run.exit_code == 1 and message in run.stderr and "Traceback" not in run.stderr
-
-
-def test_a_study_of_drafts_names_the_best(cli, tmp_path):
-    file = tmp_path / "mine.yaml"
-    file.write_text(catalog.find("archs", "h200").read_text(encoding="utf-8") + f"""
-sweep:
-  workloads: [paddleocr_vl_decode]
-  launch: [graph]
-  axes:
-    {DRAFTS}: [0, 2, 4, 8]
-    {LAYERS}: [1]
-""")  # fmt: skip
-    call = ("sweep", file, "--set", f"{ACCEPTANCE}=0.7", "-o", tmp_path / "out", "--no-figures")
-    run = cli(*call, "--json")
-    assert run.exit_code == 0, run.stderr
-    content = json.loads(run.stdout)
-    table = pd.read_parquet(tmp_path / "out" / "results.parquet")
-    assert content["pareto"]["objectives"] == ["s_per_token"]
-    assert content["best"]["s_per_token"] == table["s_per_token"].min()
-    assert 0 < content["best"][DRAFTS] < 8 and content["nominal"]["tokens"] == 1.0
-    assert "a token" in cli(*call).stdout

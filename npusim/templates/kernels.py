@@ -7,7 +7,8 @@ is read, where it has another type) and b problems:
     product            2 b m n k FLOP; reads b n k s of weights and b m k s, writes b m n s
     others             what the lowering says
 
-A concatenation has as many tensors as `inputs` says, two if nothing; w is 1, 4 for SiLU and the like, 8 for norms, 5 for a softmax. A product of one row is a GEMV.
+A concatenation has as many tensors as `inputs` says, two if nothing; w is 1, 4 for SiLU and the
+like, 8 for norms, 5 for a softmax. A product of one row is a GEMV.
 Launch grids are those of the routine (`npusim.transforms.grids`).
 
 Source: the counts are those that importers give to the same kernels (`npusim.importers`).

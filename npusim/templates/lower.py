@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -62,8 +63,10 @@ class _Kernels:
 
     def _made(self, name: str, sizes: tuple[float, ...], depth: int) -> list[int]:
         if name not in self.lowering.ops:
-            raise InputError("has no kernels for this operator", file=self.lowering.name,
-                             value=name, hint="choose another lowering, or give it some")  # fmt: skip
+            raise InputError(
+                "has no kernels for this operator", file=self.lowering.name, value=name,
+                hint="choose another lowering, or give it some",
+            )  # fmt: skip
         if depth > _DEEPEST:
             raise InputError("operators that are made of each other", file=self.lowering.name,
                              value=name)  # fmt: skip
@@ -144,8 +147,7 @@ def lower(
         for p, parts in zip(phases, made, strict=True)
     ]
     columns, labels = _columns(kernels.rows, at)
-    ends = np.cumsum([0, *counts])
-    for start, stop in zip(ends[:-1], ends[1:], strict=True):
+    for start, stop in pairwise([0, *np.cumsum(counts).tolist()]):
         _plan(columns["host_s"][start:stop], at[start:stop], kernels.rows)
     columns["interpreter_s"] = columns["host_s"]
     columns["layer"] = np.concatenate(layer)
@@ -156,7 +158,8 @@ def lower(
     steps = Steps(np.zeros(len(phases)), np.array([p.tail_s for p in phases], dtype=np.float64))
     about = {
         "format": "template", "lowering": lowering.name, "launch": "eager", "host": "generated",
-        "measured": False, "units": lowering.units, "marked_steps": len(phases), "npusim": __version__, **meta,
+        "measured": False, "units": lowering.units, "marked_steps": len(phases),
+        "npusim": __version__, **meta,
     }  # fmt: skip
     return Workload(name, columns, labels, steps, meta=about)
 

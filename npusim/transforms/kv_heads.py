@@ -6,6 +6,7 @@ Where H query heads share G key heads and are asked to share g,
     k, v products:    columns, FLOP, weights and results x g / G
     one for q, k, v:  the same x (H + 2 g) / (H + 2 G)
     kernels on k, v:  rows, FLOP and bytes x g / G, tables of positions and weights of norms stay
+    on q and k both:  the same x (H + g) / (H + G)
 
 FLOP of attention stay, as do queries, results and the product behind attention. Launch grids are
 those that the library starts for the size (`npusim.transforms.grids`), those of products not known.
@@ -13,17 +14,18 @@ those that the library starts for the size (`npusim.transforms.grids`), those of
 A trace does not say what is a key. The products right before an attention are taken for those of
 its queries, keys and values: three as wide as its heads say, or one as wide as all. Of what lies
 between them and attention, that on as many rows as there are tokens times key heads is of keys or
-values, and so is all that moves KV cache. With as many key as query heads the widths say nothing:
-then q comes first, k and v behind it, and of a sequence of kernels that comes twice the first is
-q's, as transformers issues them.
+values (but for integers), and so is all that moves KV cache; on both where the rows are those of
+all these heads. With as many key as query heads the
+widths say nothing: then q comes first, k and v behind it, and of a sequence of kernels that comes
+twice the first is q's, as transformers issues them.
 
 Source: J. Ainslie et al., "GQA: training generalized multi-query transformer models from multi-head
 checkpoints", EMNLP 2023, arXiv:2305.13245; N. Shazeer, "Fast transformer decoding: one write-head
 is all you need", 2019, arXiv:1911.02150; order as in huggingface/transformers, ``LlamaAttention``.
 
 Left out: what other heads do to the answers of the model, which has to be trained with them;
-kernels that come and go (how many parts keys are split into, and what combines them); kernels that
-turn q and k at once; latent caches; vision encoders.
+kernels that come and go (how many parts keys are split into, what combines them, copies for all
+query heads); latent caches; vision encoders.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ from numpy.typing import NDArray
 from npusim.errors import InputError
 from npusim.transforms.grids import Size, scaled
 from npusim.transforms.record import changed, changes, checked
-from npusim.transforms.sequences import PRODUCTS, element
+from npusim.transforms.sequences import INTEGERS, PRODUCTS, element
 from npusim.workload import Workload
 
 Array = NDArray[np.float64]
@@ -49,6 +51,7 @@ NEEDS = "attention of a prefill or decode step that says how many key heads ther
 LIMIT = "the kernels of a step are those of the trace; other heads are another, trained model"
 UNMEASURED = ""  # the shapes of what was measured say how far they reach
 
+_SLOT = 8.0  # bytes of the number of a token's slot
 _MOVED = ("flop", "read_kv", "write_kv", "write_activation")
 
 
@@ -136,6 +139,8 @@ class _Layer:
     is_fused : bool
     rows : list of int
         Kernels on keys and values, and what moves their cache.
+    both : list of int
+        Kernels on queries and keys together.
     """
 
     def __init__(self, w: Workload, start: int, call: int) -> None:
@@ -149,7 +154,8 @@ class _Layer:
         found = start + np.flatnonzero(linear & w.classified[here])
         self.products, self.is_fused = self._products(found[-3:].tolist())
         between = np.arange(self.products[0] + 1, call)
-        self.rows = self._kernels(between[~np.isin(between, found)])
+        between = between[~np.isin(between, found) & w.classified[between]]
+        self.rows, self.both = self._kernels(between)
 
     def _products(self, last: list[int]) -> tuple[list[int], bool]:
         """Return the products of keys and values among the last three, and whether they are one."""
@@ -169,20 +175,21 @@ class _Layer:
                          allowed=f"{wide}, {narrow} and {narrow} columns, or {wide + 2 * narrow}, "
                          f"of {self.tokens} rows")  # fmt: skip
 
-    def _kernels(self, between: Index) -> list[int]:
-        """Return kernels on keys and values."""
+    def _kernels(self, between: Index) -> tuple[list[int], list[int]]:
+        """Return kernels on keys and values, and those on queries and keys together."""
         w = self._w
-        between = between[w.classified[between]]
         cached = (w["read_kv"] + w["write_kv"])[between] > 0
         rows, n = (np.maximum(w["batch"], 1) * w["m"])[between], w["n"][between]
         alike = (rows == self.tokens * self.own) & (n <= self.size)
         alike |= (rows == self.tokens) & (n == self.own * self.size)
         after = w.mask("kind", "splitk_reduce")[between] & np.isin(between - 1, self.products)
-        alike &= ~cached & ~after
-        chosen = between[alike].tolist()
+        both = (rows == self.tokens * (self.heads + self.own)) & (n <= self.size)
+        numbers = ~cached & ~after & ~w.mask("dtype", *INTEGERS)[between]
+        chosen = between[alike & numbers].tolist()
         if self.own == self.heads:
             chosen = self._behind_queries(chosen)
-        return sorted([*between[cached | after].tolist(), *chosen])
+        rest = between[cached | after].tolist()
+        return sorted([*rest, *chosen]), between[both & numbers].tolist()
 
     def _behind_queries(self, alike: list[int]) -> list[int]:
         """Return those on keys and values where kernels on queries have the same shapes.
@@ -215,7 +222,8 @@ class _Changed:
         self._element = element(self.w)
         self._units = float(self.w.meta.get("units", np.inf))
         self._routine = self.w.text("routine")
-        self._multiplies = self.w.mask("operator", "aten::mul", "aten::mul_")
+        times = [name for name in w.labels["kernel"] if name.startswith("mul ")]
+        self._multiplies = w.mask("operator", "aten::mul", "aten::mul_") | w.mask("kernel", *times)
         self._adds_parts = self.w.mask("kind", "splitk_reduce")
 
     def columns(self) -> dict[str, Array]:
@@ -237,6 +245,9 @@ class _Changed:
                 self._forget_grid(i)
             else:
                 self._kernel(layer, i, factor)
+        of_both = (layer.heads + self.wanted) / (layer.heads + layer.own)
+        for i in layer.both:
+            self._kernel(layer, i, of_both)
         self._attention(layer, factor)
 
     def _scale(self, i: int, factor: float, *more: str) -> None:
@@ -247,21 +258,31 @@ class _Changed:
         self._columns["blocks"][i] = self._columns["threads"][i] = 0
 
     def _kernel(self, layer: _Layer, i: int, factor: float) -> None:
-        """Change a kernel on keys or values; a table that all heads share stays."""
-        columns, before = self._columns, self._size(i)
+        """Change a kernel on keys or values; what all heads share is read as before."""
+        columns, before, shared = self._columns, self._size(i), self._shared(layer, i)
         wide = layer.own > 1 and columns["n"][i] == layer.own * layer.size
         along = "n" if wide else "m"
-        table, row = 0.0, layer.size * self._element[i]
-        beside = columns["read_activation"][i] - columns["write_activation"][i]
-        if self._multiplies[i] and beside in (row, row * layer.tokens):
-            table = beside
         self._scale(i, factor)
         columns[along][i] = max(np.rint(columns[along][i] * factor), 1.0)
-        columns["read_activation"][i] = (columns["read_activation"][i] - table) * factor + table
+        read = columns["read_activation"]
+        read[i] = (read[i] - shared) * factor + shared
         if columns["blocks"][i] > 0:
             launched = tuple(columns[c][[i]] for c in ("blocks", "threads"))
             grid = scaled(self._routine[i], (launched[0], launched[1]), before, self._size(i))
             columns["blocks"][i], columns["threads"][i] = (x.item() for x in grid)
+
+    def _shared(self, layer: _Layer, i: int) -> float:
+        """Return what a kernel reads for all heads: a row of positions (or one a token), slots [B].
+
+        What adds two operands reads as much beside its result as a table has, if there is one head.
+        """
+        w, row, slots = self.w, layer.size * self._element[i], _SLOT * layer.tokens
+        written = w["write_activation"][i] + (0.0 if w["read_kv"][i] else w["write_kv"][i])
+        beside = w["read_activation"][i] - written
+        tables = {0.0, row, row * layer.tokens}
+        known = beside in tables | {table + slots for table in tables}
+        is_shared = known and (beside < written or bool(self._multiplies[i]))
+        return float(beside) if is_shared else 0.0
 
     def _size(self, i: int) -> Size:
         """Return what a kernel works on, as its columns are now."""

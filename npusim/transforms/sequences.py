@@ -39,7 +39,7 @@ Index = NDArray[np.intp]
 PRODUCTS = ("gemv", "gemm")
 _ALL_PRODUCTS = (*PRODUCTS, "grouped_gemm", "conv")
 _ONE_ROW = ("memcpy", "memset", "splitk_reduce", "attention_combine", "collective")
-_INTEGERS = ("int64", "int32")
+INTEGERS = ("int64", "int32")
 _TO_HOST = ("aten::_local_scalar_dense", "aten::item")
 _SCALAR = 8.0  # bytes
 
@@ -95,7 +95,7 @@ def shares(w: Workload, sequences: int, apart: bool = False) -> Shares:
     routed = _routed(w, step) * follows
     follows &= (routed > 0) | ~_grid_alone(w, "fill")
     _share_tables(w, tables, fixed)
-    integers = w.mask("dtype", *_INTEGERS) & (w["m"] <= 1) & (w["n"] > 1)
+    integers = w.mask("dtype", *INTEGERS) & (w["m"] <= 1) & (w["n"] > 1)
     lists = w.mask("kind", *_ONE_ROW) | integers | (routed > 0)
     return Shares(follows, lists & follows, routed, fixed)
 
@@ -139,7 +139,7 @@ def elements(w: Workload) -> Array:
 def _once(w: Workload, step: _Steps) -> Mask:
     """Return what does the same for any number of sequences, tables of positions aside."""
     experts = np.where(step.grouped >= 0, w["groups"][step.grouped], -1)
-    counts = w.mask("kind", "fill", "scan") & w.mask("dtype", *_INTEGERS) & (w["m"] <= 1)
+    counts = w.mask("kind", "fill", "scan") & w.mask("dtype", *INTEGERS) & (w["m"] <= 1)
     counts &= ~_grid_alone(w, "fill")
     of_experts = (counts | w.mask("kind", "setup")) & (w["n"] == experts)
     launchers = set(w.text("operator")[w.mask("kind", *_ALL_PRODUCTS)])

@@ -8,6 +8,7 @@ dictionary of all of them that Python fills (``dictionary``), as versions before
 from __future__ import annotations
 
 import time
+from importlib import import_module
 from typing import Any
 
 from npusim.capture.gpu import Row, Unavailable
@@ -48,10 +49,10 @@ def measure(torch: Any, point: Row) -> Row:
 
 def _library(size: int) -> Any:
     try:
-        from transformers import NoRepeatNGramLogitsProcessor
+        processors = import_module("transformers.generation.logits_process")
     except ImportError:
         raise Unavailable("transformers is not installed") from None
-    return NoRepeatNGramLogitsProcessor(size)
+    return processors.NoRepeatNGramLogitsProcessor(size)
 
 
 def _dictionary(size: int) -> Any:
