@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from npusim.requests import Engine as Engine
     from npusim.requests import Request as Request
     from npusim.requests import closed_loop as closed_loop
-    from npusim.rescale import rescale as rescale
+    from npusim.rescaling import rescale as rescale
     from npusim.space import Space as Space
     from npusim.space import pareto as pareto
     from npusim.space import sweep as sweep
@@ -61,7 +61,7 @@ _WHERE = {
     "pareto": "space",
     "page_times": "page",
     "replay": "predict",
-    "rescale": "rescale",
+    "rescale": "rescaling",
     "save_timeline": "timeline_file",
     "save_workload": "workload_file",
     "sweep": "space",

@@ -20,7 +20,7 @@ def not_modelled(arch: Arch) -> tuple[str, ...]:
     Examples
     --------
     >>> import npusim as ns
-    >>> "gemv.count" in not_modelled(ns.load_arch("decode_npu"))
+    >>> "fusion.chain" in not_modelled(ns.load_arch("decode_npu"))
     True
     """
     known = modelled()
@@ -73,9 +73,11 @@ def _about_host(workload: Workload, arch: Arch, launch: str) -> Iterator[str]:
             "the band holds device times alone"
         )
     elif launch == "eager" and workload["host_s"].any():
+        known = float((workload["host_s"] > 0).mean())
         yield (
-            f"host times are those of {workload.meta.get('lowering')} on the host of the H200 "
-            "traces, at host.speed; the band holds device times alone"
+            f"{known:.0%} of the launches cost what the host of the H200 traces took before such "
+            "kernels, the others launch.eager.host, all at host.speed; the band holds device "
+            "times alone"
         )
     elif launch == "eager":
         path = "launch.eager.host"
@@ -106,6 +108,7 @@ def _about_machine(workload: Workload, arch: Arch) -> Iterator[str]:
             f"{assumed} of the {len(used)} values of {arch.name} that count here are assumed; "
             "their ranges are not in the band"
         )
+    yield from _about_capacity(workload, arch)
     designs, total = Designs(arch), float(workload["flop"].sum())
     for dtype in workload.labels["dtype"]:
         rows = workload.mask("kind", *MATRIX_KINDS) & workload.mask("dtype", dtype)
@@ -115,3 +118,14 @@ def _about_machine(workload: Workload, arch: Arch) -> Iterator[str]:
                 f"{share:.1%} of the FLOP are matrix products in {dtype}, for which {arch.name} "
                 "gives no matrix rate: computed at the fp32 vector rate"
             )
+
+
+def _about_capacity(workload: Workload, arch: Arch) -> Iterator[str]:
+    """Say that a step reads more weights and keys than the memory holds."""
+    needed = float((workload["read_weight"] + workload["read_kv"]).sum()) / len(workload.steps)
+    held = arch["memories.dram.capacity"]
+    if needed > held:
+        yield (
+            f"DOES NOT FIT: a step reads {show(needed, 'B')} of weights and KV cache, {arch.name} "
+            f"holds {show(held, 'B')}; no time is added for what would have to be fetched"
+        )

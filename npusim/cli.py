@@ -258,11 +258,11 @@ def replay(
         return
     from npusim import tables
 
-    tables.replayed(result)
     if page is not None:
         from npusim import workload_tables
 
         workload_tables.page(page)
+    tables.replayed(result, "mean step" if page is not None else "one step")
     if timeline is not None:
         click.echo(f"timeline: {timeline} (open it in ui.perfetto.dev or chrome://tracing)")
 

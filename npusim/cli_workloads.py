@@ -47,7 +47,7 @@ def rescale(
     replay it.
     """
     from npusim.load import load_workload
-    from npusim.rescale import rescale as rescaled
+    from npusim.rescaling import rescale as rescaled
     from npusim.transforms import present
 
     _check_output(output, [workload, *against])
@@ -168,7 +168,8 @@ def template(
         image=None if image is None else _pixels(image), images=images,
         settings=dict(map(_setting, settings)),
     ).renamed(output.stem)  # fmt: skip
-    about = {name: made.meta.get(name) for name in ("model", "lowering", "batch", "context", "new")}
+    told = ("model", "parameters", "lowering", "batch", "context", "new", "tokens")
+    about = {name: made.meta.get(name) for name in told}
     _save(made, output, about, as_json)
 
 

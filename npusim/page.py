@@ -19,8 +19,17 @@ from numpy.typing import NDArray
 
 from npusim.arch import Arch
 from npusim.errors import InputError
-from npusim.predict import BASIS, EXTRAPOLATES, Band, Result, beyond, replay
-from npusim.transforms import only_steps
+from npusim.predict import (
+    BASIS,
+    EXTRAPOLATES,
+    GEMV_UNIT,
+    Band,
+    Result,
+    beyond,
+    on_gemv_unit,
+    replay,
+)
+from npusim.tokens import page_parts, repeated
 from npusim.workload import Workload
 
 Array = NDArray[np.float64]
@@ -99,8 +108,11 @@ def page_times(
     True
     """
     parts = page_parts(workload)
-    results = [replay(only_steps(workload, [i]), arch, launch, mode) for i in range(len(parts))]
-    times = [int(part["times"]) for part in parts]
+    if parts is None:
+        raise InputError("is not a page", file=workload.name,
+                         hint="make one with `npusim template MODEL --phase page`")  # fmt: skip
+    steps, times = zip(*repeated(workload), strict=True)
+    results = [replay(step, arch, launch, mode) for step in steps]
     names = [str(part["name"]) for part in parts]
     wall = sum(r.wall_s * t for r, t in zip(results, times, strict=True))
     busy = sum(r.device_busy_s * t for r, t in zip(results, times, strict=True))
@@ -113,22 +125,6 @@ def page_times(
         about["new"] * workload.meta["batch"] / wall, busy / wall, _band(results, times),
         _mean(workload.name, results, times),
     )  # fmt: skip
-
-
-def page_parts(workload: Workload) -> Sequence[Mapping[str, Any]]:
-    """Return the name of each step of a page, and how many times it is done.
-
-    Raises
-    ------
-    InputError
-        A workload that is no page.
-    """
-    about = workload.meta.get("page")
-    parts = about.get("parts") if isinstance(about, dict) else None
-    if not isinstance(parts, list) or len(parts) != len(workload.steps):
-        raise InputError("is not a page", file=workload.name,
-                         hint="make one with `npusim template MODEL --phase page`")  # fmt: skip
-    return parts
 
 
 def _part(name: str, names: Sequence[str], times: Sequence[int], results: Sequence[Result]) -> Part:
@@ -157,22 +153,25 @@ def _mean(name: str, results: Sequence[Result], times: Sequence[int]) -> Result:
             device_busy_s=_weighted(weight, [b.device_busy_s for b in bands]),
             extrapolates=tuple(dict.fromkeys(x for b in bands for x in b.extrapolates)),
         )
+    products = _sums(busy / busy.sum(), [r.products for r in results])
     return replace(
         first, workload=name, **means, band=band, tokens=None, s_per_token=None,
         idle_share=means["device_idle_s"] / means["wall_s"],
-        limits=_sums(busy / busy.sum(), [r.limits for r in results]),
+        limits=_sums(busy / busy.sum(), [r.limits for r in results]), products=products,
         traffic={level: _sums(weight, [r.traffic.get(level, {}) for r in results])
                  for level in first.traffic},
         movement_j=None if None in energies else float(weight @ np.array(energies)),
-        notes=_notes(results, band),
+        notes=_notes(results, products, band),
     )  # fmt: skip
 
 
-def _notes(results: Sequence[Result], band: Band | None) -> tuple[str, ...]:
+def _notes(
+    results: Sequence[Result], products: Mapping[str, float], band: Band | None
+) -> tuple[str, ...]:
     """Return what is said of any step, each once, and of the band what goes for all together."""
     said = dict.fromkeys(note for r in results for note in r.notes)
-    alone = (note for note in said if not note.startswith((BASIS, EXTRAPOLATES)))
-    return (*alone, *beyond(band))
+    alone = (note for note in said if not note.startswith((BASIS, EXTRAPOLATES, GEMV_UNIT)))
+    return (*alone, *on_gemv_unit(products), *beyond(band))
 
 
 def _weighted(weight: Array, pairs: Sequence[tuple[float, float]]) -> tuple[float, float]:

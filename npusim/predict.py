@@ -7,6 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from npusim.arch import Arch, Designs, with_value
 from npusim.caveats import not_modelled, notes
 from npusim.compare import replay_with_band
@@ -15,7 +18,8 @@ from npusim.error_band import BAND, band_factors
 from npusim.errors import InputError
 from npusim.lanes import replay as lane_replay
 from npusim.load import traced_arch
-from npusim.models.kernel import parts
+from npusim.models.gemm import KINDS as PRODUCTS
+from npusim.models.kernel import BOUNDS, kernel_cost
 from npusim.store import arch_id, model_version
 from npusim.tokens import tokens_per_step
 from npusim.traffic import movement, traffic
@@ -30,8 +34,11 @@ from npusim.transforms import (
 )
 from npusim.workload import Workload
 
+Array = NDArray[np.float64]
+
 _FEW = 4  # ways to extrapolate that are told
 BASIS, EXTRAPOLATES = "the band comes from", "extrapolates"  # how notes of a band begin
+GEMV_UNIT = "GEMV unit:"  # how the note of its share begins
 
 
 @dataclass(frozen=True)
@@ -83,6 +90,9 @@ class Result:
     limits : dict of str to float
         Shares of device time by what it is spent on: ``floor``, ``memory``, ``compute`` or
         ``measured`` (carried over from the trace because shapes are not known).
+    products : dict of str to float
+        Shares of device time that matrix products take, by where they run: on the ``gemv_unit``,
+        or ``elsewhere`` (matrix and vector units, arrays that compute in place).
     traffic : dict of str to dict of str to float
         Bytes read and written in a step by the level of the memory that serves them and the class
         of data: weights, experts, KV cache, activations [B].
@@ -111,6 +121,7 @@ class Result:
     s_per_token: float | None
     band: Band | None
     limits: dict[str, float]
+    products: dict[str, float]
     traffic: dict[str, dict[str, float]]
     movement_j: float | None
     not_modelled: tuple[str, ...]
@@ -169,14 +180,16 @@ def replay(workload: Workload, arch: Arch, launch: str = "eager", mode: str = "m
             (*unmeasured(workload), *factors.reasons),
         )
     wall, tokens = float(middle.wall_s[0]), _known(tokens_per_step(workload))
+    spent, products = _shares(workload, designs, time)
     return Result(
         workload.name, arch.name, launch, mode,
         wall, float(middle.device_busy_s[0]), float(middle.host_busy_s[0]),
         float(middle.host_wait_s[0]), float(middle.device_idle_s[0]),
         float(middle.idle_share[0]), middle.launches,
         tokens, None if tokens is None else wall / tokens, band,
-        _limits(workload, designs, time), *_moved(workload, designs), not_modelled(arch),
-        (*_changed(workload), *notes(workload, arch, launch, mode), *beyond(band)),
+        spent, products, *_moved(workload, designs), not_modelled(arch),
+        (*_changed(workload), *notes(workload, arch, launch, mode), *on_gemv_unit(products),
+         *beyond(band)),
         {"workload": workload.id, "arch": arch_id(arch), "model": model_version(),
          "traced": arch_id(traced) if traced is not None else ""},
     )  # fmt: skip
@@ -186,7 +199,10 @@ def _changed(workload: Workload) -> Iterator[str]:
     """Say that a workload is not the one that was measured, and what its changes leave out."""
     record = changes(workload)
     if record:
-        yield f"the workload is changed ({told(record)}): nothing that was measured is of it"
+        beside = (
+            "" if workload.meta.get("measured") is False else ": nothing that was measured is of it"
+        )
+        yield f"the workload is changed ({told(record)}){beside}"
         yield from limits(record)
         if record.get("workload.draft_tokens") and "workload.acceptance" not in record:
             yield "no time per token: workload.acceptance would say how many drafts are accepted"
@@ -204,6 +220,30 @@ def beyond(band: Band | None) -> Iterator[str]:
         yield f"{EXTRAPOLATES}: {reason}"
     if len(band.extrapolates) > _FEW:
         yield f"{EXTRAPOLATES} in {len(band.extrapolates) - _FEW} more ways (--json lists them)"
+
+
+def on_gemv_unit(products: Mapping[str, float]) -> Iterator[str]:
+    """Say which share of the time of matrix products is spent on the GEMV unit, if any is.
+
+    Parameters
+    ----------
+    products : mapping of str to float
+        As in `Result`.
+
+    Examples
+    --------
+    >>> next(on_gemv_unit({"gemv_unit": 0.3, "elsewhere": 0.1})).split(";")[0]
+    'GEMV unit: 75.0% of the time of matrix products is on it'
+    >>> list(on_gemv_unit({"elsewhere": 0.4}))
+    []
+    """
+    there = products.get("gemv_unit", 0.0)
+    if there > 0:
+        share = there / (there + products.get("elsewhere", 0.0))
+        yield (
+            f"{GEMV_UNIT} {share:.1%} of the time of matrix products is on it; nobody measured "
+            "one, and no band holds that"
+        )
 
 
 def without_effect(
@@ -263,12 +303,28 @@ def _known(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def _limits(workload: Workload, designs: Designs, time: Durations) -> dict[str, float]:
-    """Return the shares of device time by what it is spent on."""
+def _shares(
+    workload: Workload, designs: Designs, time: Durations
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Return shares of device time: by what it is spent on, and of products by where they run."""
     rows, inverse = workload.unique()
     known = workload.classified
-    seconds = {"measured": float(time.scale[~known].sum())}
-    for name, part in parts(workload.operations(rows), designs).items():
-        seconds[name] = float((part[inverse, 0] * time.scale)[known].sum())
-    total = sum(seconds.values()) or 1.0
-    return {name: value / total for name, value in seconds.items() if value > 0}
+    cost = kernel_cost(workload.operations(rows), designs)
+
+    def seconds(part: Array, of: NDArray[np.bool_]) -> float:
+        return float((part[inverse, 0] * time.scale)[of].sum())
+
+    spent = {"measured": float(time.scale[~known].sum())}
+    spent |= {name: seconds(getattr(cost, name), known) for name in BOUNDS}
+    product = known & workload.mask("kind", *PRODUCTS)
+    on_unit = cost.time * cost.on_gemv_unit
+    products = {
+        "gemv_unit": seconds(on_unit, product),
+        "elsewhere": seconds(cost.time - on_unit, product),
+    }
+    total = sum(spent.values()) or 1.0
+    by_limit, by_unit = (
+        {name: value / total for name, value in found.items() if value > 0}
+        for found in (spent, products)
+    )
+    return by_limit, by_unit

@@ -51,6 +51,12 @@ def _problem(tree: Tree, schema: type[BaseModel], found: Any) -> InputError:
     if found["type"] == "literal_error":
         return tree.error(place, "not one of those allowed", value=found["input"],
                           allowed=found["ctx"]["expected"].replace("'", ""))  # fmt: skip
+    bound = {"greater_than_equal": ("ge", "{} or more"), "less_than_equal": ("le", "up to {}"),
+             "greater_than": ("gt", "above {}"), "less_than": ("lt", "below {}")}  # fmt: skip
+    if found["type"] in bound:
+        key, words = bound[found["type"]]
+        return tree.error(place, "out of bounds", value=found["input"],
+                          allowed=words.format(found["ctx"][key]))  # fmt: skip
     message = found["msg"].removeprefix("Value error, ")
     message = _TYPES.get(found["type"], message[0].lower() + message[1:])
     return tree.error(place, message, value=found["input"])

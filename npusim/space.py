@@ -14,6 +14,7 @@ sweep of several workloads each of them changes those that have what it changes.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -30,7 +31,7 @@ from npusim.errors import InputError, InputErrors
 from npusim.load import traced_arch
 from npusim.models import modelled
 from npusim.models.launch import LAUNCHES
-from npusim.tokens import tokens_per_step
+from npusim.tokens import repeated, tokens_per_step
 from npusim.traffic import GROUPS, dram, movement, traffic
 from npusim.transforms import (
     TRANSFORMABLE,
@@ -59,8 +60,8 @@ def unmodelled(paths: Sequence[str]) -> list[InputError]:
 
     Examples
     --------
-    >>> [str(e) for e in unmodelled(["units.count", "gemv.count"])]
-    ['gemv.count: no cost model of this version reads it, so it cannot be swept or set']
+    >>> [str(e) for e in unmodelled(["units.count", "fusion.chain"])]
+    ['fusion.chain: no cost model of this version reads it, so it cannot be swept or set']
     """
     known = {*modelled(), *TRANSFORMABLE}
     return [
@@ -243,21 +244,35 @@ def evaluate(
     sums: dict[str, Array] = {name: np.zeros(len(designs)) for name in names}
     decoding, tokens = np.zeros(len(designs)), 0.0
     for w, count in zip(workloads, counts or [1] * len(workloads), strict=True):
-        before, yielded = sums["wall_s"], tokens_per_step(w)
-        for name, values in _totals(designs, w, launch, mode):
-            sums[name] = sums[name] + count * values
-            if len(workloads) > 1 and name in (*TOTALS, *TRAFFIC):
-                table[f"{name}[{w.name}]"] = values
-        if np.isfinite(yielded):
-            decoding, tokens = decoding + sums["wall_s"] - before, tokens + count * yielded
-            if len(workloads) > 1:
-                table[f"s_per_token[{w.name}]"] = table[f"wall_s[{w.name}]"] / yielded
+        own, took, made = _whole(designs, w, launch, mode)
+        sums = {name: sums[name] + count * own[name] for name in names}
+        decoding, tokens = decoding + count * took, tokens + count * made
+        if len(workloads) > 1:
+            more = {f"{name}[{w.name}]": own[name] for name in (*TOTALS, *TRAFFIC)}
+            table = table.assign(**more)
+            if made:
+                table[f"s_per_token[{w.name}]"] = took / made
     beyond = sums.pop("extrapolates") > 0
     if tokens:
         sums |= {"tokens": np.full(len(designs), tokens), "s_per_token": decoding / tokens}
     table = table.assign(**sums, extrapolates=beyond)
     table["idle_share"] = table["device_idle_s"] / table["wall_s"]
     return table
+
+
+def _whole(
+    designs: Designs, w: Workload, launch: str, mode: str
+) -> tuple[dict[str, Array], Array, float]:
+    """Return totals of a step, or of a whole page; the time that decodes, and its tokens."""
+    own: dict[str, Array] = defaultdict(lambda: np.zeros(len(designs)))
+    decoding, tokens = np.zeros(len(designs)), 0.0
+    for part, times in repeated(w):
+        totals, yielded = dict(_totals(designs, part, launch, mode)), tokens_per_step(part)
+        for name, values in totals.items():
+            own[name] = own[name] + times * values
+        if np.isfinite(yielded):
+            decoding, tokens = decoding + times * totals["wall_s"], tokens + times * yielded
+    return own, decoding, tokens
 
 
 def _totals(designs: Designs, w: Workload, launch: str, mode: str) -> Iterator[tuple[str, Array]]:

@@ -83,10 +83,10 @@ def _host(host: dict[str, Any]) -> None:
         terminal.show(table)
 
 
-def replayed(r: Result) -> None:
+def replayed(r: Result, what: str = "one step") -> None:
     """Print a prediction."""
     console = terminal.plain()
-    console.print(Text(f"{r.workload} on {r.arch}, {r.launch} launch, {r.mode} mode, one step"))
+    console.print(Text(f"{r.workload} on {r.arch}, {r.launch} launch, {r.mode} mode, {what}"))
     table = terminal.blank(
         "",
         "lane",

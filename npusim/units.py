@@ -59,7 +59,9 @@ _HINTS = {
 }
 
 # Units of values that are one of some names: inside npusim the place of the name in its list.
-CHOICES = {"replacement": ("lru", "random"), "placement": ("pinned", "lru")}
+CHOICES = {
+    "replacement": ("lru", "random"), "placement": ("pinned", "lru"), "port": ("shared", "own"),
+}  # fmt: skip
 
 _TEXT = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?)\s*(\S.*?)?\s*")
 _FACTOR = re.compile(r"([A-Za-zµμ%]+2?|1)(?:\^(-?[1-3]))?")

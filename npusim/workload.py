@@ -39,6 +39,8 @@ __all__ = [
     "LABELS", "ORIGINS", "Column", "HostCosts", "Operations", "Steps", "Workload", "stream_order",
 ]  # fmt: skip
 
+# What of the provenance a replay, or what follows from it, depends on.
+_TELLING = ("host", "measured", "profiler", "units", "batch", "tokens_per_step", "page")
 CACHES = ("step", "warm", "cold")  # what an operation finds in them
 
 _TYPES: dict[str, type[np.generic]] = {
@@ -319,7 +321,7 @@ class Workload:
     def id(self) -> str:
         """Hash of everything that a replay can depend on."""
         how = [self.meta.get("caches", "step"), self.meta.get("experts", 0.0)]
-        how += [self.meta.get(name) for name in ("host", "measured", "profiler")]
+        how += [self.meta.get(name) for name in _TELLING]
         digest = hashlib.blake2b(repr(how).encode(), digest_size=16)
         for name, column in self.columns.items():
             digest.update(name.encode() + column.tobytes())

@@ -114,8 +114,8 @@ def test_a_size_is_a_whole_number_in_range(path, value):
 
 
 def test_more_layers_and_experts_than_any_model_are_refused():
-    assert "less than or equal to 1000" in refused(DENSE, {"decoder.layers": 1001})[0]
-    assert "less than or equal to 4096" in refused(MIXTURE, {"decoder.experts.count": 5000})[0]
+    assert "1001 (allowed: up to 1000)" in refused(DENSE, {"decoder.layers": 1001})[0]
+    assert "5000 (allowed: up to 4096)" in refused(MIXTURE, {"decoder.experts.count": 5000})[0]
 
 
 @pytest.mark.parametrize(
@@ -124,8 +124,8 @@ def test_more_layers_and_experts_than_any_model_are_refused():
      ("decoder.norm", "batch", "not one of those allowed"), ("dtype", "fp12", "not one of"),
      ("decoder.attention.qk_norm", True, "not one of those allowed"),
      ("decoder.experts.scoring", "relu", "not one of those allowed"),
-     ("decoder.experts.skew", -0.5, "greater than or equal to 0"),
-     ("decoder.attention", None, "not a mapping"), ("parameters", 0, "greater than")],
+     ("decoder.experts.skew", -0.5, "out of bounds: -0.5 (allowed: 0.0 or more)"),
+     ("decoder.attention", None, "not a mapping"), ("parameters", 0, "out of bounds: 0 (allowed: 1 or more)")],
 )  # fmt: skip
 def test_other_fields_are_refused_by_name(path, value, said):
     (line,) = refused(MIXTURE, {path: value})

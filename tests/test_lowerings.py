@@ -47,7 +47,7 @@ PHASES = {
     "prefill": {"phase": "prefill", "context": 9},
     "chunk": {"phase": "prefill", "context": 5, "new": 3},
     "decode": {"phase": "decode", "context": 700},
-    "drafted": {"phase": "decode", "context": 700, "draft": 2, "batch": 2},
+    "drafted": {"phase": "decode", "context": 700, "draft": 2, "acceptance": 0.5, "batch": 2},
 }
 
 

@@ -85,6 +85,7 @@ def operations_of_every_sort():
     rows = [{"kind": k, "dtype": d} for k in KINDS for d in dtypes]
     rows += [{"kind": "pointwise", "routine": routine} for routine in ROUTINES]
     rows += [{"kind": "gemm", "routine": how} for how in ("split", "whole")]
+    rows += [{"kind": "gemv", "dtype": "bf16", "m": 1, "read_weight": 1e6}]
     libraries = [library.name for library in LIBRARIES]
     rows += [{"kind": "attention", "library": name, "m": m, "blocks": blocks}
              for name in libraries for m in (1, 64) for blocks in (0, 8)]  # fmt: skip

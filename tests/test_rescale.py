@@ -16,7 +16,7 @@ from npusim.columns import BYTES, COLUMNS, COST_COLUMNS, LABELS, ORIGINS
 from npusim.counterparts import counterparts
 from npusim.errors import InputError
 from npusim.inspection import inspection
-from npusim.rescale import rescale
+from npusim.rescaling import rescale
 from npusim.transforms import changes, quantize_weights, set_batch, set_context, transformed
 from npusim.transforms.record import changed
 from npusim.workload_file import load_workload, save_workload

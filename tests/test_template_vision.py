@@ -303,7 +303,7 @@ class TestTowers:
 class TestMistakes:
     @pytest.mark.parametrize(("field", "value", "message"), [
         ("tower.heads", 7, "tower.heads: does not divide the width"),
-        ("tower.heads", 0, "tower.heads: .*greater than or equal to 1"),
+        ("tower.heads", 0, "tower.heads: .*allowed: 1 or more"),
         ("tower.table", 10, "tower.table: not a square"),
         ("tower.patch", 14, "tower.patch: .*features of sam"),
         ("tower.packed", True, "tower.packed: .*of images of one size"),
@@ -311,8 +311,8 @@ class TestMistakes:
         ("sam.heads", 5, "sam.heads: does not divide the width"),
         ("sam.table", 4095, "sam.table: not a square"),
         ("sam.global_layers", [2, 12], "sam.global_layers: no such layer"),
-        ("sam.window", 0, "sam.window: .*greater than or equal to 1"),
-        ("projector.merge", 0, "projector.merge: .*greater than or equal to 1"),
+        ("sam.window", 0, "sam.window: .*allowed: 1 or more"),
+        ("projector.merge", 0, "projector.merge: .*allowed: 1 or more"),
         ("tower.wdith", 1, "tower.wdith: unknown key"),
     ])  # fmt: skip
     def test_of_deepseek_by_field(self, field, value, message):
@@ -335,16 +335,19 @@ class TestMistakes:
 
     @pytest.mark.parametrize(("image", "message"), [
         ((1000, 1024), "image: patches do not fit: '1000 x 1024'.*multiples of 64"),
-        ((0, 1024), "image: out of range: 0"),
-        ((1024, -64), "image: out of range: -64"),
-        ((1024.0, 1024), "image: out of range: 1024.0"),
+        ((0, 1024), "width: out of range: 0"),
+        ((1024, -64), "height: out of range: -64"),
+        ((1024.0, 1024), "width: not a whole number: 1024.0"),
         ((1024,), "needs a width and a height"),
         ((64000, 64000), "more pixels"),
-        (None, "image: is needed for vision"),
     ])  # fmt: skip
     def test_images(self, image, message):
         with pytest.raises(InputError, match=message):
             template("deepseek_ocr", "vision", image=image)
+
+    def test_a_model_without_a_page_needs_an_image(self):
+        with pytest.raises(InputError, match="image: is needed for vision"):
+            template("deepseek_ocr", "vision", settings={"page": None})
 
     def test_number_of_images(self):
         with pytest.raises(InputError, match="images: out of range: 0"):
@@ -357,7 +360,7 @@ class TestMistakes:
     def test_what_is_of_another_phase(self):
         with pytest.raises(InputError, match="context: not of vision"):
             template("deepseek_ocr", "vision", image=(64, 64), context=10)
-        with pytest.raises(InputError, match="image: of vision alone"):
+        with pytest.raises(InputError, match="image: not of prefill"):
             template("deepseek_ocr", "prefill", context=10, image=(64, 64))
 
     def test_a_model_without_eyes(self):

@@ -28,6 +28,8 @@ class Cost:
         The part of `channel` that loads weights, which could be there before the kernel starts.
     gain : array or float
         How much shorter it is if all of them are.
+    on_gemv_unit : array or float
+        1 where it runs on the GEMV unit.
     """
 
     floor: Array
@@ -36,6 +38,7 @@ class Cost:
     channel: Array | float = 0.0
     ahead: Array | float = 0.0
     gain: Array | float = 0.0
+    on_gemv_unit: Array | float = 0.0
 
     @property
     def time(self) -> Array:

@@ -1,17 +1,18 @@
 """Device time of a kernel: a floor, and transfers and arithmetic that overlap.
 
-Each kind of operation goes to the model that knows it; each of these says what it leaves out.
+Each kind of operation goes to the model that knows it; each of these says what it leaves out. A
+product that the GEMV unit of a machine does faster goes there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from npusim.arch import Designs
-from npusim.models import attention, attention_combine, gemm, hierarchy, routine, stream
+from npusim.models import attention, attention_combine, gemm, gemv_unit, hierarchy, routine, stream
 from npusim.models.cost import Cost
 from npusim.workload import KINDS, Operations
 
@@ -21,6 +22,8 @@ _CELLS = 500_000  # operations times designs at once, which bounds memory
 _NOTHING = 1e-9  # share of hits
 BOUNDS = ("floor", "memory", "compute")
 _AHEAD = ("channel", "ahead", "gain")
+
+Array = NDArray[np.float64]
 
 _Which = Callable[[Operations, Designs], NDArray[np.bool_]]
 _Model = tuple[_Which, Collection[str], Callable[[Operations, Designs], Cost]]
@@ -57,16 +60,46 @@ def kernel_cost(operations: Operations, designs: Designs) -> Cost:
         if not rows.any():
             continue
         left &= ~rows
-        part = operations.take(rows)
-        few, which = _as_felt(part, designs).distinct({*reads, "prefetch.depth"})
-        at = np.flatnonzero(rows)
-        size = max(_CELLS // len(few), 1)
-        for start in range(0, len(at), size):
-            found = model(part.take(slice(start, start + size)), few)
+        for at, found in _costed(model, reads, operations, rows, designs):
             for name in parts:
-                part_of_it = np.broadcast_to(getattr(found, name), found.floor.shape)
-                whole[name][at[start : start + size]] = part_of_it[:, which]
-    return Cost(**whole)
+                whole[name][at] = found(name)
+    return Cost(**whole, on_gemv_unit=_on_gemv_unit(whole, operations, designs))
+
+
+def _costed(
+    model: Callable[[Operations, Designs], Cost], reads: Collection[str],
+    operations: Operations, rows: NDArray[np.bool_], designs: Designs,
+) -> Iterator[tuple[NDArray[np.intp], Callable[[str], Array]]]:  # fmt: skip
+    """Yield blocks of some of the operations: which they are, and each part of their cost."""
+    part, at = operations.take(rows), np.flatnonzero(rows)
+    few, which = _as_felt(part, designs).distinct({*reads, "prefetch.depth"})
+    size = max(_CELLS // len(few), 1)
+    for start in range(0, len(at), size):
+        found = model(part.take(slice(start, start + size)), few)
+
+        def on_all(name: str, found: Cost = found) -> Array:
+            every: Array = np.broadcast_to(getattr(found, name), found.floor.shape)[:, which]
+            return every
+
+        yield at[start : start + size], on_all
+
+
+def _on_gemv_unit(
+    whole: dict[str, Array], operations: Operations, designs: Designs
+) -> Array | float:
+    """Put what products cost on the GEMV unit where that is faster, and return where it is."""
+    rows = gemv_unit.takes(operations, designs)
+    if not rows.any():
+        return 0.0
+    there = np.zeros((len(operations), len(designs)))
+    model, reads = gemv_unit.gemv_unit_cost, gemv_unit.READS
+    for at, found in _costed(model, reads, operations, rows, designs):
+        time = Cost(*(found(name) for name in BOUNDS)).time
+        faster = time < Cost(*(whole[name][at] for name in BOUNDS)).time
+        for name, table in whole.items():
+            table[at] = np.where(faster, found(name), table[at])
+        there[at] = faster
+    return there
 
 
 def _as_felt(operations: Operations, designs: Designs) -> Designs:

@@ -59,7 +59,7 @@ def probabilities(popularity: Array, used: float) -> Array:
     def excess(logarithm: float) -> float:
         return float(np.sum(-np.expm1(-np.exp(logarithm) * share)) - used)
 
-    result: Array = -np.expm1(-np.exp(brentq(excess, -20.0, 60.0)) * share)
+    result: Array = -np.expm1(-np.exp(brentq(excess, -20.0, 700.0)) * share)
     return result
 
 
@@ -108,7 +108,8 @@ def expected_hit(popularity: Array, chosen: float, tokens: float) -> float:
 def loads(popularity: Array, chosen: int, tokens: int, hit: float | None = None) -> list[int]:
     """Return how many tokens each expert that is hit gets, the most popular first.
 
-    As many experts as are hit get one token each, and what is left by popularity.
+    As many experts as are hit get one token each, and what is left by how probable they are; none
+    gets a token twice.
 
     Parameters
     ----------
@@ -123,14 +124,22 @@ def loads(popularity: Array, chosen: int, tokens: int, hit: float | None = None)
     Examples
     --------
     >>> loads(zipf(64, 0.0), 6, 1), loads(zipf(4, 1.0), 2, 6)
-    ([1, 1, 1, 1, 1, 1], [5, 3, 2, 2])
+    ([1, 1, 1, 1, 1, 1], [4, 3, 3, 2])
     """
     sent = chosen * tokens
     wanted = expected_hit(popularity, chosen, tokens) if hit is None else hit
     busy = min(max(round(wanted), chosen), sent, len(popularity))
-    most = np.sort(popularity)[::-1][:busy]
-    exact = most / most.sum() * (sent - busy)
-    rows = np.floor(exact)
-    rest = int(sent - busy - rows.sum())
-    rows[np.argsort(rows - exact, kind="stable")[:rest]] += 1
+    weight = np.sort(probabilities(popularity, chosen))[::-1][:busy]
+    more, free = np.zeros(busy), np.ones(busy, dtype=bool)
+    while True:  # beyond one each; none gets more than every token once
+        left = sent - busy - float(more[~free].sum())
+        more[free] = left * weight[free] / weight[free].sum()
+        over = free & (more > tokens - 1)
+        if not over.any():
+            break
+        more[over], free[over] = tokens - 1, False
+    rows = np.floor(more + 1e-9)
+    rest = round(float(sent - busy - rows.sum()))
+    order = np.argsort(rows - more, kind="stable")
+    rows[order[rows[order] < tokens - 1][:rest]] += 1
     return [int(r) + 1 for r in rows]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from numbers import Integral, Real
+from typing import Any
 
 from npusim.errors import InputError
 from npusim.templates.hyperparameters import Model
@@ -64,6 +66,10 @@ def checked(m: Model, phase: str, asked: Asked) -> Asked:
     for name in ("batch", "context", "new", "steps", "draft", "images"):
         if getattr(whole, name) is not None:
             _in_range(name, getattr(whole, name), int(name == "context" and phase == "decode"))
+    plain: dict[str, Any] = {
+        n: int(v) for n in _RANGES if (v := getattr(whole, n, None)) is not None
+    }
+    whole = replace(whole, **plain)
     _check_draft(whole)
     _check_hit(m, whole)
     return whole
@@ -71,6 +77,8 @@ def checked(m: Model, phase: str, asked: Asked) -> Asked:
 
 def _image(m: Model, asked: Asked) -> Asked:
     """Return what is asked with the image of the model's page if it names none."""
+    if m.vision is None:
+        raise InputError("has no vision encoder", value=m.title, place="vision")
     image = asked.image or (tuple(m.page.image) if m.page else None)
     if image is None:
         raise InputError("is needed for vision", place="image",
@@ -94,8 +102,15 @@ def _tokens(m: Model, phase: str, asked: Asked) -> Asked:
 
 def _in_range(name: str, value: object, least: int = 0) -> None:
     low, high = max(_RANGES[name][0], least), _RANGES[name][1]
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise InputError("not a whole number", place=name, value=value,
+                         allowed=f"{low} to {high:,}")  # fmt: skip
+    if not low <= int(value) <= high:
         raise InputError("out of range", place=name, value=value, allowed=f"{low} to {high:,}")
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _check_draft(asked: Asked) -> None:
@@ -104,7 +119,9 @@ def _check_draft(asked: Asked) -> None:
         given = "draft" if asked.draft else "acceptance"
         raise InputError("drafted tokens and their acceptance go together", place=given,
                          value=getattr(asked, given))  # fmt: skip
-    if asked.acceptance is not None and not 0 <= asked.acceptance <= 1:
+    if asked.acceptance is not None and not (
+        _number(asked.acceptance) and 0 <= asked.acceptance <= 1
+    ):
         raise InputError("out of range", place="acceptance", value=asked.acceptance,
                          allowed="0 to 1")  # fmt: skip
 
@@ -117,6 +134,6 @@ def _check_hit(m: Model, asked: Asked) -> None:
     if e is None:
         raise InputError("of a model without experts", place="experts_hit", value=hit)
     most = min(e.count, asked.batch * ((asked.new or 1) + asked.draft) * e.chosen)
-    if not e.chosen <= hit <= most:
+    if not (_number(hit) and e.chosen <= hit <= most):
         raise InputError("out of range", place="experts_hit", value=hit,
                          allowed=f"{e.chosen} to {most}")  # fmt: skip

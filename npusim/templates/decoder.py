@@ -60,6 +60,11 @@ class Tokens:
     hit: float | None = None
 
     @property
+    def decodes(self) -> bool:
+        """Whether the step makes tokens one by one, drafted ones beside them or not."""
+        return self.context > 0 and self.new == 1 + self.drafted
+
+    @property
     def rows(self) -> int:
         """Tokens of all sequences."""
         return self.batch * self.new
@@ -151,36 +156,40 @@ def _latent_attention(
     """Yield latent attention: expanded to every head, or absorbed into queries and output.
 
     Absorbed, a query of each head meets the latent vector itself (one key head of rank + rope
-    elements, whose first rank elements are the values too).
+    elements, whose first rank elements are the values too), and the cache holds no more than that.
+    Prompts are expanded then, too: many queries cost less so.
     """
     a, rows = d.attention, t.rows
-    whole = a.head_size + latent.rope_size
-
-    def linear(inner: int, width: int) -> Operator:
-        return operator("linear", layer, rows=rows, inner=inner, width=width, bias=0)
-
+    whole, wide = a.head_size + latent.rope_size, latent.kv_rank + latent.rope_size
+    expand = a.heads * (a.head_size + latent.value_size)
     step = {"batch": t.batch, "new": t.new, "context": t.context}
+
+    def linear(inner: int, width: int, of: int = rows) -> Operator:
+        return operator("linear", layer, rows=of, inner=inner, width=width, bias=0)
+
     if latent.query_rank:
         yield linear(d.hidden, latent.query_rank)
         yield operator("rms_norm", layer, rows=rows, width=latent.query_rank)
     yield linear(latent.query_rank or d.hidden, a.heads * whole)
-    yield linear(d.hidden, latent.kv_rank + latent.rope_size)
+    yield linear(d.hidden, wide)
     yield operator("rms_norm", layer, rows=rows, width=latent.kv_rank)
     yield operator("rotate", layer, batch=t.batch, new=t.new, heads=a.heads, kv_heads=1,
                    size=latent.rope_size, sections=1)  # fmt: skip
     if absorbed:
-        wide = latent.kv_rank + latent.rope_size
+        yield operator("cache", layer, kv_heads=1, size=wide, value_size=0, **step)
+    if absorbed and t.decodes:
         yield operator("heads_linear", layer, rows=rows, heads=a.heads, inner=a.head_size,
                        width=latent.kv_rank)  # fmt: skip
-        yield operator("cache", layer, kv_heads=1, size=wide, value_size=0, **step)
         yield operator("attention", layer, heads=a.heads, kv_heads=1, size=wide,
                        value_size=latent.kv_rank, latent=1, **step)  # fmt: skip
         yield operator("heads_linear", layer, rows=rows, heads=a.heads, inner=latent.kv_rank,
                        width=latent.value_size)  # fmt: skip
     else:
-        yield linear(latent.kv_rank, a.heads * (a.head_size + latent.value_size))
-        yield operator("cache", layer, kv_heads=a.heads, size=whole,
-                       value_size=latent.value_size, **step)  # fmt: skip
+        # of a chunk, what is in the latent cache is expanded anew
+        yield linear(latent.kv_rank, expand, t.batch * (t.new + t.context * absorbed))
+        if not absorbed:
+            yield operator("cache", layer, kv_heads=a.heads, size=whole,
+                           value_size=latent.value_size, **step)  # fmt: skip
         yield operator("attention", layer, heads=a.heads, kv_heads=a.heads, size=whole,
                        value_size=latent.value_size, latent=0, **step)  # fmt: skip
     yield linear(a.heads * latent.value_size, d.hidden)
@@ -225,12 +234,15 @@ def _experts(
 
 def _sampling(d: Decoder, t: Tokens) -> Iterator[Operator]:
     """Yield how the next token is found: only the last of a sequence matters, or those drafted."""
-    if t.context == 0 or (t.new > 1 and not t.drafted):
+    if not t.decodes:
         return  # a prompt: whoever asked for it looks at its logits
-    rows = t.batch * (t.drafted + 1)
-    if d.sampling == "top_k":
-        yield operator("sample_top_k", rows=rows, width=d.vocabulary, chosen=d.top_k)
-    else:
-        yield operator("argmax", rows=rows, width=d.vocabulary)
+    yield choice(d, t.batch * (t.drafted + 1))
     if t.drafted:
         yield operator("verify", batch=t.batch, drafted=t.drafted, width=d.vocabulary)
+
+
+def choice(d: Decoder, rows: int) -> Operator:
+    """Return how one token is chosen for each row of logits."""
+    if d.sampling == "top_k":
+        return operator("sample_top_k", rows=rows, width=d.vocabulary, chosen=d.top_k)
+    return operator("argmax", rows=rows, width=d.vocabulary)

@@ -10,12 +10,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from npusim.errors import InputError
+from npusim.errors import InputError, shown
 from npusim.templates.config_json import Config, read_json
 from npusim.templates.hugging_face_families import FAMILIES, NESTED, TIED, WHY_NOT
 from npusim.yaml_tree import Tree
 
-_DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32", "float8_e4m3fn": "fp8"}
+_DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 _ROTARY = ("default", "linear", "llama3", "yarn", "mrope")  # tables once, the same kernels
 _HEADS = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")  # with a vocabulary projection
 
@@ -130,6 +130,10 @@ def _check_common(c: Config) -> None:
     c.only("add_cross_attention", False)
     c.only("use_bidirectional_attention", False)
     c.only("per_layer_config", {})
+    if (stored := c.given("quantization_config")) is not None:
+        bits = stored.get("bits", 8) if isinstance(stored, dict) else 8
+        c.note("quantization_config", "weights are counted as wide as the dtype; replay with "
+               f"--set workload.weight_bits={shown(bits)}")  # fmt: skip
     layers = c.given("layer_types")
     kinds = layers if isinstance(layers, list) else [] if layers is None else [layers]
     other = [kind for kind in kinds if kind != "full_attention"]

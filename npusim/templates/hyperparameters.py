@@ -63,7 +63,9 @@ class Experts(Strict):
     groups: Size = 1
     chosen_groups: Size = 1
     skew: Annotated[float, Field(ge=0, le=10)] = 0.0  # Zipf exponent of the experts' popularity
-    popularity: list[Annotated[float, Field(gt=0)]] | None = None  # measured, one number an expert
+    popularity: list[Annotated[float, Field(gt=0, le=1e12)]] | None = (
+        None  # measured, one number an expert
+    )
 
 
 class Decoder(Strict):
@@ -96,7 +98,7 @@ class Model(Strict):
 
     title: Annotated[str, Field(min_length=2)]
     source: Annotated[str, Field(min_length=3)]
-    dtype: Literal["fp32", "bf16", "fp16", "fp8"]
+    dtype: Literal["fp32", "bf16", "fp16"]  # fewer bits: workload.weight_bits
     decoder: Decoder
     vision: Vision | None = None
     page: Page | None = None

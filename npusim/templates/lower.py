@@ -6,7 +6,7 @@ repeats costs nothing but its place in the columns.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -90,16 +90,18 @@ class _Kernels:
             times = _times(step, names)
             if times == 0:
                 continue
-            made += self._step(step, names, depth, name) * times
-            if len(made) > _MOST:
-                raise InputError("too many kernels", value=len(made), allowed=f"up to {_MOST:,}")
+            once = self._step(step, names, depth, name)
+            if len(made) + len(once) * times > _MOST:
+                raise InputError("too many kernels", value=len(made) + len(once) * times,
+                                 allowed=f"up to {_MOST:,}")  # fmt: skip
+            made += once * times
         return made
 
     def _step(self, step: Step, names: Mapping[str, Any], depth: int, name: str) -> list[int]:
         if step.op is not None:
             sizes = tuple(step.sizes[size].value(names) for size in OPERATORS[step.op])
             return self.numbers(step.op, sizes, depth + 1)
-        if step.do:
+        if step.kernel is None:
             return self._steps(step.do, names, depth, name)
         row = kernel_row(step, names, self.dtype, self.lowering.library)
         host, first = self.lowering.host_s.get(name, {}).get(step.place, (0.0, 0.0))
@@ -109,7 +111,7 @@ class _Kernels:
 
 
 def lower(
-    name: str, phases: Sequence[Phase], lowering: Lowering, dtype: str, meta: Mapping[str, Any]
+    name: str, phases: Iterable[Phase], lowering: Lowering, dtype: str, meta: Mapping[str, Any]
 ) -> Workload:
     """Return the workload of some steps of a model.
 
@@ -117,8 +119,8 @@ def lower(
     ----------
     name : str
         What to call it.
-    phases : sequence of Phase
-        Its steps.
+    phases : iterable of Phase
+        Its steps, taken one by one: too many are refused before they are all made.
     lowering : Lowering
     dtype : str
         Type that the model computes in.
@@ -136,29 +138,35 @@ def lower(
         An operator that the lowering has no kernels for, or a kernel that cannot be computed.
     """
     kernels = _Kernels(lowering, dtype)
-    made = [[kernels.numbers(o.name, o.sizes) for o in p.operators] for p in phases]
-    counts = [sum(map(len, parts)) for parts in made]
-    if sum(counts) > _MOST:
-        raise InputError("too many kernels", file=name, value=sum(counts),
-                         allowed=f"up to {_MOST:,}")  # fmt: skip
+    made: list[list[list[int]]] = []
+    total = 0
+    layer, counts, names, tails = [], [], [], []
+    for p in phases:
+        parts = [kernels.numbers(o.name, o.sizes) for o in p.operators]
+        made.append(parts)
+        counts.append(sum(map(len, parts)))
+        names.append(p.name)
+        tails.append(p.tail_s)
+        layer.append(np.repeat([o.layer for o in p.operators] or [-1],
+                               [len(part) for part in parts] or [0]))  # fmt: skip
+        total += counts[-1]
+        if total > _MOST:
+            raise InputError("too many kernels", file=name, value=total,
+                             allowed=f"up to {_MOST:,}")  # fmt: skip
     at = np.array([i for parts in made for part in parts for i in part], dtype=np.intp)
-    layer = [
-        np.repeat([o.layer for o in p.operators] or [-1], [len(part) for part in parts] or [0])
-        for p, parts in zip(phases, made, strict=True)
-    ]
     columns, labels = _columns(kernels.rows, at)
     for start, stop in pairwise([0, *np.cumsum(counts).tolist()]):
         _plan(columns["host_s"][start:stop], at[start:stop], kernels.rows)
     columns["interpreter_s"] = columns["host_s"]
     columns["layer"] = np.concatenate(layer)
-    columns["step"] = np.repeat(np.arange(len(phases)), counts)
-    labels["phase"] = list(dict.fromkeys(p.name for p in phases))
-    which = [labels["phase"].index(p.name) for p in phases]
+    columns["step"] = np.repeat(np.arange(len(counts)), counts)
+    labels["phase"] = list(dict.fromkeys(names))
+    which = [labels["phase"].index(phase) for phase in names]
     columns["phase"] = np.array(which)[columns["step"]]
-    steps = Steps(np.zeros(len(phases)), np.array([p.tail_s for p in phases], dtype=np.float64))
+    steps = Steps(np.zeros(len(counts)), np.array(tails, dtype=np.float64))
     about = {
         "format": "template", "lowering": lowering.name, "launch": "eager", "host": "generated",
-        "measured": False, "units": lowering.units, "marked_steps": len(phases),
+        "measured": False, "units": lowering.units, "marked_steps": len(counts),
         "npusim": __version__, **meta,
     }  # fmt: skip
     return Workload(name, columns, labels, steps, meta=about)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,6 +19,7 @@ from pydantic import BeforeValidator, Field
 
 from npusim import catalog, units
 from npusim.errors import InputError
+from npusim.library import ROUTINES
 from npusim.schema import Strict, checked
 from npusim.templates.expressions import Expression
 from npusim.templates.operators import OPERATORS
@@ -28,11 +29,16 @@ from npusim.yaml_tree import Tree, read_tree
 # What expressions know beside the sizes of their operator: bytes of an element of the model's
 # type, and units of the machine whose libraries' choices the lowering repeats.
 GLOBALS = ("item", "units")
+# Routines that are no make of kernel of their own (`npusim.library`): ways of a product.
+_WAYS = ("", "whole", "split")
 TEXTS = ("kind", "dtype", "of", "routine", "library", "operator")
-NUMBERS = (
+NUMBERS: tuple[str, ...] = (
     "batch", "m", "n", "k", "heads", "kv_heads", "groups", "inputs", "reads", "results", "writes",
     "weights", "kv_reads", "kv_writes", "flop", "work", "blocks", "threads",
 )  # fmt: skip
+
+
+_OF_KERNELS = {*TEXTS, *NUMBERS, "sync"}
 
 
 def _text(value: Any) -> Any:
@@ -91,6 +97,7 @@ class _Ngram(Strict):
     source: Annotated[str, Field(min_length=3)]
 
 
+_LEAST = 1e-3  # us: what was measured to take nothing is known, too
 _Microseconds = Annotated[float, Field(ge=0, le=1e6)]
 
 
@@ -167,7 +174,8 @@ class Lowering:
     experts : str
         ``loop`` over those that are hit, or all ``together``.
     latent : str
-        How latent attention is done: ``expanded`` to all heads, or ``absorbed`` into the queries.
+        How latent attention is done: ``expanded`` to all heads, or in decode ``absorbed`` into the
+        queries, with a cache of latent vectors.
     ngram_s : tuple of float
         Host work to find n-grams that must not repeat: of a step, and for each token of each
         sequence [s].
@@ -189,7 +197,6 @@ class Lowering:
     ops: Mapping[str, tuple[Mapping[str, Expression], tuple[Step, ...]]]
 
 
-@cache
 def load_lowering(name: str) -> Lowering:
     """Return a lowering by the name or path of its file.
 
@@ -203,6 +210,22 @@ def load_lowering(name: str) -> Lowering:
     >>> load_lowering("hf-eager").experts
     'loop'
     """
+    return _loaded(name, _written(catalog.folder("lowerings")))
+
+
+def _written(folder: Path) -> tuple[tuple[str, int], ...]:
+    """Return when each file of a folder was written, so that one that is edited is read again."""
+    files = sorted(folder.rglob("*.yaml"))
+    return tuple((str(file), file.stat().st_mtime_ns) for file in files)
+
+
+def _loaded(name: str, written: tuple[tuple[str, int], ...]) -> Lowering:
+    """Return a lowering that ships from what was read before, any other one anew."""
+    return _kept(name, written) if name in catalog.names("lowerings") else _load(name, ())
+
+
+@lru_cache(maxsize=32)
+def _kept(name: str, written: tuple[tuple[str, int], ...]) -> Lowering:
     return _load(name, ())
 
 
@@ -232,21 +255,43 @@ def _load(name: str, above: tuple[str, ...]) -> Lowering:
         file.title,
         file.source,
         ngram_s=ngram,
-        host_s=_host(path, file.ops, base),
+        host_s=_host(path, file.ops, base, ops),
         ops=ops,
         **settings,
     )
 
 
-def _host(path: Path, own: Mapping[str, Any], base: Lowering | None) -> _HostTimes:
+def _check_host(tree: Tree, given: _Host, ops: Mapping[str, Any]) -> None:
+    """Refuse host times of what is not there."""
+    for part, times in (("host_us", given.host_us), ("first_us", given.first_us)):
+        for op, each in times.items():
+            there = _places(ops[op][1]) if op in ops else set()
+            for at in each:
+                if at not in there or (part == "first_us" and at not in given.host_us.get(op, {})):
+                    raise tree.error((part, op, at), "no kernel of the lowering stands there",
+                                     value=at, allowed=", ".join(sorted(there)))  # fmt: skip
+
+
+def _places(steps: tuple[Step, ...]) -> set[str]:
+    """Return where kernels stand in an operator."""
+    inner = [_places(s.do) for s in steps if s.do]
+    return {s.place for s in steps if s.kernel is not None}.union(*inner)
+
+
+def _host(
+    path: Path, own: Mapping[str, Any], base: Lowering | None, ops: Mapping[str, Any]
+) -> _HostTimes:
     """Return host times of a lowering: its own file's, and its base's of operators left alone."""
     found = {op: times for op, times in (base.host_s if base else {}).items() if op not in own}
     file = path.parent / "hosts" / path.name
     if file.is_file():
-        given = checked(read_tree(file), _Host)
+        tree = read_tree(file)
+        given = checked(tree, _Host)
+        _check_host(tree, given, ops)
         for op, times in given.host_us.items():
             first = given.first_us.get(op, {})
-            found[op] = {at: (1e-6 * us, 1e-6 * first.get(at, us)) for at, us in times.items()}
+            found[op] = {at: (1e-6 * max(us, _LEAST), 1e-6 * max(first.get(at, us), _LEAST))
+                         for at, us in times.items()}  # fmt: skip
     return found
 
 
@@ -273,6 +318,9 @@ def _operator(
     known = {*OPERATORS[op], *GLOBALS}
     let = {}
     for name, text in given.let.items():
+        if name in known:
+            raise tree.error(("ops", op, "let", name), "has that name already", value=name,
+                             allowed=f"names beside {', '.join(sorted(known))}")  # fmt: skip
         let[name] = _read(tree, ("ops", op, "let", name), text, known)
         known = known | {name}
     return let, _steps(tree, ("ops", op, "steps"), given.steps, known)
@@ -288,6 +336,12 @@ def _step(tree: Tree, place: tuple[str | int, ...], s: _Step, known: set[str]) -
     given = [what for what in ("kernel", "op", "do") if getattr(s, what) is not None]
     if len(given) != 1:
         raise tree.error(place, "needs exactly one of kernel, op, do", value=", ".join(given))
+    taken = {"kernel": _OF_KERNELS, "op": {"sizes"}, "do": set()}[given[0]]
+    if beside := sorted(s.model_fields_set - {given[0], "when", "times"} - taken):
+        raise tree.error((*place, beside[0]), f"not of a step with {given[0]}", value=beside[0],
+                         allowed=", ".join(sorted(taken | {"when", "times"})))  # fmt: skip
+    if s.do is not None and not s.do:
+        raise tree.error((*place, "do"), "does nothing")
     if s.kernel is not None and s.kind is None:
         raise tree.error((*place, "kind"), "is missing", allowed=", ".join((*KINDS, "product")))
     if s.kind is not None and s.kind not in (*KINDS, "product"):
@@ -310,6 +364,10 @@ def _step(tree: Tree, place: tuple[str | int, ...], s: _Step, known: set[str]) -
         text = getattr(s, field)
         if text is not None:
             texts[field] = read(field, text[1:].strip()) if text.startswith("=") else text
+    routine = texts["routine"]
+    if isinstance(routine, str) and routine not in (*_WAYS, *ROUTINES):
+        raise tree.error((*place, "routine"), "unknown routine", value=routine,
+                         allowed=", ".join((*_WAYS[1:], *ROUTINES)))  # fmt: skip
     numbers = {f: read(f, text) for f in NUMBERS if (text := getattr(s, f)) is not None}
     sizes = {size: _read(tree, (*place, "sizes", size), text, known)
              for size, text in s.sizes.items()}  # fmt: skip

@@ -11,6 +11,7 @@ from npusim.errors import InputError
 from npusim.schema import checked
 from npusim.templates.hugging_face import read_config
 from npusim.templates.hyperparameters import Model, check
+from npusim.templates.parameter_count import model_parameters
 from npusim.yaml_tree import Tree, read_tree
 
 
@@ -42,13 +43,24 @@ def load_model(name: str | Path, settings: Mapping[str, Any] | None = None) -> M
     tree = read_config(path) if path.suffix.lower() == ".json" else read_tree(path)
     if settings:
         tree = _with(tree, settings)
-    return check(checked(tree, Model), path)
+    if "dtype" not in tree.values:
+        raise InputError("is missing", file=path, place="dtype", allowed="fp32, bf16, fp16",
+                         hint="transformers takes fp32 then: say it, --set dtype=fp32")  # fmt: skip
+    model = check(checked(tree, Model), path)
+    counted = model_parameters(model)
+    if not settings and model.parameters not in (None, counted):
+        raise InputError("the sizes make another number of parameters", file=path,
+                         place=tree.place(("parameters",)), value=model.parameters,
+                         allowed=f"{counted:,}")  # fmt: skip
+    return model
 
 
 def _with(tree: Tree, settings: Mapping[str, Any]) -> Tree:
     """Return a file with some values changed."""
     values: dict[str, Any] = _copied(tree.values)
     for path, value in settings.items():
+        if not isinstance(path, str):
+            raise InputError("not a dotted path", file=tree.file, value=path)
         *parents, last = path.split(".")
         node: Any = values
         for parent in parents:

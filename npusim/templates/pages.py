@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from npusim.errors import InputError
-from npusim.templates.decoder import Tokens, decoder_operators
+from npusim.templates.decoder import Tokens, choice, decoder_operators
 from npusim.templates.hyperparameters import Model
 from npusim.templates.lower import Phase
 from npusim.templates.lowering import Lowering
@@ -99,7 +99,7 @@ def _prefill(m: Model, page: Page, how: Lowering, batch: int) -> Iterator[Operat
     yield next(steps)  # the embedding
     yield operator("place_images", rows=batch * page.prompt, width=m.decoder.hidden)
     yield from steps
-    yield operator("argmax", rows=batch, width=m.decoder.vocabulary)
+    yield choice(m.decoder, batch)
 
 
 def _after(page: Page, how: Lowering, batch: int, made: int) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from npusim.templates.lower import Phase, lower
 from npusim.templates.lowering import Lowering, load_lowering
 from npusim.templates.models import load_model
 from npusim.templates.pages import page_phases
-from npusim.templates.vision import view_tokens, vision_operators
+from npusim.templates.parameter_count import model_parameters
+from npusim.templates.vision import resized, view_tokens, vision_operators
 from npusim.transforms.speculation import expected_tokens
 from npusim.workload import Workload
 
@@ -84,11 +85,12 @@ def template(
     --------
     >>> w = template("deepseek_ocr", "decode", context=1069)
     >>> len(w), round(float(w["read_weight"].sum()) / 1e9, 3)
-    (2023, 1.156)
+    (2023, 1.15)
     """
     m, how = load_model(model, settings), load_lowering(lowering)
     asked = checked(m, phase, Asked(batch, context, new, steps, draft, acceptance, logits,
                                     experts_hit, image, images))  # fmt: skip
+    phases: Iterable[Phase]
     if phase == "vision":
         phases, about = _vision(m, asked)
     elif phase == "page":
@@ -96,7 +98,9 @@ def template(
         about |= {"batch": asked.batch}
     else:
         phases, about = _decoder(m, phase, asked, how)
-    about |= {"model": m.title, "source": m.source, "notes": list(m.notes)}
+    notes = [*m.notes, *about.get("notes", ())]
+    about |= {"model": m.title, "source": m.source, "lowering_source": how.source, "notes": notes,
+              "parameters": model_parameters(m)}  # fmt: skip
     if m.decoder.experts is not None:
         about["experts"] = m.decoder.experts.popularity or m.decoder.experts.skew
     return lower(f"{_stem(Path(model))}_{phase}", phases, how, m.dtype, about)
@@ -120,20 +124,24 @@ def _vision(m: Model, asked: Asked) -> tuple[list[Phase], dict[str, Any]]:
     operators = vision_operators(m.vision, m.decoder.hidden, asked.image, asked.images)
     about = {"image": list(asked.image), "images": asked.images,
              "tokens": asked.images * view_tokens(m.vision, asked.image)}  # fmt: skip
+    seen = resized(m.vision.resize, asked.image) if m.vision.resize else asked.image
+    if seen != asked.image:
+        sizes = ["x".join(map(str, size)) for size in (asked.image, seen)]
+        about["notes"] = [f"images of {sizes[0]} pixels are resized to {sizes[1]}"]
     return [Phase("encode", list(operators))], about
 
 
 def _decoder(
     m: Model, phase: str, asked: Asked, how: Lowering
-) -> tuple[list[Phase], dict[str, Any]]:
+) -> tuple[Iterator[Phase], dict[str, Any]]:
     """Return steps of the decoder, each with a token more in its cache."""
     new, context = (asked.new or 1) + asked.draft, asked.context or 0
-    phases = [
+    phases = (
         Phase(phase, list(decoder_operators(
             m.decoder, Tokens(asked.batch, new, context + i, asked.draft, asked.experts_hit), how,
             asked.logits)))
         for i in range(asked.steps)
-    ]  # fmt: skip
+    )  # fmt: skip
     about: dict[str, Any] = {"batch": asked.batch, "context": context, "new": new}
     if asked.acceptance is not None:
         tokens = expected_tokens(asked.draft, asked.acceptance)

@@ -76,6 +76,9 @@ def transform(w: Workload, settings: Mapping[str, float]) -> Workload:
     if "workload.static_cache" in changes(w):
         raise InputError("attention is over all slots of a static KV cache, whatever the context",
                          file=w.name, place=KEYS)  # fmt: skip
+    if "page" in w.meta:
+        raise InputError("a page has contexts of its own, that grow with its answer", file=w.name,
+                         place=KEYS, hint="make another one: page.prompt, page.new")  # fmt: skip
     keys = float(np.rint(checked(settings)[KEYS]))
     return with_lengths(w, np.full(len(w.steps), keys))
 
