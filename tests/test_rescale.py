@@ -415,3 +415,14 @@ def test_experts_and_attention_that_is_no_longer_split():
     assert set(w.text("origin")[attends]) == {"extrapolated"}
     assert (w["blocks"][w.mask("kind", "attention")] == 0).all()  # 80 of one, 160 of 16
     assert "36 are not in every trace" in w.meta["notes"][-1]
+
+
+def test_a_template_confirms_the_laws_of_a_trace():
+    """The template of 32 sequences has the kernels of that trace: 8 lie between it and 1."""
+    w = ns.load_workload("paddleocr_vl_decode")
+    of_32 = ns.template("paddleocr_vl", "decode", batch=32, context=673, steps=3)
+    made = ns.rescale(w, batch=8, against=[of_32])
+    kept = w["duration_s"] * made.mask("origin", "rescaled", "measured")
+    assert kept.sum() > 0.99 * w["duration_s"].sum()
+    traced = ns.load_workload("paddleocr_vl_decode_b8")
+    assert made["flop"].sum() == pytest.approx(traced["flop"].sum(), rel=1e-9)

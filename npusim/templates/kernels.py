@@ -38,6 +38,7 @@ _WORK = {"pointwise": 1, "reduction": 1, "activation": 4, "norm": 8, "softmax": 
          "sort": 1}  # fmt: skip
 _OWN = ("attention", "setup", "memset", "memcpy", "collective")  # say themselves what they move
 _COUNTS = ("batch", "m", "n", "k", "heads", "kv_heads", "groups", "blocks", "threads")
+_NEARLY = 1e-6
 _NO_GRID = ("memcpy", "memset")
 # Blocks a unit and threads, whatever comes; of a concatenation for each tensor.
 _OF_UNITS = {"cat": (2, 512), "grouped_matrix": (1, 384)}
@@ -71,7 +72,7 @@ def kernel_row(step: Step, names: Mapping[str, Any], dtype: str, library: str) -
     read = _dtype(step, text.get("of", written), dtype)
     number = {f: _number(step, f, e, names) for f, e in step.numbers.items()}
     row: dict[str, Any] = dict.fromkeys(_COUNTS, 0)
-    row |= {"batch": 1, "m": 1, "n": 1} | {c: round(number[c]) for c in _COUNTS if c in number}
+    row |= {"batch": 1, "m": 1, "n": 1} | {c: _whole(step, c, number[c]) for c in _COUNTS if c in number}
     row |= {"kernel": step.kernel, "operator": text["operator"], "library": text["library"],
             "routine": text["routine"], "kind": text["kind"], "dtype": written,
             "sync": step.sync}  # fmt: skip
@@ -101,6 +102,13 @@ def _number(step: Step, field: str, given: Expression, names: Mapping[str, Any])
     if not isinstance(value, int | float) or not 0 <= value <= 1e30:
         raise InputError("not a number from 0", place=f"{step.kernel}, {field}", value=value)
     return value
+
+
+def _whole(step: Step, field: str, value: float) -> int:
+    if abs(value - round(value)) > _NEARLY:
+        raise InputError("not a whole number", place=f"{step.kernel}, {field}", value=value,
+                         hint="round it: ceil(...) or floor(...)")  # fmt: skip
+    return round(value)
 
 
 def _amounts(

@@ -120,7 +120,7 @@ def lower(
     name : str
         What to call it.
     phases : iterable of Phase
-        Its steps, taken one by one: too many are refused before they are all made.
+        Its steps, taken one by one.
     lowering : Lowering
     dtype : str
         Type that the model computes in.
@@ -138,38 +138,51 @@ def lower(
         An operator that the lowering has no kernels for, or a kernel that cannot be computed.
     """
     kernels = _Kernels(lowering, dtype)
-    made: list[list[list[int]]] = []
-    total = 0
-    layer, counts, names, tails = [], [], [], []
-    for p in phases:
-        parts = [kernels.numbers(o.name, o.sizes) for o in p.operators]
-        made.append(parts)
-        counts.append(sum(map(len, parts)))
-        names.append(p.name)
-        tails.append(p.tail_s)
-        layer.append(np.repeat([o.layer for o in p.operators] or [-1],
-                               [len(part) for part in parts] or [0]))  # fmt: skip
-        total += counts[-1]
-        if total > _MOST:
-            raise InputError("too many kernels", file=name, value=total,
-                             allowed=f"up to {_MOST:,}")  # fmt: skip
-    at = np.array([i for parts in made for part in parts for i in part], dtype=np.intp)
+    steps = _steps(name, phases, kernels)
+    counts = [len(step.kernels) for step in steps]
+    at = np.concatenate([step.kernels for step in steps])
     columns, labels = _columns(kernels.rows, at)
     for start, stop in pairwise([0, *np.cumsum(counts).tolist()]):
         _plan(columns["host_s"][start:stop], at[start:stop], kernels.rows)
     columns["interpreter_s"] = columns["host_s"]
-    columns["layer"] = np.concatenate(layer)
-    columns["step"] = np.repeat(np.arange(len(counts)), counts)
-    labels["phase"] = list(dict.fromkeys(names))
-    which = [labels["phase"].index(phase) for phase in names]
+    columns["layer"] = np.concatenate([step.layers for step in steps])
+    columns["step"] = np.repeat(np.arange(len(steps)), counts)
+    labels["phase"] = list(dict.fromkeys(step.phase for step in steps))
+    which = [labels["phase"].index(step.phase) for step in steps]
     columns["phase"] = np.array(which)[columns["step"]]
-    steps = Steps(np.zeros(len(counts)), np.array(tails, dtype=np.float64))
+    times = Steps(np.zeros(len(steps)), np.array([step.tail_s for step in steps], dtype=np.float64))
     about = {
         "format": "template", "lowering": lowering.name, "launch": "eager", "host": "generated",
-        "measured": False, "units": lowering.units, "marked_steps": len(counts),
+        "measured": False, "units": lowering.units, "marked_steps": len(steps),
         "npusim": __version__, **meta,
     }  # fmt: skip
-    return Workload(name, columns, labels, steps, meta=about)
+    return Workload(name, columns, labels, times, meta=about)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A step made of kernels: their numbers and layers, each (K,)."""
+
+    phase: str
+    tail_s: float
+    kernels: NDArray[np.intp]
+    layers: NDArray[np.int64]
+
+
+def _steps(name: str, phases: Iterable[Phase], kernels: _Kernels) -> list[_Step]:
+    """Return the steps of a workload; too many kernels are refused before they are all made."""
+    steps: list[_Step] = []
+    total = 0
+    for phase in phases:
+        parts = [kernels.numbers(o.name, o.sizes) for o in phase.operators]
+        layers = np.repeat([o.layer for o in phase.operators], [len(part) for part in parts])
+        numbers = np.array([i for part in parts for i in part], dtype=np.intp)
+        steps.append(_Step(phase.name, phase.tail_s, numbers, layers))
+        total += len(numbers)
+        if total > _MOST:
+            raise InputError("too many kernels", file=name, value=total,
+                             allowed=f"up to {_MOST:,}")  # fmt: skip
+    return steps
 
 
 def _plan(host_s: NDArray[Any], at: NDArray[np.intp], rows: Sequence[Row]) -> None:
