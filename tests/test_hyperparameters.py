@@ -125,7 +125,8 @@ def test_more_layers_and_experts_than_any_model_are_refused():
      ("decoder.attention.qk_norm", True, "not one of those allowed"),
      ("decoder.experts.scoring", "relu", "not one of those allowed"),
      ("decoder.experts.skew", -0.5, "out of bounds: -0.5 (allowed: 0.0 or more)"),
-     ("decoder.attention", None, "not a mapping"), ("parameters", 0, "out of bounds: 0 (allowed: 1 or more)")],
+     ("decoder.attention", None, "not a mapping"),
+     ("parameters", 0, "out of bounds: 0 (allowed: 1 or more)")],
 )  # fmt: skip
 def test_other_fields_are_refused_by_name(path, value, said):
     (line,) = refused(MIXTURE, {path: value})

@@ -72,7 +72,9 @@ def kernel_row(step: Step, names: Mapping[str, Any], dtype: str, library: str) -
     read = _dtype(step, text.get("of", written), dtype)
     number = {f: _number(step, f, e, names) for f, e in step.numbers.items()}
     row: dict[str, Any] = dict.fromkeys(_COUNTS, 0)
-    row |= {"batch": 1, "m": 1, "n": 1} | {c: _whole(step, c, number[c]) for c in _COUNTS if c in number}
+    row |= {"batch": 1, "m": 1, "n": 1} | {
+        c: _whole(step, c, number[c]) for c in _COUNTS if c in number
+    }
     row |= {"kernel": step.kernel, "operator": text["operator"], "library": text["library"],
             "routine": text["routine"], "kind": text["kind"], "dtype": written,
             "sync": step.sync}  # fmt: skip
