@@ -16,6 +16,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
+from templates import AS_TRACED
 
 import npusim as ns
 from npusim.templates import load_lowering, load_model
@@ -28,12 +29,6 @@ SOURCE = (
     "means of own PyTorch profiler traces on an H200 host (Intel Xeon, PyTorch 2.11, Python "
     "3.12), what the profiler took for recording taken off; benchmarks/lowering_host.py"
 )
-
-# The traced vision step had no class token, no resized positions and no ends of rows.
-AS_TRACED = {
-    "vision.tower.class_token": False, "vision.tower.pre_norm": False,
-    "vision.tower.positions": "none", "vision.tower.table": 0, "vision.newline": False,
-}  # fmt: skip
 
 # Trace -> model, lowering, what it does.
 FITTED = {
@@ -116,6 +111,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--write", action="store_true", help="write the files")
     write = parser.parse_args().write
+    if write:  # those there may be of kernels that a lowering no longer has
+        for file in FOLDER.glob("*.yaml"):
+            file.unlink()
     for lowering, ops in host_times().items():
         own = {op for op in ops if lowering == "hf-eager" or op in ("experts",)}
         lines, planned = [f'source: "{SOURCE}"', "host_us:"], []

@@ -92,6 +92,9 @@ def require_traced(workload: Workload) -> Arch:
     """
     arch = traced_arch(workload)
     if arch is None:
+        if workload.meta.get("lowering"):
+            raise InputError("was made from hyperparameters: nothing was measured of it",
+                             file=workload.name, hint="replay it, or sweep over it")  # fmt: skip
         raise InputError("no shipped machine lists the device of the trace", file=workload.name,
                          value=workload.meta.get("device", ""),
                          hint="add it to `devices:` of an architecture file")  # fmt: skip

@@ -145,7 +145,8 @@ class Step:
     sync : bool
         Whether the host waits for it.
     place : str
-        Where it stands in its operator: ``2``, or ``2.0`` in a list that is done.
+        Where it stands in its operator, and its kernel: ``2 mul``, or ``2.0 mul`` in a list that is
+        done.
     """
 
     kernel: str | None
@@ -372,7 +373,7 @@ def _step(tree: Tree, place: tuple[str | int, ...], s: _Step, known: set[str]) -
     sizes = {size: _read(tree, (*place, "sizes", size), text, known)
              for size, text in s.sizes.items()}  # fmt: skip
     inner = _steps(tree, (*place, "do"), s.do or [], known)
-    at = ".".join(str(part) for part in place[3:] if part != "do")
+    at = ".".join(str(part) for part in place[3:] if part != "do") + f" {s.kernel or ''}"
     return Step(s.kernel, s.op, inner, sizes, read("times", s.times), read("when", s.when),
                 texts, numbers, s.sync, at)  # fmt: skip
 

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from npusim.errors import InputError
 from npusim.transforms import context, weights
 from npusim.transforms.grids import Size, grid, scaled
-from npusim.transforms.record import changed, changes, checked
+from npusim.transforms.record import changed, changes, checked, lacks
 from npusim.transforms.routing import experts_hit
 from npusim.transforms.sequences import PRODUCTS, Shares, element, shares
 from npusim.workload import Workload
@@ -136,7 +136,7 @@ def sequences(w: Workload, place: str = BATCH) -> int:
     """
     found = np.unique(w["batch"][touched(w)]).tolist()
     if not found:
-        raise InputError(f"has no {NEEDS}", file=w.name, place=place)
+        raise lacks(w, NEEDS, place)
     if len(found) > 1 or found[0] < 1:
         raise InputError("attention over different or unknown numbers of sequences", file=w.name,
                          place=place, value=" and ".join(map(str, found)))  # fmt: skip

@@ -16,8 +16,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from npusim.errors import InputError
-from npusim.transforms.record import changed, changes, checked
+from npusim.transforms.record import changed, changes, checked, lacks
 from npusim.transforms.widths import own_bits, usual
 from npusim.workload import Workload
 
@@ -63,7 +62,7 @@ def transform(w: Workload, settings: Mapping[str, float]) -> Workload:
     """Return a workload with a KV cache as `PARAMETERS` say."""
     asked, rows = checked(settings), touched(w)
     if not rows.any():
-        raise InputError(f"has no {NEEDS}", file=w.name, place=BITS)
+        raise lacks(w, NEEDS, BITS)
     now = changes(w).get(BITS, own_bits(w, rows))
     columns = {name: w[name].copy() for name in _MOVED}
     for column in columns.values():

@@ -40,7 +40,7 @@ from numpy.typing import NDArray
 
 from npusim.errors import InputError
 from npusim.leave_out import leave_out
-from npusim.transforms.record import changed, changes, checked
+from npusim.transforms.record import changed, changes, checked, lacks
 from npusim.workload import Workload
 
 CASTS = "workload.casts"
@@ -86,7 +86,7 @@ def transform(w: Workload, settings: Mapping[str, float]) -> Workload:
     """Return a workload with casts as `PARAMETERS` say."""
     asked, now = float(np.rint(checked(settings)[CASTS])), present(w)[CASTS]
     if not touched(w).any():
-        raise InputError(f"has no {NEEDS}", file=w.name, place=CASTS)
+        raise lacks(w, NEEDS, CASTS)
     if asked == now:
         return w
     if asked:

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npusim.errors import InputError
-from npusim.transforms.record import changed, changes, checked
+from npusim.transforms.record import changed, changes, checked, lacks
 from npusim.workload import Workload
 
 KEYS = "workload.context"
@@ -119,7 +119,7 @@ def lengths(w: Workload) -> NDArray[np.float64]:
     """
     attends = touched(w)
     if not attends.any():
-        raise InputError(f"has no {NEEDS}", file=w.name, place=KEYS)
+        raise lacks(w, NEEDS, KEYS)
     step, n = w["step"][attends], w["n"][attends]
     keys = np.zeros(len(w.steps))
     np.maximum.at(keys, step, n)

@@ -19,9 +19,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from npusim.errors import InputError
 from npusim.transforms.batch import touched as attends
-from npusim.transforms.record import changed, changes, checked
+from npusim.transforms.record import changed, changes, checked, lacks
 from npusim.transforms.routing import experts_hit
 from npusim.workload import Workload
 
@@ -64,7 +63,7 @@ def transform(w: Workload, settings: Mapping[str, float]) -> Workload:
     """Return a workload with experts as `PARAMETERS` say."""
     asked = checked(settings)
     if not touched(w).any():
-        raise InputError(f"has no {NEEDS}", file=w.name, place=SKEW)
+        raise lacks(w, NEEDS, SKEW)
     if asked[SKEW] == present(w)[SKEW]:
         return w
     skewed = w.renamed(w.name, experts=asked[SKEW])

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from npusim.errors import InputError
 from npusim.transforms.growing import Token, copies_of, token, writes
-from npusim.transforms.record import changed, checked
+from npusim.transforms.record import changed, checked, lacks
 from npusim.transforms.rows import Kernel, Row, Rows, kernel_row
 from npusim.workload import Workload
 
@@ -74,7 +74,7 @@ def transform(w: Workload, settings: Mapping[str, float]) -> Workload:
     """Return a workload with a cache as `PARAMETERS` say."""
     asked = bool(np.rint(checked(settings)[IN_PLACE]))
     if not touched(w).any():
-        raise InputError(f"has no {NEEDS}", file=w.name, place=IN_PLACE)
+        raise lacks(w, NEEDS, IN_PLACE)
     copies = copies_of(w)
     if asked == bool(present(w)[IN_PLACE]):
         return w

@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 
 from npusim.errors import InputError
 from npusim.transforms.grids import Size, scaled
-from npusim.transforms.record import changed, changes, checked
+from npusim.transforms.record import changed, changes, checked, lacks
 from npusim.transforms.sequences import INTEGERS, PRODUCTS, element
 from npusim.workload import Workload
 
@@ -92,7 +92,7 @@ def transform(w: Workload, settings: Mapping[str, float]) -> Workload:
     """Return a workload with key heads as `PARAMETERS` say."""
     wanted, calls = int(np.rint(checked(settings)[HEADS])), np.flatnonzero(touched(w))
     if not calls.size:
-        raise InputError(f"has no {NEEDS}", file=w.name, place=HEADS)
+        raise lacks(w, NEEDS, HEADS)
     if (w["kv_heads"][calls] == wanted).all():
         return w
     if "workload.static_cache" in changes(w):

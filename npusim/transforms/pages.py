@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from npusim.errors import InputError
 from npusim.transforms import context
 from npusim.transforms.growing import Token, copies_of, token
-from npusim.transforms.record import changed, changes, checked
+from npusim.transforms.record import changed, changes, checked, lacks
 from npusim.transforms.rows import Kernel, Row, Rows, kernel_row
 from npusim.workload import Workload
 
@@ -95,7 +95,7 @@ def transform(w: Workload, settings: Mapping[str, float]) -> Workload:
         raise InputError("has a static KV cache, which lies in one piece", file=w.name,
                          place=PAGE)  # fmt: skip
     if not at.size:
-        raise InputError(f"has no {NEEDS}", file=w.name, place=PAGE)
+        raise lacks(w, NEEDS, PAGE)
     if tokens == before:
         return w
     if before:

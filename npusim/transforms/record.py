@@ -84,8 +84,8 @@ def changed(
         return w
     before = changes(w)
     record = {**before, **settings}
-    notes = [note for note in w.meta.get("notes", ()) if note != _note(before)]
-    meta = {**w.meta, _KEY: record, "notes": [*notes, _note(record)]}
+    notes = [note for note in w.meta.get("notes", ()) if note != _note(w, before)]
+    meta = {**w.meta, _KEY: record, "notes": [*notes, _note(w, record)]}
     made = Workload(w.name, {**w.columns, **columns}, labels, w.steps, w.edges, meta, w.counters,
                     w.host)  # fmt: skip
     return marked(made, np.maximum(origins(made), _marks(w, columns, ORIGINS.index(origin))))
@@ -132,8 +132,15 @@ def _coded(
     return tuple(number), np.array([number[label] for label in text.tolist()], dtype=np.int64)
 
 
-def _note(record: Mapping[str, float]) -> str:
-    return f"changed by {told(record)}: measured times and counters are those from before"
+def _note(w: Workload, record: Mapping[str, float]) -> str:
+    kept = "" if w.meta.get("measured") is False else ": measured times and counters are as before"
+    return f"changed by {told(record)}{kept}"
+
+
+def lacks(w: Workload, what: str, place: str) -> InputError:
+    """Return the error of a workload that lacks what a setting needs."""
+    hint = "make it so from the start: npusim template" if w.meta.get("lowering") else None
+    return InputError(f"has no {what}", file=w.name, place=place, hint=hint)
 
 
 def checked(settings: Mapping[str, float]) -> dict[str, float]:

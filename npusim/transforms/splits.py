@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from npusim.errors import InputError
 from npusim.leave_out import leave_out
 from npusim.transforms import context
-from npusim.transforms.record import changed, changes, checked
+from npusim.transforms.record import changed, changes, checked, lacks
 from npusim.transforms.rows import Row, Rows
 from npusim.transforms.widths import own_bits
 from npusim.workload import Workload
@@ -90,7 +90,7 @@ def transform(w: Workload, settings: Mapping[str, float]) -> Workload:
     """Return a workload with parts of the keys as `PARAMETERS` say."""
     parts, at = int(np.rint(checked(settings)[SPLITS])), np.flatnonzero(touched(w))
     if not at.size:
-        raise InputError(f"has no {NEEDS}", file=w.name, place=SPLITS)
+        raise lacks(w, NEEDS, SPLITS)
     now = present(w)[SPLITS]
     if parts == now:
         return w

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 
 from npusim.errors import InputError
 from npusim.transforms.growing import copies_of
-from npusim.transforms.record import changed, changes, checked
+from npusim.transforms.record import changed, changes, checked, lacks
 from npusim.transforms.rows import Kernel, Row, Rows, kernel_row
 from npusim.workload import BYTES_OF, Workload
 
@@ -110,7 +110,7 @@ def transform(w: Workload, settings: Mapping[str, float]) -> Workload:
                          hint="change the workload as it was traced")  # fmt: skip
     copies = copies_of(w)
     if not copies:
-        raise InputError(f"has no {NEEDS}", file=w.name, place=SLOTS)
+        raise lacks(w, NEEDS, SLOTS)
     _check(w, copies, slots)
     rows = Rows(w, SLOTS)
     step = -1

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npusim.errors import InputError
-from npusim.transforms.record import changed, changes, checked
+from npusim.transforms.record import changed, changes, checked, lacks
 from npusim.transforms.widths import own_bits, usual
 from npusim.workload import Workload
 
@@ -86,7 +86,7 @@ def transform(w: Workload, settings: Mapping[str, float]) -> Workload:
                          allowed="0 (no scales), or 1 or more")  # fmt: skip
     rows = touched(w)
     if not rows.any():
-        raise InputError(f"has no {NEEDS}", file=w.name, place=BITS)
+        raise lacks(w, NEEDS, BITS)
     own, before = own_bits(w, rows), changes(w)
     now, then = _stored(own, before), _stored(own, {**before, **asked})
     read = w["read_weight"].copy()
