@@ -131,8 +131,8 @@ def host_work(w: Workload, designs: Designs) -> tuple[Array, Array, Array]:
     ``launch.eager.host`` of it. Of a generated workload launches take what their lowering knows of
     them, and the program works on after each step, however that was launched.
 
-    If the profiler is to be taken out (``meta["profiler"]``), what it
-    took for each operator that it recorded goes, as far as there is work.
+    If the profiler is to be taken out (``meta["profiler"]``), what it took for each operator that
+    it recorded goes, as far as there is work.
 
     Returns
     -------
@@ -143,7 +143,7 @@ def host_work(w: Workload, designs: Designs) -> tuple[Array, Array, Array]:
     speed = designs["host.speed"]
     if w.meta.get("host") != "measured":
         each = designs["launch.eager.host"] / speed
-        known = w["host_s"][:, None]
+        known = w["host_s"][:, None] if w.meta.get("host") == "generated" else np.zeros((len(w), 1))
         work = np.where(known > 0, known / speed, each) if known.any() else each
         presync = np.zeros((len(w), 1))
         return np.broadcast_to(work, (len(w), len(each))), presync, w.steps.tail_s[:, None] / speed

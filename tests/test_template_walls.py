@@ -45,7 +45,8 @@ def wall(name):
     return ns.replay(both(name)[1], ns.load_arch("h200"), launch="eager").wall_s
 
 
-def test_which_traces_gave_the_host_times():
+def test_which_traces_gave_the_host_times(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
     place = importlib.util.spec_from_file_location(
         "lowering_host", ROOT / "benchmarks/lowering_host.py"
     )
