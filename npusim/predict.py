@@ -21,7 +21,7 @@ from npusim.load import traced_arch
 from npusim.models.gemm import KINDS as PRODUCTS
 from npusim.models.kernel import BOUNDS, kernel_cost
 from npusim.store import arch_id, model_version
-from npusim.tokens import tokens_per_step
+from npusim.tokens import page_parts, tokens_per_step
 from npusim.traffic import movement, traffic
 from npusim.transforms import (
     changes,
@@ -206,6 +206,8 @@ def _changed(workload: Workload) -> Iterator[str]:
         yield from limits(record)
         if record.get("workload.draft_tokens") and "workload.acceptance" not in record:
             yield "no time per token: workload.acceptance would say how many drafts are accepted"
+    if page_parts(workload) is not None:
+        yield "a page: each of its steps counts once in this mean, `page_times` counts all of them"
     caches = workload.meta.get("caches", "step")
     if caches != "step":
         yield f"caches are {caches} at every kernel: a profiler's protocol, not a running step"

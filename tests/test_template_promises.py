@@ -125,3 +125,11 @@ def test_images_that_are_resized_are_noted():
     small = ns.template("paddleocr_vl", "vision", image=(28, 28), lowering="npu")
     assert small.meta["notes"] == ["images of 28x28 pixels are resized to 392x392"]
     assert small.meta["tokens"] == 14 * 14  # patches of 14, two by two
+
+
+def test_a_plain_replay_of_a_page_says_that_it_weighs_nothing():
+    page, h200 = ns.template("paddleocr_vl", "page", lowering="npu"), ns.load_arch("h200")
+    said = [note.startswith("a page: each of its steps") for note in replay(page, h200).notes]
+    assert sum(said) == 1
+    weighed = ns.page_times(page, h200).step.notes
+    assert not any(note.startswith("a page: each of its steps") for note in weighed)
