@@ -2,15 +2,18 @@
 
     python benchmarks/routines.py fold TRACE OUT.parquet
     python benchmarks/routines.py fit WORKLOAD MACHINE [OUT.yaml]
+    python benchmarks/routines.py fused AXES.json MACHINE [OUT.yaml]
 
 `fold` keeps one step of a trace: of each operation the median time over the steps, without the
 kernels that rewrite inputs. `fit` finds which numbers a routine needs (another one only where it
 lowers the cost by a tenth), fits them to a random half of its calls (bounded least squares of
 the log error, robust to outliers) and prints the errors on the other half. What it writes is
-fitted to both halves.
+fitted to both halves. `fused` does the same with the kernels of a compiler by form, which are timed
+inside a graph.
 """
 
 import itertools
+import json
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +23,9 @@ from scipy.optimize import least_squares
 
 import npusim as ns
 from npusim.arch import Designs
+from npusim.importers.work import Work
 from npusim.library import NUMBERS, ROUTINES
+from npusim.measured.shapes import Measurable, operations
 from npusim.models.floor import floor_path
 from npusim.models.routine import HOST, Shape, routine_shape
 from npusim.workload import Steps, Workload
@@ -30,6 +35,11 @@ SEED, SPREAD, WORTH, FEWEST = 7, 0.1, 1.1, 6
 STARTS = {"element": (0.05, 0.5, 5.0), "block": (30.0, 300.0), "chain": (5.0, 100.0, 500.0)}
 MOST = {"floor": 1e-4, "element": 1e3, "block": 2e3, "chain": 1e4}
 LEAST = {"floor": 5e-7, "element": 1e-4, "block": 1.0, "chain": 1.0}
+FUSED = {
+    "fused_steps": ("steps",),
+    "fused_rows": ("squares", "moments"),
+    "fused_passes": ("maximum",),
+}
 CHOICES = [(), *((n,) for n in STARTS), *itertools.combinations(STARTS, 2)]
 
 
@@ -167,8 +177,53 @@ def calibrate(w, machine, wanted=tuple(ROUTINES)):
         )
 
 
-def report(workload, machine, out=None):
-    found = list(calibrate(ns.load_workload(workload), machine))
+def calibrate_fused(axes, machine):
+    """Yield what was found of each form of fused kernels."""
+    designs = Designs(ns.load_arch(machine))
+    clock = float(designs["units.clock"][0])
+    given = [r for r in json.loads(Path(axes).read_text()) if r["axis"] == "fused_kernels"]
+    for name, forms in FUSED.items():
+        rows = [r for r in given if r["form"] in forms]
+        measured = np.array([r["graph_us"] * 1e-6 for r in rows])
+        between = float(designs["launch.graph.interval"][0])
+        shape = routine_shape(fused_operations(name, rows), designs)
+        half = np.random.default_rng(SEED).permutation(len(rows)) < (len(rows) + 1) // 2
+        chosen = choose(name, shape, measured - between, clock)
+        one, other, both = (
+            fit(part(shape, r), measured[r] - between, clock, chosen)[1]
+            for r in (half, ~half, half | ~half)
+        )
+        errors = np.abs(times(one, part(shape, ~half), clock) / (measured[~half] - between) - 1)
+        floor_s = float(designs[floor_path("fused")][0])
+        numbers = np.array([one, other, both])
+        held = np.flatnonzero(~half)
+        yield Found(name, len(rows), ("floor", *chosen), both, numbers, errors, floor_s, held)
+
+
+def fused_operations(routine, rows):
+    """Return fused kernels as a cost model sees them: warm, one block a row if they reduce it."""
+    reduces = routine != "fused_steps"
+    made = []
+    for r in rows:
+        elements = r["m"] * r["n"]
+        work = Work(
+            "fused",
+            "fp32",
+            batch=1,
+            m=r["m"] if reduces else 1,
+            n=r["n"] if reduces else elements,
+            flop=2.0 * r["steps"] * elements,
+            read_activation=2.0 * r["inputs"] * elements,
+            write_activation=2.0 * elements,
+        )
+        near = work.read_activation + work.write_activation
+        blocks = r["m"] if reduces else 0
+        made.append(Measurable(work, near, near, near, "fusion", routine, blocks))
+    return operations(made)
+
+
+def report(source, machine, out=None, calibrated=None):
+    found = list((calibrated or calibrate)(*_opened(source, machine)))
     print(
         f"{'routine':24} {'n':>4} {'floor us':>8} {'element':>8} {'block':>7} {'chain':>6} "
         f"{'median':>7} {'p90':>6} {'worst':>6}"
@@ -186,8 +241,16 @@ def report(workload, machine, out=None):
         f"p90 {100 * np.quantile(errors, 0.9):.1f} %"
     )
     if out is not None:
-        lines = [line for f in found for line in written(f, Path(workload).name)]
+        lines = [line for f in found for line in written(f, Path(source).name)]
         Path(out).write_text("\n".join(["library:", *lines, ""]))
+
+
+def _opened(source, machine):
+    return (source if source.endswith(".json") else ns.load_workload(source)), machine
+
+
+def report_fused(axes, machine, out=None):
+    report(axes, machine, out, calibrate_fused)
 
 
 def written(f, source):
@@ -208,4 +271,4 @@ def written(f, source):
 
 
 if __name__ == "__main__":
-    {"fold": fold, "fit": report}[sys.argv[1]](*sys.argv[2:])
+    {"fold": fold, "fit": report, "fused": report_fused}[sys.argv[1]](*sys.argv[2:])

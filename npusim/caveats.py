@@ -20,7 +20,7 @@ def not_modelled(arch: Arch) -> tuple[str, ...]:
     Examples
     --------
     >>> import npusim as ns
-    >>> "fusion.chain" in not_modelled(ns.load_arch("decode_npu"))
+    >>> "link.bandwidth" in not_modelled(ns.load_arch("decode_npu"))
     True
     """
     known = modelled()

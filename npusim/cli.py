@@ -16,6 +16,7 @@ import click
 
 from npusim import __version__
 from npusim.capture.commands import capture
+from npusim.cli_fusion import fuse
 from npusim.cli_measured import calibrate, validate
 from npusim.cli_output import CACHES, JSON, UNPROFILED, command_line, print_json
 from npusim.cli_reuse import reuse
@@ -57,7 +58,7 @@ def main() -> None:
     """
 
 
-for command in (capture, calibrate, validate, reuse, rescale, template):
+for command in (capture, calibrate, validate, reuse, fuse, rescale, template):
     main.add_command(command)
 
 

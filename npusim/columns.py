@@ -117,3 +117,7 @@ COST_COLUMNS = (
     *COST_LABELS, "batch", "m", "n", "k", "heads", "kv_heads", "groups",
     "blocks", "threads", "flop", *BYTES,
 )  # fmt: skip
+
+# What a kernel asks of a compute unit beside its threads, which occupancy looks at. No other model
+# does: operations that differ in these alone cost the same where a machine has no such limits.
+LIMIT_COLUMNS = ("registers", "shared_memory")

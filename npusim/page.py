@@ -21,12 +21,12 @@ from npusim.arch import Arch
 from npusim.errors import InputError
 from npusim.predict import (
     BASIS,
+    BESIDE,
     EXTRAPOLATES,
-    GEMV_UNIT,
     Band,
     Result,
     beyond,
-    on_gemv_unit,
+    on_units,
     replay,
 )
 from npusim.tokens import page_parts, repeated
@@ -170,8 +170,8 @@ def _notes(
 ) -> tuple[str, ...]:
     """Return what is said of any step, each once, and of the band what goes for all together."""
     said = dict.fromkeys(note for r in results for note in r.notes)
-    alone = (note for note in said if not note.startswith((BASIS, EXTRAPOLATES, GEMV_UNIT)))
-    return (*alone, *on_gemv_unit(products), *beyond(band))
+    alone = (note for note in said if not note.startswith((BASIS, EXTRAPOLATES, *BESIDE.values())))
+    return (*alone, *on_units(products), *beyond(band))
 
 
 def _weighted(weight: Array, pairs: Sequence[tuple[float, float]]) -> tuple[float, float]:

@@ -16,8 +16,10 @@ from npusim.compare import replay_with_band
 from npusim.durations import Durations, durations
 from npusim.error_band import BAND, band_factors
 from npusim.errors import InputError
+from npusim.fusion.program import program
 from npusim.lanes import replay as lane_replay
 from npusim.load import traced_arch
+from npusim.models.cost import PLACES
 from npusim.models.gemm import KINDS as PRODUCTS
 from npusim.models.kernel import BOUNDS, kernel_cost
 from npusim.store import arch_id, model_version
@@ -38,7 +40,8 @@ Array = NDArray[np.float64]
 
 _FEW = 4  # ways to extrapolate that are told
 BASIS, EXTRAPOLATES = "the band comes from", "extrapolates"  # how notes of a band begin
-GEMV_UNIT = "GEMV unit:"  # how the note of its share begins
+# How the note of the share of a unit begins.
+BESIDE = {"gemv_unit": "GEMV unit:", "array": "matrix array:"}
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ class Result:
         ``measured`` (carried over from the trace because shapes are not known).
     products : dict of str to float
         Shares of device time that matrix products take, by where they run: on the ``gemv_unit``,
-        or ``elsewhere`` (matrix and vector units, arrays that compute in place).
+        the matrix ``array`` or ``elsewhere`` (compute units, memories that compute in place).
     traffic : dict of str to dict of str to float
         Bytes read and written in a step by the level of the memory that serves them and the class
         of data: weights, experts, KV cache, activations [B].
@@ -165,9 +168,10 @@ def replay(workload: Workload, arch: Arch, launch: str = "eager", mode: str = "m
     if mode == "transfer":
         refuse_changed(workload, "transfer")
     designs, traced = Designs(arch), traced_arch(workload)
-    time = durations(workload, designs, mode, traced)
-    factors = band_factors(workload, designs, time) if mode == "model" else None
-    banded = replay_with_band(workload, designs, time, launch, factors)
+    ran = program(workload, designs, launch, mode)
+    time = durations(ran, designs, mode, traced)
+    factors = band_factors(ran, designs, time) if mode == "model" else None
+    banded = replay_with_band(ran, designs, time, launch, factors)
     middle = banded.middle
     band = None
     if banded.low is not None and banded.high is not None and factors is not None:
@@ -180,16 +184,16 @@ def replay(workload: Workload, arch: Arch, launch: str = "eager", mode: str = "m
             (*unmeasured(workload), *factors.reasons),
         )
     wall, tokens = float(middle.wall_s[0]), _known(tokens_per_step(workload))
-    spent, products = _shares(workload, designs, time)
+    spent, products = _shares(ran, designs, time)
     return Result(
         workload.name, arch.name, launch, mode,
         wall, float(middle.device_busy_s[0]), float(middle.host_busy_s[0]),
         float(middle.host_wait_s[0]), float(middle.device_idle_s[0]),
         float(middle.idle_share[0]), middle.launches,
         tokens, None if tokens is None else wall / tokens, band,
-        spent, products, *_moved(workload, designs), not_modelled(arch),
-        (*_changed(workload), *notes(workload, arch, launch, mode), *on_gemv_unit(products),
-         *beyond(band)),
+        spent, products, *_moved(ran, designs), not_modelled(arch),
+        (*_changed(workload), *notes(workload, arch, launch, mode), *on_units(products),
+         *_fused(workload, ran), *beyond(band)),
         {"workload": workload.id, "arch": arch_id(arch), "model": model_version(),
          "traced": arch_id(traced) if traced is not None else ""},
     )  # fmt: skip
@@ -213,6 +217,16 @@ def _changed(workload: Workload) -> Iterator[str]:
         yield f"caches are {caches} at every kernel: a profiler's protocol, not a running step"
 
 
+def _fused(workload: Workload, ran: Workload) -> Iterator[str]:
+    """Say how many operations a fusion engine made of a workload, if it made fewer."""
+    before, after = (len(w) / len(w.steps) for w in (workload, ran))
+    if after < before:
+        yield (
+            f"fusion engine: {before:.0f} operations a step run as {after:.0f}; who reads what of "
+            "whom is told by sizes, and nobody measured an engine"
+        )
+
+
 def beyond(band: Band | None) -> Iterator[str]:
     """Say in which ways a prediction lies outside of what was measured, the first few."""
     if band is None:
@@ -224,8 +238,8 @@ def beyond(band: Band | None) -> Iterator[str]:
         yield f"{EXTRAPOLATES} in {len(band.extrapolates) - _FEW} more ways (--json lists them)"
 
 
-def on_gemv_unit(products: Mapping[str, float]) -> Iterator[str]:
-    """Say which share of the time of matrix products is spent on the GEMV unit, if any is.
+def on_units(products: Mapping[str, float]) -> Iterator[str]:
+    """Say which share of the time of matrix products is spent on units beside compute units.
 
     Parameters
     ----------
@@ -234,18 +248,18 @@ def on_gemv_unit(products: Mapping[str, float]) -> Iterator[str]:
 
     Examples
     --------
-    >>> next(on_gemv_unit({"gemv_unit": 0.3, "elsewhere": 0.1})).split(";")[0]
+    >>> next(on_units({"gemv_unit": 0.3, "elsewhere": 0.1})).split(";")[0]
     'GEMV unit: 75.0% of the time of matrix products is on it'
-    >>> list(on_gemv_unit({"elsewhere": 0.4}))
+    >>> list(on_units({"elsewhere": 0.4}))
     []
     """
-    there = products.get("gemv_unit", 0.0)
-    if there > 0:
-        share = there / (there + products.get("elsewhere", 0.0))
-        yield (
-            f"{GEMV_UNIT} {share:.1%} of the time of matrix products is on it; nobody measured "
-            "one, and no band holds that"
-        )
+    for unit, name in BESIDE.items():
+        there = products.get(unit, 0.0)
+        if there > 0:
+            yield (
+                f"{name} {there / sum(products.values()):.1%} of the time of matrix products is on "
+                "it; nobody measured one, and no band holds that"
+            )
 
 
 def without_effect(
@@ -284,8 +298,9 @@ def without_effect(
 
 def _totals(workload: Workload, arch: Arch, launch: str, mode: str) -> tuple[float | None, ...]:
     designs = Designs(arch)
-    time = durations(workload, designs, mode, traced_arch(workload))
-    r = lane_replay(workload, designs, time, launch)
+    ran = program(workload, designs, launch, mode)
+    time = durations(ran, designs, mode, traced_arch(workload))
+    r = lane_replay(ran, designs, time, launch)
     times = (float(x[0]) for x in (r.wall_s, r.device_busy_s, r.host_busy_s))
     return (*times, _known(tokens_per_step(workload)))
 
@@ -319,11 +334,10 @@ def _shares(
     spent = {"measured": float(time.scale[~known].sum())}
     spent |= {name: seconds(getattr(cost, name), known) for name in BOUNDS}
     product = known & workload.mask("kind", *PRODUCTS)
-    on_unit = cost.time * cost.on_gemv_unit
-    products = {
-        "gemv_unit": seconds(on_unit, product),
-        "elsewhere": seconds(cost.time - on_unit, product),
-    }
+    products = {}
+    for place in PLACES:
+        name = "elsewhere" if place == "units" else place
+        products[name] = seconds(cost.time * cost.at(place), product)
     total = sum(spent.values()) or 1.0
     by_limit, by_unit = (
         {name: value / total for name, value in found.items() if value > 0}

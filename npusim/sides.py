@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from npusim.arch import SET_BY_USER, Arch, Designs, parameter
 from npusim.durations import as_measured, durations
+from npusim.fusion.program import program
 from npusim.gaps import gaps, laid_out
 from npusim.lanes import timeline
 from npusim.load import traced_arch
@@ -123,8 +124,9 @@ def after(workload: Workload, arch: Arch, launch: str = "eager", mode: str = "mo
     if mode == "transfer":
         refuse_changed(workload, "transfer")
     designs = Designs(arch)
-    time = durations(workload, designs, mode, traced_arch(workload))
-    found = timeline(workload, designs, time, launch)
+    ran = program(workload, designs, launch, mode)
+    time = durations(ran, designs, mode, traced_arch(workload))
+    found = timeline(ran, designs, time, launch)
     each = show(found.steps[-1] / len(workload.steps), "s")
     changed = [f"{path}={show(arch[path], parameter(path).unit)}"
                for path, p in arch.provenance.items() if p.source == SET_BY_USER]  # fmt: skip
@@ -133,7 +135,7 @@ def after(workload: Workload, arch: Arch, launch: str = "eager", mode: str = "mo
     what = f"{arch.title} ({', '.join(changed)})" if changed else arch.title
     side = _side(f"after: {what}, {launch}, {mode} mode: {each} a step", launch, found, arch)
     took = np.array(found.end) - np.array(found.start)  # as transferred, and with loads ahead
-    return replace(side, predicted_s=np.where(workload.classified, took, np.nan))
+    return replace(side, predicted_s=np.where(ran.classified, took, np.nan))
 
 
 def _side(title: str, launch: str, found: Timeline, arch: Arch | None) -> Side:

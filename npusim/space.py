@@ -28,6 +28,7 @@ from npusim.compare import replay_with_band
 from npusim.durations import durations
 from npusim.error_band import band_factors
 from npusim.errors import InputError, InputErrors
+from npusim.fusion.program import programs
 from npusim.load import traced_arch
 from npusim.models import modelled
 from npusim.models.launch import LAUNCHES
@@ -60,8 +61,8 @@ def unmodelled(paths: Sequence[str]) -> list[InputError]:
 
     Examples
     --------
-    >>> [str(e) for e in unmodelled(["units.count", "fusion.chain"])]
-    ['fusion.chain: no cost model of this version reads it, so it cannot be swept or set']
+    >>> [str(e) for e in unmodelled(["units.count", "link.bandwidth"])]
+    ['link.bandwidth: no cost model of this version reads it, so it cannot be swept or set']
     """
     known = {*modelled(), *TRANSFORMABLE}
     return [
@@ -267,7 +268,7 @@ def _whole(
     own: dict[str, Array] = defaultdict(lambda: np.zeros(len(designs)))
     decoding, tokens = np.zeros(len(designs)), 0.0
     for part, times in repeated(w):
-        totals, yielded = dict(_totals(designs, part, launch, mode)), tokens_per_step(part)
+        totals, yielded = _totals(designs, part, launch, mode), tokens_per_step(part)
         for name, values in totals.items():
             own[name] = own[name] + times * values
         if np.isfinite(yielded):
@@ -275,9 +276,20 @@ def _whole(
     return own, decoding, tokens
 
 
-def _totals(designs: Designs, w: Workload, launch: str, mode: str) -> Iterator[tuple[str, Array]]:
+def _totals(designs: Designs, w: Workload, launch: str, mode: str) -> dict[str, Array]:
+    """Return totals of a step; designs that fuse alike run the same program."""
     if mode == "transfer":
         refuse_changed(w, "transfer")
+    totals: dict[str, Array] = defaultdict(lambda: np.zeros(len(designs)))
+    for ran, part, rows in programs(w, designs, launch, mode):
+        for name, values in _of_program(part, ran, launch, mode):
+            totals[name][rows] = values
+    return totals
+
+
+def _of_program(
+    designs: Designs, w: Workload, launch: str, mode: str
+) -> Iterator[tuple[str, Array]]:
     time = durations(w, designs, mode, traced_arch(w))
     factors = band_factors(w, designs, time) if mode == "model" else None
     banded = replay_with_band(w, designs, time, launch, factors)

@@ -61,6 +61,11 @@ _HINTS = {
 # Units of values that are one of some names: inside npusim the place of the name in its list.
 CHOICES = {
     "replacement": ("lru", "random"), "placement": ("pinned", "lru"), "port": ("shared", "own"),
+    "arithmetic": ("traced", "bf16", "fp16", "fp8_e4m3", "fp8_e5m2", "int8", "int4"),
+    "scales": ("tensor", "channel", "group"), "quantize": ("kernel", "native"),
+    "products": ("fastest", "units", "gemv_unit", "array"),
+    "special_place": ("fastest", "special", "vector"),
+    "dataflow": ("weight", "output", "input"), "registers": ("single", "double"),
 }  # fmt: skip
 
 _TEXT = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?)\s*(\S.*?)?\s*")

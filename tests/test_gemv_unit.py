@@ -163,7 +163,7 @@ def test_a_unit_of_no_engines_changes_nothing(name):
         before, after = (kernel_cost(o, Designs(a)) for a in (without, none))
         for part in ("floor", "memory", "compute"):
             assert np.array_equal(getattr(before, part), getattr(after, part))
-        assert not np.any(after.on_gemv_unit)
+        assert not np.any(after.at("gemv_unit"))
 
 
 def test_each_product_runs_where_it_is_faster():
@@ -171,7 +171,7 @@ def test_each_product_runs_where_it_is_faster():
     with_it, without = Designs(machine(**UNIT)), Designs(machine())
     cost, elsewhere = kernel_cost(o, with_it), kernel_time(o, without)
     unit = gemv_unit_cost(o.take(np.array([0, 2])), with_it).time.ravel()
-    assert cost.on_gemv_unit.ravel().tolist() == [1, 0, float(unit[1] < elsewhere[2, 0]), 0]
+    assert cost.at("gemv_unit").ravel().tolist() == [1, 0, float(unit[1] < elsewhere[2, 0]), 0]
     least = [min(unit[0], elsewhere[0, 0]), elsewhere[1, 0], min(unit[1], elsewhere[2, 0])]
     assert cost.time.ravel()[:3].tolist() == pytest.approx(least, rel=1e-12)
     slow = Designs(machine(**{**UNIT, "gemv__latency": 1e-3}))
@@ -191,16 +191,16 @@ def test_arrays_that_compute_in_place_keep_what_they_do_faster():
         arch = with_value(arch, f"sram_compute.{name}", value)
     cost = kernel_cost(o, Designs(arch))
     assert cost.time.item() == pytest.approx(1e-7 + 524288.0 / 1e13)
-    assert cost.on_gemv_unit.item() == 0
+    assert cost.at("gemv_unit").item() == 0
     slow = kernel_cost(o, Designs(with_value(arch, "sram_compute.latency", 1e-4)))
-    assert slow.on_gemv_unit.item() == 1
+    assert slow.at("gemv_unit").item() == 1
 
 
 @pytest.mark.parametrize(("n", "k"), [(1280, 1280), (6848, 1280), (129280, 1280)])
 def test_it_loses_to_the_matrix_unit_from_some_rows_on(n, k):
     arch = with_value(ns.load_arch(NPU), "gemv.batch", 64.0)
     o = operations(*(product(rows, n, k) for rows in range(1, 65)))
-    on_unit = kernel_cost(o, Designs(arch)).on_gemv_unit.ravel() > 0
+    on_unit = kernel_cost(o, Designs(arch)).at("gemv_unit").ravel() > 0
     assert on_unit[:4].all()  # weights come no faster than four rows are multiplied
     assert not on_unit[-1]
     assert (np.diff(on_unit.astype(int)) <= 0).all()
@@ -210,7 +210,7 @@ def test_few_lanes_lose_earlier():
     arch = with_value(ns.load_arch(NPU), "gemv.batch", 64.0)
     o = operations(*(product(rows, 6848, 1280) for rows in range(1, 65)))
     d = Designs(arch, {"gemv.lanes": np.array([16.0, 64.0, 128.0])})
-    rows = kernel_cost(o, d).on_gemv_unit.sum(axis=0)
+    rows = kernel_cost(o, d).at("gemv_unit").sum(axis=0)
     assert rows[0] < rows[1] < rows[2]
 
 
@@ -274,7 +274,7 @@ def test_a_prefetch_follows_the_unit_that_is_chosen():
     o, arch = operations(product(1, 6848, 1280)), ns.load_arch(NPU)
     d = Designs(with_value(arch, "prefetch.depth", 1e6))
     found, unit = kernel_cost(o, d), gemv_unit_cost(o, d)
-    assert found.on_gemv_unit.item() == 1
+    assert found.at("gemv_unit").item() == 1
     for part in ("channel", "ahead", "gain"):
         assert getattr(found, part).item() == pytest.approx(getattr(unit, part).item(), rel=1e-12)
     w = ns.load_workload("paddleocr_vl_decode")

@@ -12,7 +12,8 @@ multiplied and exponentiated. Blocks that share a unit do so in turn. With c blo
     t        = floor + waves [+ helpers + combine + parts x part]
 
 The first block of a wave has nothing before it that could hide its start. Tiles are padded: one
-query fills as many rows of the matrix unit as the tile has. The numbers of a library
+query fills as many rows of the matrix unit as the tile has, and each of them is exponentiated: that
+may bound the products of a tile (`npusim.models.special`). The numbers of a library
 (``library.NAME_decode.*``) are the same on every machine; ``start``, ``helpers`` and ``combine``
 are in floors of the machine, ``block`` and ``part`` in clock cycles.
 
@@ -36,7 +37,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npusim.arch import Designs
-from npusim.models import attention_prefill, hierarchy, memory, roofline
+from npusim.models import attention_prefill, hierarchy, memory, roofline, special
 from npusim.models.attention_library import LIBRARIES, Library, library_of
 from npusim.models.attention_prefill import prefill_cost
 from npusim.models.attention_shapes import ASKED, Shapes
@@ -56,7 +57,7 @@ PARAMETERS = (
 KINDS = ("attention",)
 READS = {
     *PARAMETERS, *attention_prefill.PARAMETERS, *memory.PARAMETERS, *hierarchy.READS,
-    *roofline.PARAMETERS,
+    *roofline.PARAMETERS, *special.PARAMETERS,
 }  # fmt: skip
 
 _SHARPNESS = np.array(4.0)
@@ -109,7 +110,8 @@ def decode_cost(shapes: Shapes, designs: Designs, library: Library) -> Cost:
     rows, keys, resident = _tile(library, combined, shapes.width)
     tiles = np.ceil(np.ceil(shapes.n / keys) / parts)
     blocks = shapes.batch * shapes.kv_heads * packed * parts
-    arithmetic = 4.0 * rows * keys * shapes.width / (shapes.matrix_rate * numbers["share"])
+    products = 4.0 * rows * keys * shapes.width / (shapes.matrix_rate * numbers["share"])
+    arithmetic = special.unit_time(products, rows * keys, np.zeros(1), d)
 
     def wave(count: Array) -> tuple[Array, Array, Array]:
         """Return what so many blocks at a time take: to start, for their tiles, from DRAM."""

@@ -12,7 +12,8 @@ All blocks are alike without a causal mask: the slowest unit does ``ceil(blocks 
 Under one they differ, and are given to units as they come: the slowest unit ends at most one
 longest block after the average (Graham's bound), which is what is measured. Where a bias or mask is
 read beside queries and keys nothing overlaps: a tile takes the sum of products, softmax and the
-load of its part of the mask.
+load of its part of the mask. Where the machine says how fast special functions are, exponentials
+bound the softmax of a tile, and a whole unit does it instead (`npusim.models.special`).
 
 Source: J. Shah, G. Bikshandi, Y. Zhang, V. Thakkar, P. Ramani, T. Dao, "FlashAttention-3", 2024,
 arXiv:2407.08608 (overlap of products and softmax); R. Graham, "Bounds for certain multiprocessing
@@ -28,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npusim.arch import Designs
+from npusim.models import special
 from npusim.models.attention_library import LIBRARIES, Library
 from npusim.models.attention_shapes import Shapes
 from npusim.models.cost import Cost, overlapped, smooth_max
@@ -56,7 +58,8 @@ def prefill_cost(shapes: Shapes, designs: Designs, library: Library) -> Cost:
     active = np.minimum(blocks, units)
     beside = np.clip(np.ceil(blocks / units), 1.0, resident)
     products = 4.0 * tile.rows * tile.keys * shapes.width / (shapes.matrix_rate * numbers["share"])
-    softmax = tile.rows * tile.keys / (numbers["softmax"] * clock)
+    scores = np.full((1, 1), float(tile.rows * tile.keys))
+    softmax = special.unit_time(scores / (numbers["softmax"] * clock), scores, scores, d)
     pull = l2_bandwidth(active, d) / active
     plain = np.maximum(
         smooth_max(products, softmax, _SHARPNESS), tile.keys * shapes.row_bytes / pull

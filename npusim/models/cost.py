@@ -11,6 +11,9 @@ Array = NDArray[np.float64]
 
 PARAMETERS = ()  # reads none itself
 
+# What computes an operation: compute units with their matrix and vector units, or a unit beside.
+PLACES = ("units", "gemv_unit", "array")
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -28,8 +31,8 @@ class Cost:
         The part of `channel` that loads weights, which could be there before the kernel starts.
     gain : array or float
         How much shorter it is if all of them are.
-    on_gemv_unit : array or float
-        1 where it runs on the GEMV unit.
+    place : array or float
+        Which unit computes it, by its place in `PLACES`.
     """
 
     floor: Array
@@ -38,12 +41,17 @@ class Cost:
     channel: Array | float = 0.0
     ahead: Array | float = 0.0
     gain: Array | float = 0.0
-    on_gemv_unit: Array | float = 0.0
+    place: Array | float = 0.0
 
     @property
     def time(self) -> Array:
         """Their sum, shape (U, D) [s]."""
         return self.floor + self.memory + self.compute
+
+    def at(self, place: str) -> Array:
+        """Return 1 where an operation is computed by one of `PLACES`, 0 elsewhere, (U, D)."""
+        there: Array = np.equal(self.place, PLACES.index(place)).astype(np.float64)
+        return np.broadcast_to(there, self.floor.shape)
 
 
 def overlapped(

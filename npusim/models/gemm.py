@@ -12,10 +12,14 @@ k-steps of 64:
     t        = floor + start / clock + smooth_max(t_core, t_dram) [+ reduction of parts]
 
 Two k-steps of a tile must fit into the L1 of a unit (one is loaded while the other is computed);
-the smallest tile always may. Blocks of a cluster share what they load of the side that they have in
-common (multicast): weights of a GEMV are not shared, each of its columns lies in one block. The
-matrix unit runs at a clock between base and boost, as its power limit allows. Products on vector
-units (fp32) are cut the same way.
+the smallest tile always may. How many are on the way bounds what a unit loads, where the machine
+says how deep its pipelines are (`npusim.models.pipeline`).
+
+Blocks of a cluster share what they load of the side that they have in common (multicast): weights
+of a GEMV are not shared, each of its columns lies in one block. The matrix unit runs at a clock
+between base and boost, as its power limit allows. Weights stored narrower than they are computed
+with are widened meanwhile, each once in every tile of rows: a third term of a step's maximum
+(`npusim.models.conversion`). Products on vector units (fp32) are cut the same way.
 
 Source: tile quantisation and split-K as in NVIDIA, "Matrix multiplication background user's
 guide" (DU-08939); rates and floors from the architecture file.
@@ -32,7 +36,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npusim.arch import Designs
-from npusim.models import hierarchy, memory, roofline, sram_compute
+from npusim.models import conversion, hierarchy, memory, pipeline, roofline, sram_compute
 from npusim.models.cost import Cost, overlapped, smooth_max
 from npusim.models.hierarchy import Traffic
 from npusim.models.memory import (
@@ -67,8 +71,8 @@ PARAMETERS = (
 )
 
 READS = {
-    *PARAMETERS, *memory.PARAMETERS, *hierarchy.READS, *roofline.PARAMETERS,
-    *sram_compute.PARAMETERS,
+    *PARAMETERS, *memory.PARAMETERS, *hierarchy.READS, *pipeline.PARAMETERS, *roofline.PARAMETERS,
+    *conversion.PARAMETERS, *sram_compute.PARAMETERS,
 }  # fmt: skip
 
 _STEP = 64  # length of a k-step
@@ -166,6 +170,7 @@ class _Rows:
             np.broadcast_to(throughput(kind, dtype, designs) / self.units, len(designs))
             for kind, dtype in zip(operations.kind, operations.dtype, strict=True)
         ])  # fmt: skip
+        self.widening = conversion.weight_time(operations, designs)
         traffic = Traffic(operations, designs)
         self.dram = traffic.moved("dram")
         moved = np.maximum(operations.bytes_moved, 1.0)[:, None]
@@ -232,11 +237,18 @@ class _Rows:
         loads = self._loads(rows, used, tile) * _STEP
         arithmetic = 2.0 * used * tn * _STEP / self.rate[rows]
         step = np.maximum(arithmetic, loads / (d["units.load_rate"] * d["units.clock"]))
+        step = np.maximum(step, np.minimum(tn, self.n[rows]) * _STEP * self.widening[rows])
         rounds = np.ceil(blocks / self.units)
+        flying: Array | float = np.inf  # bytes, in a unit
+        if pipeline.STAGES in d:
+            held = _STEP * (used * self.element[rows] + tn * self.weight[rows])
+            under_way = pipeline.flying(held, rounds, d)
+            step = np.maximum(step, pipeline.step_latency(d) / under_way)
+            flying = under_way * loads
         core = rounds * d["gemm.fill"] / d["units.clock"] + np.maximum(
             rounds * steps * step, blocks * steps * loads / l2_bandwidth(active, d)
         )
-        reach = np.minimum(dram_bandwidth(active, d, TILES), self.reach)
+        reach = np.minimum(dram_bandwidth(active, d, TILES, flying), self.reach)
         dram = self.wait[rows] + self.dram[rows] / reach
         memory = np.maximum(dram, self.own[rows])
         apart: Array = np.zeros(1)

@@ -11,6 +11,9 @@ With W, X and Y the bytes of weights, input and results:
     t       = latency + first weights + last results
               + max(t_mac, t_port, t_cache, t_dram, time of the weight SRAM)
 
+Weights stored narrower than they are computed with are widened as they pass, once: one more term
+of the maximum (`npusim.models.conversion`).
+
 A lane is 16 bits wide: it takes one value of 16 bits a clock, two of 8, four of 4. An engine with a
 port of its own reads ahead as far as it takes, since it knows every address; one that shares the
 port of a compute unit takes in what that does at most (``units.load_rate``, ``units.miss_rate``,
@@ -39,7 +42,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npusim.arch import Designs
-from npusim.models import hierarchy, memory
+from npusim.models import conversion, hierarchy, memory
 from npusim.models.cost import Cost, overlapped, smooth_min
 from npusim.models.hierarchy import Traffic
 from npusim.models.prefetch import part_left
@@ -57,7 +60,7 @@ PARAMETERS = (
     "gemv.latency",
 )
 
-READS = {*PARAMETERS, *memory.PARAMETERS, *hierarchy.READS}
+READS = {*PARAMETERS, *conversion.PARAMETERS, *memory.PARAMETERS, *hierarchy.READS}
 
 KINDS = ("gemv", "gemm", "grouped_gemm")
 
@@ -121,6 +124,7 @@ def gemv_unit_cost(operations: Operations, designs: Designs) -> Cost:
     held = np.maximum(held, memory.own_time(traffic, ports, designs))
     values = np.array([_VALUES[dtype] for dtype in operations.dtype])[:, None]
     compute = operations["flop"][:, None] / 2.0 / (count * designs["gemv.lanes"] * values * clock)
+    compute = np.maximum(compute, conversion.one_pass(operations, count, designs))
     busy = np.broadcast_to(np.maximum(np.maximum(held, dram), compute), shape)
     rest = part_left(traffic, far, designs)
     there = np.maximum(np.maximum(held, dram * rest), compute)

@@ -1,7 +1,11 @@
 """Device time of a kernel: a floor, and transfers and arithmetic that overlap.
 
-Each kind of operation goes to the model that knows it; each of these says what it leaves out. A
-product that the GEMV unit of a machine does faster goes there.
+Each kind of operation goes to the model that knows it; each of these says what it leaves out.
+
+A product may have several places: the compute units, the GEMV unit and the matrix array of a
+machine. It goes where it is fastest, or where ``products.place`` sends it if that unit takes it.
+Where a machine has arrays they stand in place of the matrix units: a product in a type that they
+take does not run on compute units.
 """
 
 from __future__ import annotations
@@ -12,11 +16,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npusim.arch import Designs
-from npusim.models import attention, attention_combine, gemm, gemv_unit, hierarchy, routine, stream
-from npusim.models.cost import Cost
+from npusim.models import (
+    attention,
+    attention_combine,
+    fused,
+    gemm,
+    gemv_unit,
+    hierarchy,
+    routine,
+    stream,
+    systolic,
+)
+from npusim.models.cost import PLACES, Cost
+from npusim.units import CHOICES
 from npusim.workload import KINDS, Operations
 
-PARAMETERS = ()  # reads none itself
+PARAMETERS = ("products.place",)
 
 _CELLS = 500_000  # operations times designs at once, which bounds memory
 _NOTHING = 1e-9  # share of hits
@@ -35,12 +50,20 @@ def _of(*kinds: str) -> _Which:
 
 # The first that takes an operation costs it.
 _MODELS: tuple[_Model, ...] = (
+    (fused.known, fused.READS, fused.fused_cost),
     (routine.known, routine.READS, routine.routine_cost),
     (_of(*attention.KINDS), attention.READS, attention.attention_cost),
     (attention_combine.known, attention_combine.READS, attention_combine.combine_cost),
     (_of(*gemm.KINDS), gemm.READS, gemm.gemm_cost),
     (_of(*KINDS), stream.READS, stream.stream_cost),
 )
+
+
+# What may take products off compute units: arrays stand in their place, so they come first.
+_BESIDE: dict[str, _Model] = {
+    "array": (systolic.takes, systolic.READS, systolic.systolic_cost),
+    "gemv_unit": (gemv_unit.takes, gemv_unit.READS, gemv_unit.gemv_unit_cost),
+}
 
 
 def kernel_cost(operations: Operations, designs: Designs) -> Cost:
@@ -63,7 +86,7 @@ def kernel_cost(operations: Operations, designs: Designs) -> Cost:
         for at, found in _costed(model, reads, operations, rows, designs):
             for name in parts:
                 whole[name][at] = found(name)
-    return Cost(**whole, on_gemv_unit=_on_gemv_unit(whole, operations, designs))
+    return Cost(**whole, place=_placed(whole, operations, designs))
 
 
 def _costed(
@@ -84,22 +107,39 @@ def _costed(
         yield at[start : start + size], on_all
 
 
-def _on_gemv_unit(
-    whole: dict[str, Array], operations: Operations, designs: Designs
-) -> Array | float:
-    """Put what products cost on the GEMV unit where that is faster, and return where it is."""
-    rows = gemv_unit.takes(operations, designs)
-    if not rows.any():
+def _placed(whole: dict[str, Array], operations: Operations, designs: Designs) -> Array | float:
+    """Put what operations cost on units beside where they run there, and return which place it is.
+
+    `whole` are the parts of what they cost on compute units; these are changed.
+    """
+    offers = [(place, *unit) for place, unit in _BESIDE.items()
+              if unit[0](operations, designs).any()]  # fmt: skip
+    if not offers:
         return 0.0
-    there = np.zeros((len(operations), len(designs)))
-    model, reads = gemv_unit.gemv_unit_cost, gemv_unit.READS
-    for at, found in _costed(model, reads, operations, rows, designs):
-        time = Cost(*(found(name) for name in BOUNDS)).time
-        faster = time < Cost(*(whole[name][at] for name in BOUNDS)).time
-        for name, table in whole.items():
-            table[at] = np.where(faster, found(name), table[at])
-        there[at] = faster
-    return there
+    place = np.zeros((len(operations), len(designs)))
+    least = _wished(Cost(*(whole[name] for name in BOUNDS)).time, "units", designs)
+    for name, takes, reads, model in offers:
+        rows = takes(operations, designs)
+        for at, found in _costed(model, reads, operations, rows, designs):
+            time = Cost(*(found(part) for part in BOUNDS)).time
+            wish = _wished(time, name, designs)
+            here = wish < least[at]
+            if name == "array":  # in place of matrix units, not beside them
+                here |= np.isfinite(time) & (place[at] == 0)
+            least[at] = np.where(here, wish, least[at])
+            for part, table in whole.items():
+                table[at] = np.where(here, found(part), table[at])
+            place[at] = np.where(here, PLACES.index(name), place[at])
+    return place
+
+
+def _wished(time: Array, place: str, designs: Designs) -> Array:
+    """Return times by which places are compared: 0 for the one that the designs ask for, (U, D)."""
+    path = PARAMETERS[0]
+    if path not in designs:
+        return time
+    asked = designs[path] == CHOICES["products"].index(place)
+    return np.where(asked & np.isfinite(time), 0.0, time)
 
 
 def _as_felt(operations: Operations, designs: Designs) -> Designs:

@@ -52,7 +52,9 @@ PARAMETERS = (
 STREAM, TILES, CACHE = 3.0, 8.0, 1.5  # sharpness of saturation
 
 
-def dram_bandwidth(active: Array, designs: Designs, sharpness: float = STREAM) -> Array:
+def dram_bandwidth(
+    active: Array, designs: Designs, sharpness: float = STREAM, flying: Array | float = np.inf
+) -> Array:
     """Return the DRAM bandwidth that active units reach, the shape of `active` [B/s].
 
     Parameters
@@ -62,6 +64,8 @@ def dram_bandwidth(active: Array, designs: Designs, sharpness: float = STREAM) -
     designs : Designs
     sharpness : float
         Exponent of the smooth minimum.
+    flying : array or float
+        Bytes that what runs there keeps in flight in a unit, if that is less than a unit can [B].
 
     Examples
     --------
@@ -71,7 +75,8 @@ def dram_bandwidth(active: Array, designs: Designs, sharpness: float = STREAM) -
     >>> bool(few < 1300 and 4000 < all_of_them < 4800)
     True
     """
-    pull = active * (designs["memories.dram.in_flight"] / designs["memories.dram.latency"])
+    in_flight = np.minimum(designs["memories.dram.in_flight"], flying)
+    pull = active * (in_flight / designs["memories.dram.latency"])
     peak = bandwidth(designs)
     return smooth_min(pull, peak, sharpness)
 

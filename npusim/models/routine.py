@@ -12,6 +12,9 @@
 - element [cycle]: what it spends on the instructions of one element (byte, thread, product:
   `npusim.library.ROUTINES`) with as many threads as it holds.
 
+Special functions, where the machine says how fast they are, take their time beside the issue, or a
+whole unit does the kernel in its place (`npusim.models.special`).
+
 Memory and issue overlap in part: the square root of the sum of their squares lies half-way between
 one after the other and one behind the other. Blocks go to units evenly, a unit that has one more
 decides; a grid that is not known is taken to fill all units. A product's arithmetic on the matrix
@@ -24,7 +27,7 @@ by DRAM.
 Source: issue and latency bounds after V. Volkov, "Understanding latency hiding on GPUs", UC
 Berkeley EECS-2016-143, 2016; numbers fitted to workloads/experiments/h200_routines.parquet.
 
-Left out: registers and shared memory (how many threads a unit holds), atomics that meet, clocks
+Left out: what fewer threads than a unit holds mean for instructions, atomics that meet, clocks
 under a power limit, how the chosen elements of a mask lie, pageable memory of the host beyond the
 megabyte or so that is staged at once.
 """
@@ -38,7 +41,7 @@ from numpy.typing import NDArray
 
 from npusim.arch import Designs
 from npusim.library import NUMBERS, ROUTINES
-from npusim.models import floor, roofline, transfer
+from npusim.models import floor, occupancy, roofline, special, transfer
 from npusim.models.cost import Cost, overlapped
 from npusim.models.floor import floor_time
 from npusim.models.hierarchy import Traffic
@@ -57,8 +60,10 @@ PARAMETERS = (
 READS = {
     *PARAMETERS,
     *floor.PARAMETERS,
+    *occupancy.READS,
     *transfer.READS,
     *roofline.PARAMETERS,
+    *special.PARAMETERS,
 }
 
 HOST = ("copy_to_host", "copy_to_host_pageable", "copy_from_host", "copy_from_host_pageable")
@@ -79,6 +84,8 @@ class Shape:
         Elements of a thread, one after the other (0: not known).
     rounds : array
         Blocks on the busiest unit.
+    part : array
+        Part of the operation on the busiest unit.
     share : array
         Work on the busiest unit [element].
     memory : array
@@ -89,6 +96,7 @@ class Shape:
 
     depth: Array
     rounds: Array
+    part: Array
     share: Array
     memory: Array
     matrix: Array
@@ -115,6 +123,7 @@ def routine_cost(operations: Operations, designs: Designs) -> Cost:
     floor, element, block, chain = (_number(name, operations, designs) for name in NUMBERS)
     clock = designs["units.clock"]
     issue = (shape.rounds * block + shape.share * element) / clock
+    issue = special.beside(issue, operations, shape.part, designs)
     compute = np.hypot(issue, shape.matrix)
     least = floor * floor_time(operations, designs) + shape.depth * chain / clock
     busy = np.hypot(shape.memory, compute)
@@ -138,7 +147,8 @@ def routine_shape(operations: Operations, designs: Designs) -> Shape:
     threads = operations["threads"][:, None] * launched
     depth = np.where(threads > 0, np.ceil(work / np.maximum(threads, 1.0)), 0.0)
     moved = transfer_time(operations, np.minimum(blocks, units), designs)
-    return Shape(depth, rounds, rounds * work / blocks, moved, _matrix_time(operations, designs))
+    return Shape(depth, rounds, rounds / blocks, rounds * work / blocks, moved,
+                 _matrix_time(operations, designs))  # fmt: skip
 
 
 def amount(operations: Operations) -> Array:
@@ -160,9 +170,13 @@ def amount(operations: Operations) -> Array:
 def transfer_time(operations: Operations, active: Array, designs: Designs) -> Array:
     """Return the time of loads and stores by `active` units, (U, D) [s]; see `transfer`.
 
-    Copies between device and host go by the link.
+    It is no less than what threads wait for them (`npusim.models.occupancy`). Copies between device
+    and host go by the link.
     """
     time = transfer.transfer_time(operations, active, designs)
+    wait = occupancy.waiting_time(operations, designs)
+    wait[np.isin(operations.routine, _MATRIX)] = 0.0  # tiles do not come a load a thread
+    time = np.maximum(time, wait)
     to_host = np.isin(operations.routine, HOST)
     over = operations.bytes_moved[to_host, None] / 2.0  # read on one side, written on the other
     time[to_host] = over / designs["host.bandwidth"]

@@ -26,6 +26,7 @@ from npusim.transforms import (
     in_place,
     kv_heads,
     pages,
+    precision,
     speculation,
     splits,
     static_cache,
@@ -39,6 +40,7 @@ from npusim.transforms.experts import skew_experts
 from npusim.transforms.in_place import write_in_place
 from npusim.transforms.kv_heads import group_heads
 from npusim.transforms.pages import page_cache
+from npusim.transforms.precision import refuse_without_rate
 from npusim.transforms.profiler import only_steps, unprofiled
 from npusim.transforms.record import changes, refuse_late, told
 from npusim.transforms.speculation import speculate
@@ -49,19 +51,20 @@ from npusim.workload import Workload
 __all__ = [
     "TRANSFORMABLE", "applies", "changes", "fold_casts", "group_heads", "limits", "needs",
     "only_steps", "page_cache", "present", "quantize_cache", "quantize_weights", "refuse_changed",
-    "set_batch", "set_context", "skew_experts", "speculate", "split", "split_keys", "told",
-    "transformed", "unmeasured", "unprofiled", "write_in_place",
+    "refuse_without_rate", "set_batch", "set_context", "skew_experts", "speculate", "split",
+    "split_keys", "told", "transformed", "unmeasured", "unprofiled", "write_in_place",
 ]  # fmt: skip
 
 _Value = TypeVar("_Value")
 
 # Batch before the static cache, which is made for it, and after the context. What puts other
 # kernels in place of some comes behind what changes sizes: a static cache or pages before a write
-# in place, which they bring themselves, and casts behind weights, which they know as they were.
-# Drafts, for which steps are as they are, come last.
+# in place, which they bring themselves, and casts behind weights, which they know as they were;
+# types of products behind both, for which inputs and weights are as they then are. Drafts, for
+# which steps are as they are, come last.
 _TRANSFORMS = (
-    kv_heads, weights, cache, context, batch, static_cache, pages, in_place, splits, casts, experts,
-    speculation,
+    kv_heads, weights, cache, context, batch, static_cache, pages, in_place, splits, casts,
+    precision, experts, speculation,
 )  # fmt: skip
 
 # Path -> the file that reads it.

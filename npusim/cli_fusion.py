@@ -1,0 +1,62 @@
+"""The command that shows what a fusion engine makes of a workload: ``npusim fuse``."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from npusim import units
+from npusim.cli_output import JSON, command_line, print_json
+from npusim.errors import InputError
+
+
+@click.command()
+@click.argument("workload")
+@click.option("--chain", default=16, show_default=True, metavar="N",
+              help="Longest chain of operations that runs as one.")  # fmt: skip
+@click.option("--buffer", metavar="SIZE",
+              help="Bytes of a row that are held at once, e.g. --buffer '128 KiB'; by default "
+              "any.")  # fmt: skip
+@click.option("--products", is_flag=True,
+              help="Matrix products hand their results to the engine.")  # fmt: skip
+@JSON
+def fuse(workload: str, chain: int, buffer: str | None, products: bool, as_json: bool) -> None:
+    """Show which chains of operations of WORKLOAD a fusion engine runs as one.
+
+    These are the chains that `npusim replay` and `npusim sweep` run on a machine with fusion.chain,
+    fusion.buffer and fusion.products, in a graph or a hardware queue. Who reads what is told by
+    sizes, since traces hold no addresses.
+    """
+    from npusim.fusion.chains import Limits
+    from npusim.fusion.summary import summary
+    from npusim.load import load_workload
+
+    if not 2 <= chain <= 10_000:
+        raise InputError("out of bounds", place="--chain", value=chain, allowed="2 to 10000")
+    limits = Limits(chain, math.inf if buffer is None else _size(buffer), products)
+    loaded = load_workload(workload)
+    found = summary(loaded, limits)
+    content: dict[str, Any] = {
+        "workload": loaded.name, "chain": chain, "products": products,
+        "buffer": None if buffer is None else limits.buffer, **asdict(found),
+        "command": command_line(),
+    }  # fmt: skip
+    if as_json:
+        print_json(content)
+        return
+    from npusim import fusion_tables
+
+    fusion_tables.shown(content)
+
+
+def _size(text: str) -> float:
+    try:
+        size = units.parse(text, "B")
+    except InputError as error:
+        raise InputError(str(error), place="--buffer") from None
+    if not 0 <= size <= 1e12:
+        raise InputError("out of bounds", place="--buffer", value=text, allowed="0 B to 1 TB")
+    return size

@@ -1,0 +1,182 @@
+"""A workload as a machine with a fusion engine runs it: each chain one operation.
+
+A fused operation stands where the last of its chain did. It does the FLOP of all, reads what the
+chain reads from outside (once, however many members read it) and weights and KV cache as before,
+and writes what is read later or by nobody that is known; all else stays on the chip. A product that
+hands its result on remains one, with other results. Branches are members that read or write by
+index: which elements, data decide (column ``k`` of a fused kernel).
+
+An engine needs to know what comes behind an operation. In a graph or a hardware queue it does; an
+eager host issues one operation at a time, and nothing is fused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from npusim.arch import Designs
+from npusim.columns import BYTES_OF
+from npusim.errors import InputError
+from npusim.fusion.chains import Chain, Limits, chains
+from npusim.fusion.dataflow import Dataflow, dataflow
+from npusim.fusion.macro_ops import PRODUCT, load_macro_ops
+from npusim.leave_out import taken
+from npusim.transforms.rows import Rows
+from npusim.workload import Workload
+
+CHAIN, BUFFER, PRODUCTS = "fusion.chain", "fusion.buffer", "fusion.products"
+
+_BRANCHES = ("index", "place")
+_SOFTMAX = ("softmax", "sort", "scan")  # which pass over a row more than once
+_KEPT = 32  # fused workloads that are remembered
+
+
+def limits(designs: Designs, row: int = 0) -> Limits | None:
+    """Return what the fusion engine of a design may fuse, None without an engine.
+
+    Examples
+    --------
+    >>> import npusim as ns
+    >>> limits(Designs(ns.load_arch("h200"))) is None
+    True
+    """
+    if CHAIN not in designs:
+        return None
+    chain, buffer, products = (
+        float(np.broadcast_to(designs[path], len(designs))[row]) if path in designs else default
+        for path, default in ((CHAIN, 0.0), (BUFFER, np.inf), (PRODUCTS, 0.0))
+    )
+    return Limits(int(chain), buffer, products > 0) if chain >= 2 else None
+
+
+def program(w: Workload, designs: Designs, launch: str, mode: str = "model") -> Workload:
+    """Return a workload as the first of some designs runs it under a launch mode.
+
+    Raises
+    ------
+    InputError
+        Mode ``transfer``, and something to fuse: what never ran has no time to carry over.
+
+    Examples
+    --------
+    >>> import npusim as ns
+    >>> w, npu = ns.load_workload("paddleocr_vl_decode"), Designs(ns.load_arch("decode_npu"))
+    >>> len(program(w, npu, "queue")) < len(w) == len(program(w, npu, "eager"))
+    True
+    """
+    found = limits(designs) if launch != "eager" else None
+    ran = w if found is None else fused(w, found)
+    if mode == "transfer" and ran is not w:
+        raise InputError("fused operations were never measured, so no time of theirs can be "
+                         "transferred", place=CHAIN, value=f"{designs[CHAIN][0]:g}", allowed="0",
+                         hint="use --mode model")  # fmt: skip
+    return ran
+
+
+def programs(
+    w: Workload, designs: Designs, launch: str, mode: str = "model"
+) -> Iterator[tuple[Workload, Designs, NDArray[np.intp]]]:
+    """Yield each program of a workload, the designs that run it, and which these are."""
+    few, which = designs.distinct((CHAIN, BUFFER, PRODUCTS))
+    if len(few) == 1:
+        yield program(w, designs, launch, mode), designs, np.arange(len(designs))
+        return
+    for i in range(len(few)):
+        rows = np.flatnonzero(which == i)
+        part = Designs(designs.base, {p: c[rows] for p, c in designs.columns.items()})
+        yield program(w, part, launch, mode), part, rows
+
+
+def fused(w: Workload, allowed: Limits) -> Workload:
+    """Return a workload in which chains run as one; itself if there are none."""
+    return _Remembered(w).fused(allowed)
+
+
+class _Remembered:
+    """A workload by its identity, as a key."""
+
+    def __init__(self, w: Workload) -> None:
+        self.w = w
+
+    def __hash__(self) -> int:
+        return id(self.w)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Remembered) and self.w is other.w
+
+    def fused(self, allowed: Limits) -> Workload:
+        """Return the fused workload, made once."""
+        return _fused(self, allowed)
+
+
+@lru_cache(maxsize=_KEPT)
+def _fused(key: _Remembered, allowed: Limits) -> Workload:
+    w = key.w
+    found = chains(w, load_macro_ops(), allowed)
+    if not found:
+        return w
+    flow, rows = dataflow(w), Rows(w, CHAIN)
+    kept = np.ones(len(w), dtype=bool)
+    for chain in found:
+        rows.replace(chain.members[-1], _row(w, chain, flow))
+        kept[list(chain.members[:-1])] = False
+    whole = rows.workload()
+    columns, counters, edges = taken(whole, kept)
+    meta: dict[str, Any] = {**w.meta, "fused": len(found)}
+    return Workload(w.name, columns, whole.labels, w.steps, edges, meta, counters, w.host)
+
+
+def _row(w: Workload, chain: Chain, flow: Dataflow) -> dict[str, Any]:
+    """Return the columns of the operation that a chain becomes."""
+    members = list(chain.members)
+    own, last = set(members), members[-1]
+    sums = {name: float(w[name][members].sum())
+            for name in ("flop", "read_weight", "read_kv", "write_kv")}  # fmt: skip
+    inside = sum(part for m in members for j, part in flow.reads[m].items() if j in own)
+    again = _read_again(members, own, flow)
+    read = max(float(w["read_activation"][members].sum()) - inside - again, 0.0)
+    written = float(sum(w["write_activation"][m] for m in members
+                        if m == last or not own.issuperset(flow.readers[m])
+                        or not flow.readers[m]))  # fmt: skip
+    table = load_macro_ops()
+    kinds = [w.labels["kind"][w["kind"][m]] for m in members]
+    same = {"kernel": f"fused: {chain.name}", "operator": "", "basis": "shape",
+            "origin": "generated", "read_activation": read, "write_activation": written,
+            **sums}  # fmt: skip
+    if table.classes[kinds[0]] == PRODUCT:
+        head = members[0]
+        kept = {c: w[c][head] for c in ("batch", "m", "n", "k", "groups", "blocks", "threads")}
+        texts = {c: w.labels[c][w[c][head]] for c in ("kind", "dtype", "library", "routine")}
+        return {**same, **kept, **texts}
+    branches = sum(table.classes[kind] in _BRANCHES for kind in kinds)
+    return {**same, "kind": "fused", "dtype": _widest(w, members), "library": "fusion",
+            "routine": _routine(chain, kinds), "batch": 1, "m": chain.rows, "n": chain.width,
+            "k": branches, "blocks": chain.rows if chain.is_of_rows else 0}  # fmt: skip
+
+
+def _read_again(members: list[int], own: set[int], flow: Dataflow) -> float:
+    """Return the bytes from outside that a chain's members read, but for the first of each."""
+    seen: dict[int, float] = {}
+    again = 0.0
+    for m in members:
+        for j, part in flow.reads[m].items():
+            if j not in own:
+                again += min(part, seen.get(j, 0.0))
+                seen[j] = max(part, seen.get(j, 0.0))
+    return again
+
+
+def _routine(chain: Chain, kinds: list[str]) -> str:
+    if not chain.is_of_rows:
+        return "fused_steps"
+    return "fused_passes" if any(kind in _SOFTMAX for kind in kinds) else "fused_rows"
+
+
+def _widest(w: Workload, members: list[int]) -> str:
+    types: list[str] = [w.labels["dtype"][w["dtype"][m]] for m in members]
+    return max(types, key=lambda t: BYTES_OF.get(t, 2.0))
