@@ -11,6 +11,7 @@ from npusim.arch import Arch, Designs
 from npusim.errors import InputError
 from npusim.models.kernel import kernel_cost, kernel_time
 from npusim.models.prefetch import depth
+from npusim.transforms import refuse_without_rate
 from npusim.workload import Workload
 
 Array = NDArray[np.float64]
@@ -101,8 +102,10 @@ def durations(
     Raises
     ------
     InputError
-        An unknown mode, or ``transfer`` without the traced machine.
+        An unknown mode, ``transfer`` without the traced machine, or products in a type that the
+        workload was put into and the machine has no rate for.
     """
+    refuse_without_rate(workload, designs)
     rows, inverse = workload.unique()
     operations = workload.operations(rows)
     cost = kernel_cost(operations, designs)

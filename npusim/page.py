@@ -154,10 +154,12 @@ def _mean(name: str, results: Sequence[Result], times: Sequence[int]) -> Result:
             extrapolates=tuple(dict.fromkeys(x for b in bands for x in b.extrapolates)),
         )
     products = _sums(busy / busy.sum(), [r.products for r in results])
+    walls = weight * [r.wall_s for r in results]
     return replace(
         first, workload=name, **means, band=band, tokens=None, s_per_token=None,
         idle_share=means["device_idle_s"] / means["wall_s"],
         limits=_sums(busy / busy.sum(), [r.limits for r in results]), products=products,
+        utilisation=_sums(walls / walls.sum(), [r.utilisation for r in results]),
         traffic={level: _sums(weight, [r.traffic.get(level, {}) for r in results])
                  for level in first.traffic},
         movement_j=None if None in energies else float(weight @ np.array(energies)),

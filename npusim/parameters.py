@@ -299,6 +299,10 @@ PARAMETERS: Mapping[str, Parameter] = MappingProxyType({p.path: p for p in (
     Parameter("workload.acceptance", "1", 0, 1, "probability that a drafted token is accepted"),
     Parameter("workload.draft_layers", "1", 0, 1e4,
               "layers of the model that draft a token, embedding and head beside them (0: none)"),
+    Parameter("workload.block_scale", "1", 1, 32,
+              "threads of a block of pointwise kernels over those traced (of fewer blocks)"),
+    Parameter("workload.merged", "1", 1, 1024,
+              "programs that decode side by side, whose products of the same weights are merged"),
     Parameter("workload.expert_skew", "1", 0, 10,
               "Zipf exponent of the popularity of experts (0: all alike)"),
 )})  # fmt: skip

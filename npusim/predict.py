@@ -34,6 +34,7 @@ from npusim.transforms import (
     transformed,
     unmeasured,
 )
+from npusim.utilisation import utilisation
 from npusim.workload import Workload
 
 Array = NDArray[np.float64]
@@ -96,6 +97,9 @@ class Result:
     products : dict of str to float
         Shares of device time that matrix products take, by where they run: on the ``gemv_unit``,
         the matrix ``array`` or ``elsewhere`` (compute units, memories that compute in place).
+    utilisation : dict of str to float
+        Share of the wall time of a step in which each unit would be at work at its peak rate
+        (`npusim.utilisation.UNITS`).
     traffic : dict of str to dict of str to float
         Bytes read and written in a step by the level of the memory that serves them and the class
         of data: weights, experts, KV cache, activations [B].
@@ -125,6 +129,7 @@ class Result:
     band: Band | None
     limits: dict[str, float]
     products: dict[str, float]
+    utilisation: dict[str, float]
     traffic: dict[str, dict[str, float]]
     movement_j: float | None
     not_modelled: tuple[str, ...]
@@ -185,13 +190,16 @@ def replay(workload: Workload, arch: Arch, launch: str = "eager", mode: str = "m
         )
     wall, tokens = float(middle.wall_s[0]), _known(tokens_per_step(workload))
     spent, products = _shares(ran, designs, time)
+    used = {
+        u: float(share[0]) for u, share in utilisation(ran, designs, time, middle.wall_s).items()
+    }
     return Result(
         workload.name, arch.name, launch, mode,
         wall, float(middle.device_busy_s[0]), float(middle.host_busy_s[0]),
         float(middle.host_wait_s[0]), float(middle.device_idle_s[0]),
         float(middle.idle_share[0]), middle.launches,
         tokens, None if tokens is None else wall / tokens, band,
-        spent, products, *_moved(ran, designs), not_modelled(arch),
+        spent, products, used, *_moved(ran, designs), not_modelled(arch),
         (*_changed(workload), *notes(workload, arch, launch, mode), *on_units(products),
          *_fused(workload, ran), *beyond(band)),
         {"workload": workload.id, "arch": arch_id(arch), "model": model_version(),

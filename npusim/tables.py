@@ -133,6 +133,8 @@ def replayed(r: Result, what: str = "one step") -> None:
         each, rate = terminal.seconds(r.s_per_token), 1.0 / r.s_per_token
         console.print(Text(f"{r.tokens:.4g} tokens a step: {each} a token, {rate:.4g} tokens/s"))
     console.print(Text(f"{r.launches:.0f} launches; device time goes to: {limits}"))
+    used = (f"{unit} {share:.1%}" for unit, share in r.utilisation.items() if share >= 0.0005)
+    console.print(Text(f"at work at its peak rate, of wall time: {', '.join(used) or 'nothing'}"))
     served = (f"{level} {units.show(sum(moved.values()), 'B')}"
               for level, moved in r.traffic.items() if moved)  # fmt: skip
     energy = "" if r.movement_j is None else f"; to move them takes {units.show(r.movement_j, 'J')}"

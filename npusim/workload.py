@@ -27,6 +27,7 @@ from npusim.columns import (
     HOST_PARTS,
     KINDS,
     LABELS,
+    LIMIT_COLUMNS,
     ORIGINS,
     Column,
 )
@@ -57,7 +58,7 @@ class Operations:
     ----------
     kind, dtype, library, routine : array of str, shape (U,)
     columns : mapping of str to array, shape (U,)
-        The numeric columns of `COST_COLUMNS` [FLOP, B].
+        The numeric columns of `COST_COLUMNS`, and `LIMIT_COLUMNS` where known [FLOP, B].
     reuse : Reuse
         What lies between two uses of what it reads and writes.
     """
@@ -259,7 +260,7 @@ class Workload:
 
     @cached_property
     def _unique(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        columns = [self.columns[c].astype(np.float64) for c in COST_COLUMNS]
+        columns = [self.columns[c].astype(np.float64) for c in (*COST_COLUMNS, *LIMIT_COLUMNS)]
         table = np.column_stack([*columns, self.reuse.signature()])
         raw, width = table.tobytes(), table.itemsize * table.shape[1]
         codes: dict[bytes, int] = {}  # of rows as bytes: sorting them takes twenty times as long
@@ -271,7 +272,8 @@ class Workload:
     def operations(self, rows: NDArray[np.intp] | None = None) -> Operations:
         """Return some operations (by default all) as a cost model sees them."""
         at = slice(None) if rows is None else rows
-        numeric = {c: self.columns[c][at] for c in COST_COLUMNS if c not in LABELS}
+        numbers = (*(c for c in COST_COLUMNS if c not in LABELS), *LIMIT_COLUMNS)
+        numeric = {c: self.columns[c][at] for c in numbers}
         kind, dtype, library, routine = (self.text(c)[at] for c in COST_LABELS)
         return Operations(kind, dtype, library, routine, numeric, self.reuse.take(at))
 

@@ -45,8 +45,8 @@ def files(tmp_path):
         "not_yaml.yaml": "title: x\nunits: ]\n",
         "no_sweep.yaml": H200,
         "unmodelled.yaml": (H200 + SWEEP)
-        .replace("units.count: [66, 132]", "fusion.chain: [0, 8]")
-        .replace("costs: [units.count]", "costs: [fusion.chain]"),
+        .replace("units.count: [66, 132]", "link.bandwidth: [300 GB/s, 900 GB/s]")
+        .replace("costs: [units.count]", "costs: [link.bandwidth]"),
         "good.json": text,
         "cut.json": text[: len(text) // 2],
         "not_json.json": "hello",
@@ -158,7 +158,7 @@ def test_several_mistakes_are_a_line_each(cli, files):
 
 
 SETTINGS = [
-    ("fusion.chain=4", ["--set", "fusion.chain", "no cost model"]),
+    ("link.bandwidth=400 GB/s", ["--set", "link.bandwidth", "no cost model"]),
     ("units.count", ["--set", "not path=value", "units.count"]),
     ("units.cuont=4", ["--set", "unknown parameter", "units.count"]),
     ("memories.dram.bandwidth=4.8", ["--set memories.dram.bandwidth", "no unit", "B/s"]),
@@ -205,7 +205,7 @@ def test_an_axis_without_a_model_is_refused_by_name(cli, files):
     result = cli("sweep", files / "unmodelled.yaml", "--no-figures", "--json")
     assert result.exit_code == 0
     (line,) = result.stderr.splitlines()
-    assert line.startswith("refused axis: fusion.chain: no cost model")
+    assert line.startswith("refused axis: link.bandwidth: no cost model")
     assert list(json.loads(result.stdout)["axes"]) == ["memories.dram.bandwidth"]
 
 

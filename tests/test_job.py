@@ -26,11 +26,10 @@ def outcome():
     return run_job(asked, "npusim sweep decode_npu")
 
 
-def test_the_report_machine_sweeps_a_few_thousand_designs_and_names_what_it_cannot():
+def test_the_report_machine_sweeps_thousands_of_designs_and_refuses_no_axis():
     asked = job.read_job("decode_npu", [], [], {})
-    assert len(asked.space) == 5 * 3 * 3 * 2 * 3 * 2 * 3 * 2 * 2
-    refused = {str(e).split(":")[0] for e in asked.refused}
-    assert refused == {"fusion.chain"}
+    assert len(asked.space) == 5 * 3 * 3 * 2 * 3 * 2 * 3 * 2 * 2 * 2
+    assert not asked.refused
     assert asked.baseline.name == "h200"
     page = dict(zip((w.name for w in asked.workloads), asked.counts, strict=True))
     assert page == {"deepseek_ocr_vision": 1, "deepseek_ocr_prefill": 1, "deepseek_ocr_decode": 64}
@@ -45,7 +44,7 @@ def test_a_study_is_a_sweep_over_a_machine_it_names():
 
 def test_the_summary_says_what_made_it(outcome):
     s = outcome.summary
-    assert s["designs"] == len(outcome.table) == 5 * 3 * 3 * 2 * 3 * 2 * 3 * 2
+    assert s["designs"] == len(outcome.table) == 5 * 3 * 3 * 2 * 3 * 2 * 3 * 2 * 2
     assert s["made_by"]["command"] == "npusim sweep decode_npu"
     assert s["made_by"]["arch"]["id"] == store.arch_id(load_arch("decode_npu"))
     w = ns.load_workload("paddleocr_vl_decode")

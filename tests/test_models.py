@@ -16,6 +16,7 @@ from npusim.models import (
     attention,
     cost,
     floor,
+    fused,
     gemm,
     hierarchy,
     kernel,
@@ -68,7 +69,7 @@ class Recorder(Designs):
 
 def machine_with_everything():
     """A machine that has every parameter that a model may read."""
-    full = ns.load_arch("decode_npu")
+    full = ns.with_value(ns.load_arch("decode_npu"), "array.rows", 8.0)
     for path in modelled():
         if path not in full.values:
             full = ns.with_value(
@@ -86,6 +87,7 @@ def operations_of_every_sort():
     rows += [{"kind": "pointwise", "routine": routine} for routine in ROUTINES]
     rows += [{"kind": "gemm", "routine": how} for how in ("split", "whole")]
     rows += [{"kind": "gemv", "dtype": "bf16", "m": 1, "read_weight": 1e6}]
+    rows += [{"kind": "fused", "routine": form} for form in fused.FORMS]
     libraries = [library.name for library in LIBRARIES]
     rows += [{"kind": "attention", "library": name, "m": m, "blocks": blocks}
              for name in libraries for m in (1, 64) for blocks in (0, 8)]  # fmt: skip
@@ -125,7 +127,8 @@ def test_models_read_exactly_what_they_declare(monkeypatch):
         launch.launch_cost(mode, designs)
     in_lanes = {"host.speed", "host.sync", "host.threads", "host.record", "launch.eager.host",
                 "launch.eager.depth"}  # fmt: skip
-    assert designs.seen | in_lanes == set(modelled())
+    in_programs = {"fusion.chain", "fusion.buffer", "fusion.products"}
+    assert designs.seen | in_lanes | in_programs == set(modelled())
     source = inspect.getsource(host)
     assert all(f'"{path}"' in source for path in in_lanes)
 

@@ -176,7 +176,9 @@ def test_a_changed_workload_is_written_with_the_record(tmp_path):
 # What puts other kernels in place of some, and cannot be taken back; key heads need their products.
 ONE_WAY = {"workload.static_cache", "workload.cache_in_place", "workload.page_tokens",
            "workload.attention_splits", "workload.casts", "workload.draft_tokens",
-           "workload.acceptance", "workload.draft_layers", "workload.kv_heads"}  # fmt: skip
+           "workload.acceptance", "workload.draft_layers", "workload.kv_heads",
+           "workload.block_scale", "workload.merged", "workload.arithmetic",
+           "workload.scales", "workload.quantize"}  # fmt: skip
 SETTINGS = st.dictionaries(
     st.sampled_from(sorted(set(TRANSFORMABLE) - ONE_WAY)),
     st.integers(1, 64).map(float),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -76,15 +76,16 @@ def summary(w: Workload, limits: Limits) -> Summary:
     operators, taken = w.text("operator"), w.text("kind")
     covers = [_Use(c, tuple(str(operators[m]) for m in c.members)) for c in found]
     times = Counter(use.key for use in covers)
-    spent: Counter[tuple[str, tuple[str, ...]]] = Counter()
-    inside = set()
+    spent: defaultdict[tuple[str, tuple[str, ...]], float] = defaultdict(float)
+    inside: set[int] = set()
     for use in covers:
         spent[use.key] += float(w["duration_s"][list(use.chain.members)].sum())
         inside.update(use.chain.members)
     left = Counter(str(taken[i]) for i in range(len(w)) if i not in inside)
+    before, after = (float((x["read_activation"] + x["write_activation"]).sum()) / steps
+                     for x in (w, ran))  # fmt: skip
     return Summary(
-        len(w) / steps, len(ran) / steps,
-        *(float((x["read_activation"] + x["write_activation"]).sum()) / steps for x in (w, ran)),
+        len(w) / steps, len(ran) / steps, before, after,
         tuple(MacroOpUse(*key, n / steps, spent[key] / steps) for key, n in times.most_common()),
         {kind: n / steps for kind, n in left.most_common()},
     )  # fmt: skip

@@ -22,8 +22,8 @@ kernel was measured: PyTorch's product of bf16 with weights of 4 bits in groups 
 14 weights a clock and unit of an H200, one row at 4096 x 4096 and 8192 x 8192 (docs/precision.md).
 
 Left out: grouped products, of whose experts nothing tells how many were read, and so how wide a
-weight is stored; products in a matrix array; keys and values of a compressed cache; weights stored wider than the arithmetic;
-zero points and the multiplication with scales apart from the conversion.
+weight is stored; products in a matrix array; keys and values of a compressed cache; weights stored
+wider than the arithmetic; zero points and the multiplication with scales apart from the conversion.
 """
 
 from __future__ import annotations

@@ -19,12 +19,14 @@ from typing import TypeVar
 from npusim.errors import InputError
 from npusim.transforms import (
     batch,
+    block_size,
     cache,
     casts,
     context,
     experts,
     in_place,
     kv_heads,
+    merging,
     pages,
     precision,
     speculation,
@@ -33,12 +35,14 @@ from npusim.transforms import (
     weights,
 )
 from npusim.transforms.batch import set_batch
+from npusim.transforms.block_size import enlarge_blocks
 from npusim.transforms.cache import quantize_cache
 from npusim.transforms.casts import fold_casts
 from npusim.transforms.context import set_context
 from npusim.transforms.experts import skew_experts
 from npusim.transforms.in_place import write_in_place
 from npusim.transforms.kv_heads import group_heads
+from npusim.transforms.merging import merge_products
 from npusim.transforms.pages import page_cache
 from npusim.transforms.precision import refuse_without_rate
 from npusim.transforms.profiler import only_steps, unprofiled
@@ -49,8 +53,9 @@ from npusim.transforms.weights import quantize_weights
 from npusim.workload import Workload
 
 __all__ = [
-    "TRANSFORMABLE", "applies", "changes", "fold_casts", "group_heads", "limits", "needs",
-    "only_steps", "page_cache", "present", "quantize_cache", "quantize_weights", "refuse_changed",
+    "TRANSFORMABLE", "applies", "changes", "enlarge_blocks", "fold_casts", "group_heads",
+    "limits", "merge_products", "needs", "only_steps",
+    "page_cache", "present", "quantize_cache", "quantize_weights", "refuse_changed",
     "refuse_without_rate", "set_batch", "set_context", "skew_experts", "speculate", "split",
     "split_keys", "told", "transformed", "unmeasured", "unprofiled", "write_in_place",
 ]  # fmt: skip
@@ -62,9 +67,11 @@ _Value = TypeVar("_Value")
 # in place, which they bring themselves, and casts behind weights, which they know as they were;
 # types of products behind both, for which inputs and weights are as they then are. Drafts, for
 # which steps are as they are, come last.
+# Behind them come merged products alone, once for several steps. Larger blocks come behind all that
+# makes grids.
 _TRANSFORMS = (
     kv_heads, weights, cache, context, batch, static_cache, pages, in_place, splits, casts,
-    precision, experts, speculation,
+    precision, experts, block_size, speculation, merging,
 )  # fmt: skip
 
 # Path -> the file that reads it.

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from npusim.columns import COST_COLUMNS, COST_LABELS, ORIGINS
 from npusim.errors import InputError
 from npusim.parameters import PARAMETERS
+from npusim.units import CHOICES, show
 from npusim.workload import Workload
 
 _KEY = "transforms"
@@ -31,6 +32,7 @@ _KEY = "transforms"
 _DRAFTS = ("workload.draft_tokens", "workload.acceptance", "workload.draft_layers")
 _AFTER_DRAFTS = (*_DRAFTS, "workload.weight_bits", "workload.weight_group", "workload.kv_bits",
                  "workload.kv_heads")  # fmt: skip
+_MERGED = "workload.merged"
 _EXTRAPOLATED = ORIGINS.index("extrapolated")
 
 
@@ -47,7 +49,12 @@ def told(settings: Mapping[str, float]) -> str:
     >>> told({"workload.weight_bits": 4.0, "workload.context": 8192.0})
     'workload.weight_bits=4, workload.context=8192'
     """
-    return ", ".join(f"{path}={value:g}" for path, value in settings.items())
+    return ", ".join(f"{path}={_shown(path, value)}" for path, value in settings.items())
+
+
+def _shown(path: str, value: float) -> str:
+    unit = PARAMETERS[path].unit
+    return show(value, unit) if unit in CHOICES else f"{value:g}"
 
 
 def changed(
@@ -96,6 +103,10 @@ def refuse_late(w: Workload, settings: Mapping[str, float]) -> None:
     late = [path for path in settings if path not in _AFTER_DRAFTS]
     if late and _DRAFTS[0] in changes(w):
         raise InputError("its steps verify drafts, which come after this change", file=w.name,
+                         place=late[0], hint="set both at once")  # fmt: skip
+    late = [path for path in settings if path != _MERGED]
+    if late and _MERGED in changes(w):
+        raise InputError("its products are merged, which comes after this change", file=w.name,
                          place=late[0], hint="set both at once")  # fmt: skip
 
 

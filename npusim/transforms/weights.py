@@ -11,10 +11,13 @@ and embeddings stay as they are.
 Source: group-wise scales as in E. Frantar, S. Ashkboos, T. Hoefler, D. Alistarh, "GPTQ", 2022,
 arXiv:2210.17323, and J. Lin et al., "AWQ", 2023, arXiv:2306.00978.
 
-Left out: the work of widening weights to the type that is computed in, zero points, layers that a
-recipe leaves wide, what quantisation does to the answers of the model. `npusim.models.gemm` counts
-what units load of tiles from the last-level cache in the width of the type, so that products which
-that bounds gain less than a kernel that widens weights inside the units.
+What widening them takes is `npusim.models.conversion`; products in another type are
+`npusim.transforms.precision`.
+
+Left out: zero points, layers that a recipe leaves wide, what quantisation does to the answers of
+the model. `npusim.models.gemm` counts what units load of tiles from the last-level cache in the
+width of the type, so that products which that bounds gain less than a kernel that widens weights
+inside the units.
 """
 
 from __future__ import annotations
@@ -34,7 +37,10 @@ Array = NDArray[np.float64]
 BITS, GROUP = "workload.weight_bits", "workload.weight_group"
 PARAMETERS = (BITS, GROUP)
 NEEDS = "matrix product that reads weights"
-LIMIT = "weights are widened as they are loaded, at no cost; arithmetic stays in the type traced"
+LIMIT = (
+    "arithmetic stays in the type traced; weights are widened at no cost where a machine gives no "
+    "conversion.rate"
+)
 UNMEASURED = "weights in another width than the arithmetic, which no measured product has"
 
 _PRODUCTS = ("gemv", "gemm", "grouped_gemm", "conv")

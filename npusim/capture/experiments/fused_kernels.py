@@ -15,7 +15,6 @@ from npusim.capture.timing import graph_us
 
 AXES = ("fused_kernels",)
 
-_FORMS = ("steps", "squares", "moments", "maximum")
 _SHAPES = (
     (1, 256), (1, 640), (1, 1024), (1, 2048), (1, 4096), (1, 8192), (8, 4096), (32, 512),
     (32, 3072), (100, 768), (132, 1536), (256, 1024), (512, 2048), (640, 896), (1024, 4096),
