@@ -194,7 +194,8 @@ def of_machine(arch: Arch) -> str:
 
 def of_blocks() -> str:
     """Return a table of larger blocks."""
-    h200, npu = ns.load_arch("h200"), ns.load_arch("decode_npu")
+    h200 = ns.load_arch("h200")
+    npu = ns.with_value(ns.load_arch("decode_npu"), "fusion.chain", 0.0)
     lines = ["| block size x | page on decode_npu [ms] | step | page on h200 [ms] | step |",
              "|---|---|---|---|---|"]  # fmt: skip
     for times in (1.0, 2.0, 4.0, 8.0):
@@ -221,7 +222,7 @@ def of_batches(arch: Arch) -> str:
 if __name__ == "__main__":
     if sys.argv[1:]:
         print(measured([Path(path) for path in sys.argv[1:]]))
-    npu = ns.load_arch("decode_npu")
+    npu = ns.with_value(ns.load_arch("decode_npu"), "fusion.chain", 0.0)
     for machine in ("h200", "rtx_5090"):
         print(machine, by_grid(ns.load_arch(machine)), sep="\n\n")
     for text in (of_units(npu), of_machine(npu), of_blocks(), of_batches(npu)):

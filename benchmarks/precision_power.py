@@ -2,11 +2,10 @@
 
     python benchmarks/precision_power.py h200_precision_power.json
 
-Needs an NVIDIA GPU with fp8 and PyTorch built for it; npusim is not imported. Without NVML there
-are times and no clocks or power. Takes 48 s on an H200. What 165 s have no time for is named in the
-file, and so is what this PyTorch or GPU refuses. Operands are seeded and weights cold: products
-take distinct ones in turn, 400 MB of them, inside a CUDA graph of about a millisecond. What rows
-hold stands in workloads/experiments/h200_precision_power.md.
+Needs an NVIDIA GPU with fp8 and PyTorch for it; without NVML no clocks and no power. Takes
+48 s on an H200. What 165 s have no time for is named in the file, as is what this PyTorch or GPU
+refuses. Weights are cold: products take distinct ones in turn, 400 MB of them, inside a CUDA graph
+of about a millisecond. Rows: workloads/experiments/h200_precision_power.md.
 """
 
 import argparse
@@ -192,7 +191,7 @@ def burst(graph, per, rest_s=0.15, clock=False):
 def sustained(board, graph, per, seconds=0.5):
     """Return time, power and clock of replays back to back, after as long to settle.
 
-    The counter of energy moves in steps and is read some 30 ms late: power to about 10 %.
+    The counter of energy moves in steps and is read some 30 ms late: power to about 15 %.
     """
     replay_s = 1e-6 * per * statistics.median(replays(graph, 3, per)[0])
     count = max(2, int(seconds / replay_s))
@@ -279,11 +278,9 @@ def rested_and_clocked(graph, per, _call):
 
 
 def rested_to_hot(board, graph, per, call):
-    return {
-        **rested_and_clocked(graph, per, call),
-        "sustained": sustained(board, graph, per),
-        "hot": burst(graph, per, rest_s=0.0),
-    }
+    found = rested_and_clocked(graph, per, call)
+    found["sustained"] = sustained(board, graph, per)
+    return found | {"hot": burst(graph, per, rest_s=0.0)}
 
 
 def time_and_kernels(graph, per, call):

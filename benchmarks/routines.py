@@ -24,10 +24,10 @@ from scipy.optimize import least_squares
 import npusim as ns
 from npusim.arch import Designs
 from npusim.importers.work import Work
-from npusim.library import NUMBERS, ROUTINES
+from npusim.library import HOST_COPIES, NUMBERS, ROUTINES
 from npusim.measured.shapes import Measurable, operations
 from npusim.models.floor import floor_path
-from npusim.models.routine import HOST, Shape, routine_shape
+from npusim.models.routine import Shape, routine_shape
 from npusim.workload import Steps, Workload
 
 REWRITES = ("aten::neg_", "aten::logical_or", "aten::logical_or_", "aten::mul_")
@@ -122,7 +122,7 @@ def fit(shape, measured, clock, chosen):
 
 def choose(routine, shape, measured, clock):
     """Return the numbers worth having: one more must lower the cost by a tenth."""
-    choices = CHOICES if routine not in HOST else [()]
+    choices = CHOICES if routine not in HOST_COPIES else [()]
     costs = {c: fit(shape, measured, clock, c)[0] * WORTH ** len(c) for c in choices}
     return min(costs, key=costs.get)
 

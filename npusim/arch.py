@@ -25,7 +25,7 @@ Array = NDArray[np.float64]
 
 SET_BY_USER = "set by the user"
 _WHOLE = ("host.threads", "launch.eager.depth", "array.rows", "array.columns", "array.side_by_side",
-          "fusion.chain")  # fmt: skip
+          "fusion.chain", "fusion.products", "special.whole")  # fmt: skip
 KINDS = {
     "datasheet": "published by the vendor, or computed from what is",
     "measured": "read from a measurement of this machine",

@@ -34,10 +34,13 @@ def fuse(workload: str, chain: int, buffer: str | None, products: bool, as_json:
     from npusim.fusion.summary import summary
     from npusim.load import load_workload
 
-    if not 2 <= chain <= 10_000:
-        raise InputError("out of bounds", place="--chain", value=chain, allowed="2 to 10000")
+    if not 2 <= chain <= 256:
+        raise InputError("out of bounds", place="--chain", value=chain, allowed="2 to 256")
     limits = Limits(chain, math.inf if buffer is None else _size(buffer), products)
     loaded = load_workload(workload)
+    if not loaded.bytes_moved.any():
+        raise InputError("nothing is known of what its operations read and write",
+                         file=loaded.name, hint="import a trace with shapes")  # fmt: skip
     found = summary(loaded, limits)
     content: dict[str, Any] = {
         "workload": loaded.name, "chain": chain, "products": products,

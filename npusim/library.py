@@ -33,6 +33,9 @@ ROUTINES: Mapping[str, str] = MappingProxyType({
     "conv_vector": "products",  # a multiply and an add
 })  # fmt: skip
 
+# Routines that copy between the memories of device and host.
+HOST_COPIES = ("copy_to_host", "copy_to_host_pageable", "copy_from_host", "copy_from_host_pageable")
+
 # Number of a routine -> unit, upper bound and meaning of its parameter.
 NUMBERS: Mapping[str, tuple[str, float, str]] = MappingProxyType({
     "floor": ("1", 1e3, "time of its smallest kernel, in floors of that kind of the machine"),

@@ -192,7 +192,7 @@ PARAMETERS: Mapping[str, Parameter] = MappingProxyType({p.path: p for p in (
       for routine in ROUTINES for number, (unit, high, meaning) in NUMBERS.items()),
     Parameter("products.place", "products", 0, len(CHOICES["products"]) - 1,
               "where products run that several units take: fastest (each where it is faster, where "
-              "not given), units, gemv_unit or array"),
+              "not given), units (arrays where a machine has them), gemv_unit or array"),
     Parameter("conversion.rate", "OP/clock", 1e-2, 1e6,
               "weights that one compute unit, or engine of the GEMV unit, widens from how they are "
               "stored to the product's type (where not given: as fast as they come)"),
@@ -218,7 +218,7 @@ PARAMETERS: Mapping[str, Parameter] = MappingProxyType({p.path: p for p in (
               "independent products of an operation that an array takes without draining between "
               "them"),
     Parameter("array.latency", "s", 0, 1e-3, "start latency of a product on the arrays"),
-    Parameter("fusion.chain", "1", 0, 1e4,
+    Parameter("fusion.chain", "1", 0, 256,
               "longest chain of operations that the fusion engine runs as one (0: none)"),
     Parameter("fusion.buffer", "B", 0, 1e12,
               "bytes of a row that a fused chain may hold in one unit (where not given: any)"),
@@ -301,7 +301,7 @@ PARAMETERS: Mapping[str, Parameter] = MappingProxyType({p.path: p for p in (
               "layers of the model that draft a token, embedding and head beside them (0: none)"),
     Parameter("workload.block_scale", "1", 1, 32,
               "threads of a block of pointwise kernels over those traced (of fewer blocks)"),
-    Parameter("workload.merged", "1", 1, 1024,
+    Parameter("workload.merged", "1", 1, 64,
               "programs that decode side by side, whose products of the same weights are merged"),
     Parameter("workload.expert_skew", "1", 0, 10,
               "Zipf exponent of the popularity of experts (0: all alike)"),

@@ -43,6 +43,7 @@ from npusim.transforms import (
     transformed,
     unmeasured,
 )
+from npusim.units import parse
 from npusim.workload import Workload
 
 Array = NDArray[np.float64]
@@ -82,8 +83,9 @@ class Space:
     ----------
     arch : Arch
         What all designs share.
-    axes : mapping of str to sequence of float
-        Values of each dotted path [SI], of the machine or of the workload (``workload.*``).
+    axes : mapping of str to sequence of float or str
+        Values of each dotted path [SI], of the machine or of the workload (``workload.*``), or
+        texts with a unit or a name (``"2 TB/s"``, ``"weight"``).
     launch : sequence of str
         Launch modes.
 
@@ -115,6 +117,8 @@ class Space:
 
     def __post_init__(self) -> None:
         errors = unmodelled(list(self.axes))
+        axes = {path: [_number(path, v) for v in given] for path, given in self.axes.items()}
+        object.__setattr__(self, "axes", axes)
         errors += [
             InputError("axis without values", place=p) for p, v in self.axes.items() if not len(v)
         ]
@@ -140,13 +144,21 @@ class Space:
         )
         columns = {path: grid.reshape(-1) for path, grid in zip(of_machine, grids, strict=True)}
         object.__setattr__(self, "designs", Designs(self.arch, columns))
-        values = [[check(path, float(v)) for v in given] for path, given in of_workload.items()]
+        values = [[check(path, v) for v in given] for path, given in of_workload.items()]
         changes = tuple(dict(zip(of_workload, each, strict=True)) for each in product(*values))
         object.__setattr__(self, "changes", changes)
 
     def __len__(self) -> int:
         """Return the number of designs, launch modes counted."""
         return len(self.changes) * len(self.designs) * len(self.launch)
+
+
+def _number(path: str, value: float | str) -> float:
+    """Return a value of an axis, or a text with its unit or name [SI]."""
+    try:
+        return parse(value, parameter(path).unit) if isinstance(value, str) else float(value)
+    except InputError as error:
+        raise InputError(str(error), place=path) from None
 
 
 def sweep(

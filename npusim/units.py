@@ -202,8 +202,10 @@ def show(value: float, unit: str, digits: int = 4) -> str:
     >>> show(1.25e-7, "s"), show(0.0, "B"), show(1.0, "replacement")
     ('125 ns', '0 B', 'random')
     """
-    if unit in CHOICES:
+    if unit in CHOICES and value in range(len(CHOICES[unit])):
         return CHOICES[unit][int(value)]
+    if unit in CHOICES:
+        return f"{value:g} of {', '.join(CHOICES[unit])}"
     if unit == "1" or value == 0 or not math.isfinite(value):
         return f"{value:.{digits}g}" + ("" if unit == "1" else f" {unit}")
     if unit == "mm2":

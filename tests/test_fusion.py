@@ -18,6 +18,7 @@ from npusim.fusion.dataflow import dataflow
 from npusim.fusion.macro_ops import load_macro_ops
 from npusim.fusion.program import fused, program
 from npusim.measured.patterns import PATTERNS, pattern
+from npusim.models import conversion
 from npusim.transforms import transformed
 from npusim.workload import Steps, Workload
 
@@ -140,6 +141,64 @@ def test_a_result_that_is_read_later_is_still_written() -> None:
     # Both are read later: the product takes the last, and the sum of all three the first.
     later = built(step(32), step(32), product(32, 32), step(32, inputs=2))
     assert fused(later, Limits(2))["write_activation"][0] in (4.0 * 32, 8.0 * 32)
+
+
+def test_no_chain_spans_a_wait_of_the_host() -> None:
+    # What comes behind a wait is not issued before it.
+    wait = {"kind": "memcpy", "batch": 1, "m": 1, "n": 8, "read_activation": 8.0, "sync": True}
+    assert members(built(step(64), wait, step(64))) == []
+    assert members(built(step(64), {**wait, "sync": False}, step(64))) == [(0, 2)]
+    for name in ("deepseek_ocr_decode", "deepseek_ocr_vision"):
+        w = ns.load_workload(name)
+        waits = np.cumsum(w["sync"])
+        for chain in chains(w, load_macro_ops(), Limits(16, products=True)):
+            assert len(set(waits[list(chain.members)])) == 1
+
+
+def test_what_nobody_knows_may_read_anything() -> None:
+    unknown = {"kind": "unknown", "basis": "none", "duration_s": 1e-6}
+    assert members(built(step(64), unknown, step(64))) == []
+
+
+def test_what_another_stream_waits_for_is_written_in_time() -> None:
+    other = {**step(8), "stream": 1}
+    w = built(step(64), other, step(64))
+    pointer, waits = np.array([0, 0, 1, 2]), np.array([0, 0])
+    tied = Workload("tied", w.columns, w.labels, w.steps, (pointer, waits))
+    assert members(w) == [(0, 2)]
+    assert members(tied) == []
+
+
+def test_a_row_that_several_units_share_ends_a_chain() -> None:
+    def summed(n: int, blocks: int) -> Workload:
+        row = {"kind": "reduction", "batch": 1, "m": 1, "n": n, "blocks": blocks, "flop": float(n),
+               "read_activation": 4.0 * n, "write_activation": 4.0}  # fmt: skip
+        return built(row, step(1))
+
+    assert members(summed(1024, 1)) == [(0, 1)]
+    assert members(summed(1024, 4)) == []
+    assert members(summed(10**6, 0)) == []
+
+
+def test_copies_over_the_link_are_not_fused() -> None:
+    copy = {**step(64), "kind": "memcpy", "routine": "copy_from_host"}
+    assert members(built(copy, step(64))) == []
+
+
+def test_halves_of_a_result_are_read_once_each() -> None:
+    # silu of one half times the other half of what a product made
+    w = built(product(128, 16), step(64, kind="activation"), step(64, inputs=2))
+    one = fused(w, LONG)
+    assert members(w) == [(1, 2)]
+    assert one["read_activation"].tolist() == [64.0, 4.0 * 128]
+    again = built(product(64, 16), step(64), step(64, inputs=2))  # x + f(x)
+    assert fused(again, LONG)["read_activation"].tolist() == [64.0, 4.0 * 64]
+
+
+def test_steps_behind_a_product_are_no_weights() -> None:
+    for name in ("paddleocr_vl_decode", "paddleocr_vl_vision"):
+        w = fused(ns.load_workload(name), Limits(8, products=True))
+        assert not conversion.widens(w.operations()).any()
 
 
 def test_other_iteration_spaces_end_a_chain() -> None:

@@ -321,3 +321,13 @@ def test_a_page_says_it_once():
     step = page_times(page, ns.load_arch(NPU), "queue").step
     assert sum(n.startswith("GEMV unit:") for n in step.notes) == 1
     assert 0 < step.products["gemv_unit"] < 1
+
+
+def test_who_asks_for_compute_units_gets_the_arrays_of_a_machine_that_has_them():
+    npu = ns.with_value(ns.load_arch("decode_npu"), "array.rows", 8.0)
+    w = ns.load_workload("paddleocr_vl_decode")
+    there = {place: ns.replay(w, ns.with_value(npu, "products.place", place), "queue").products
+             for place in ("units", "array", "gemv_unit", "fastest")}  # fmt: skip
+    assert "gemv_unit" not in there["units"]
+    assert there["units"] == there["array"]
+    assert there["gemv_unit"]["gemv_unit"] > there["fastest"]["gemv_unit"] > 0

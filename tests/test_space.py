@@ -105,3 +105,18 @@ def test_an_objective_that_is_not_there_is_refused():
 def test_the_best_of_equals_costs_least():
     table = pd.DataFrame({"wall_s": [2.0, 1.0, 1.0], "cost": [0.0, 5.0, 4.0]})
     assert best(table, ["cost"]).name == 2
+
+
+def test_axes_take_names_and_units():
+    npu, w = ns.load_arch("decode_npu"), ns.load_workload("paddleocr_vl_decode")
+    npu = ns.with_value(npu, "array.rows", 8.0)
+    axes = {"array.dataflow": ["weight", "output"], "memories.dram.bandwidth": ["2 TB/s", 2.5e12]}
+    table = sweep(Space(npu, axes, ["queue"]), w)
+    assert table["array.dataflow"].tolist() == [0.0, 0.0, 1.0, 1.0]
+    assert table["memories.dram.bandwidth"].tolist() == [2e12, 2.5e12] * 2
+    with pytest.raises(InputError, match=r"array.dataflow: not one of the names: 'row'"):
+        Space(npu, {"array.dataflow": ["row"]})
+    with pytest.raises(InputError, match=r"array.dataflow: out of bounds: 7 of weight, output"):
+        Space(npu, {"array.dataflow": [0, 7]})
+    narrow = sweep(Space(npu, {"workload.arithmetic": ["traced", "int8"]}, ["queue"]), w)
+    assert narrow["wall_s"].iloc[1] < narrow["wall_s"].iloc[0]

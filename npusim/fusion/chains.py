@@ -7,7 +7,12 @@ An operation joins the chain of what it reads if the whole is legal:
 - one iteration space: all have as many elements as the largest, or one for each of its rows behind
   a reduction, or one in all; slices and what is concatenated are a part of them, a quarter or more;
 - nobody outside reads a result between the operation that made it and the end of the chain, where
-  the chain now runs (a result that is read later is written as before);
+  the chain now runs (a result that is read later is written as before), and nothing on another
+  stream waits for it;
+- neither a wait of the host nor an operation of which nothing is known lies in between: what comes
+  behind the one is not issued yet, and the other may read or write anything;
+- a row that is reduced lies in one unit: its kernel has no more blocks than rows, and the row no
+  more than 32,768 elements;
 - what is alive at once of one row fits ``fusion.buffer``, if the chain has a reduction: its rows
   are held. Without one a chain works on pieces of any size.
 
@@ -27,12 +32,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from npusim.fusion.dataflow import Dataflow, dataflow
 from npusim.fusion.macro_ops import JOIN, PRODUCT, ROW, MacroOps
+from npusim.library import HOST_COPIES
 from npusim.workload import Workload
 
 _PARTS = 4
+_LONGEST = 32_768  # elements of a row that one unit reduces; more are shared by several
 
 
 @dataclass(frozen=True)
@@ -101,12 +109,16 @@ class _Search:
         self._table, self._limits, self._flow = table, limits, dataflow(w)
         kinds = np.array([table.classes.get(kind, "") for kind in w.labels["kind"]], dtype=object)
         self._class = kinds[w["kind"]]
-        usable = w.classified & ~w["sync"]
+        usable = w.classified & ~w["sync"] & ~w.mask("routine", *HOST_COPIES)
+        usable &= (self._class != ROW) | _in_one_unit(w)
         usable &= (self._class != PRODUCT) | (limits.products & ~w.mask("routine", "split"))
         self._class = np.where(usable, self._class, "").tolist()
         self._size = _elements(w, self._class, self._flow)
         self._width, self._made = w["n"].tolist(), w["write_activation"].tolist()
-        self._where = list(zip(w["step"].tolist(), w["stream"].tolist(), strict=True))
+        closes = w["sync"] | ~w.classified
+        piece: NDArray[np.int64] = np.cumsum(closes) - closes  # what the host has issued by then
+        self._where = list(zip(*(x.tolist() for x in (w["step"], w["stream"], piece)), strict=True))
+        self._awaited = _awaited(w)
         self._chain_of: dict[int, tuple[int, ...]] = {}
 
     def visit(self, i: int) -> None:
@@ -140,6 +152,7 @@ class _Search:
             and bool(self._name(members))
             and self._is_one_space(members)
             and not self._is_read_before_its_end(members)
+            and self._awaited.isdisjoint(members[:-1])
             and self._held(members) <= self._limits.buffer
         )
 
@@ -183,6 +196,20 @@ class _Search:
                      and any(r in own and r > end for r in self._flow.readers[m]))  # fmt: skip
             most = max(most, sum(self._made[m] for m in alive) / rows)
         return most
+
+
+def _in_one_unit(w: Workload) -> NDArray[np.bool_]:
+    """Return which operations reduce each row in one unit, as far as their grid tells, (K,)."""
+    rows = np.maximum(w["batch"], 1) * np.maximum(w["m"], 1)
+    found: NDArray[np.bool_] = (w["n"] <= _LONGEST) & (w["blocks"] <= rows)
+    return found
+
+
+def _awaited(w: Workload) -> frozenset[int]:
+    """Return what operations on other streams wait for."""
+    indptr, indices = w.edges
+    later = np.repeat(np.arange(len(w)), np.diff(indptr))
+    return frozenset(indices[w["stream"][later] != w["stream"][indices]].tolist())
 
 
 def _elements(w: Workload, classes: Sequence[str], flow: Dataflow) -> list[int]:

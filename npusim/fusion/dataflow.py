@@ -135,7 +135,8 @@ class _Results:
 
     def _many(self, wanted: float) -> _Parts:
         """Return unread results that fit, the latest first."""
-        waiting = sorted(((i, size) for size in self._order for i in self._unread[size]),
+        sizes = islice(reversed(self._order), _LATEST)
+        waiting = sorted(((i, size) for size in sizes for i in self._unread[size][-_LATEST:]),
                          reverse=True)  # fmt: skip
         found, left = [], wanted
         for _, size in waiting[:_LATEST]:

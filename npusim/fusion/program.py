@@ -13,8 +13,8 @@ eager host issues one operation at a time, and nothing is fused.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +33,6 @@ CHAIN, BUFFER, PRODUCTS = "fusion.chain", "fusion.buffer", "fusion.products"
 
 _BRANCHES = ("index", "place")
 _SOFTMAX = ("softmax", "sort", "scan")  # which pass over a row more than once
-_KEPT = 32  # fused workloads that are remembered
 
 
 def limits(designs: Designs, row: int = 0) -> Limits | None:
@@ -83,43 +82,31 @@ def programs(
 ) -> Iterator[tuple[Workload, Designs, NDArray[np.intp]]]:
     """Yield each program of a workload, the designs that run it, and which these are."""
     few, which = designs.distinct((CHAIN, BUFFER, PRODUCTS))
-    if len(few) == 1:
-        yield program(w, designs, launch, mode), designs, np.arange(len(designs))
-        return
+    alike: dict[Limits | None, list[int]] = {}
     for i in range(len(few)):
-        rows = np.flatnonzero(which == i)
+        alike.setdefault(None if launch == "eager" else limits(few, i), []).append(i)
+    for places in alike.values():
+        rows = np.flatnonzero(np.isin(which, places))
         part = Designs(designs.base, {p: c[rows] for p, c in designs.columns.items()})
         yield program(w, part, launch, mode), part, rows
 
 
 def fused(w: Workload, allowed: Limits) -> Workload:
     """Return a workload in which chains run as one; itself if there are none."""
-    return _Remembered(w).fused(allowed)
+    known = _FUSED.setdefault(w, {})
+    if allowed not in known:
+        known[allowed] = _fused(w, allowed)
+    return known[allowed] or w
 
 
-class _Remembered:
-    """A workload by its identity, as a key."""
-
-    def __init__(self, w: Workload) -> None:
-        self.w = w
-
-    def __hash__(self) -> int:
-        return id(self.w)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Remembered) and self.w is other.w
-
-    def fused(self, allowed: Limits) -> Workload:
-        """Return the fused workload, made once."""
-        return _fused(self, allowed)
+# What was fused, as long as somebody holds what it was made of; None where there was no chain.
+_FUSED: WeakKeyDictionary[Workload, dict[Limits, Workload | None]] = WeakKeyDictionary()
 
 
-@lru_cache(maxsize=_KEPT)
-def _fused(key: _Remembered, allowed: Limits) -> Workload:
-    w = key.w
+def _fused(w: Workload, allowed: Limits) -> Workload | None:
     found = chains(w, load_macro_ops(), allowed)
     if not found:
-        return w
+        return None
     flow, rows = dataflow(w), Rows(w, CHAIN)
     kept = np.ones(len(w), dtype=bool)
     for chain in found:
@@ -138,7 +125,7 @@ def _row(w: Workload, chain: Chain, flow: Dataflow) -> dict[str, Any]:
     sums = {name: float(w[name][members].sum())
             for name in ("flop", "read_weight", "read_kv", "write_kv")}  # fmt: skip
     inside = sum(part for m in members for j, part in flow.reads[m].items() if j in own)
-    again = _read_again(members, own, flow)
+    again = _read_again(w, members, own, flow)
     read = max(float(w["read_activation"][members].sum()) - inside - again, 0.0)
     written = float(sum(w["write_activation"][m] for m in members
                         if m == last or not own.issuperset(flow.readers[m])
@@ -159,16 +146,15 @@ def _row(w: Workload, chain: Chain, flow: Dataflow) -> dict[str, Any]:
             "k": branches, "blocks": chain.rows if chain.is_of_rows else 0}  # fmt: skip
 
 
-def _read_again(members: list[int], own: set[int], flow: Dataflow) -> float:
-    """Return the bytes from outside that a chain's members read, but for the first of each."""
-    seen: dict[int, float] = {}
-    again = 0.0
+def _read_again(w: Workload, members: list[int], own: set[int], flow: Dataflow) -> float:
+    """Return the bytes from outside that members read beyond what there are, so more than once."""
+    read: dict[int, float] = {}
     for m in members:
         for j, part in flow.reads[m].items():
             if j not in own:
-                again += min(part, seen.get(j, 0.0))
-                seen[j] = max(part, seen.get(j, 0.0))
-    return again
+                read[j] = read.get(j, 0.0) + part
+    made = w["write_activation"]
+    return sum(max(size - float(made[j]), 0.0) for j, size in read.items())
 
 
 def _routine(chain: Chain, kinds: list[str]) -> str:

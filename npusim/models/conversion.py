@@ -22,7 +22,7 @@ kernel was measured: PyTorch's product of bf16 with weights of 4 bits in groups 
 14 weights a clock and unit of an H200, one row at 4096 x 4096 and 8192 x 8192 (docs/precision.md).
 
 Left out: grouped products, of whose experts nothing tells how many were read, and so how wide a
-weight is stored; products in a matrix array; keys and values of a compressed cache; weights stored
+weight is stored; keys and values of a compressed cache; weights stored
 wider than the arithmetic; zero points and the multiplication with scales apart from the conversion.
 """
 
@@ -105,8 +105,10 @@ def single_cycle(designs: Designs, bits: float) -> Array:
 def _weights(operations: Operations) -> Array:
     """Return how many weights a product multiplies each row with, shape (U,).
 
-    From its FLOP, since a trace may list the kernels of a product one by one, each a part of it.
+    From its FLOP, since a trace may list the kernels of a product one by one, each a part of it; no
+    more than there are, since those of steps that a fusion engine puts behind it are among them.
     """
     rows = np.maximum(operations["batch"], 1) * np.maximum(operations["m"], 1)
-    count: Array = operations["flop"] / (2.0 * rows)
+    most = operations["n"] * operations["k"].astype(np.float64)
+    count: Array = np.minimum(operations["flop"] / (2.0 * rows), np.where(most > 0, most, np.inf))
     return count

@@ -126,6 +126,8 @@ def _placed(whole: dict[str, Array], operations: Operations, designs: Designs) -
             here = wish < least[at]
             if name == "array":  # in place of matrix units, not beside them
                 here |= np.isfinite(time) & (place[at] == 0)
+            if name == "array":  # so what asks for compute units asks for it
+                wish = np.where(least[at] == 0, 0.0, wish)
             least[at] = np.where(here, wish, least[at])
             for part, table in whole.items():
                 table[at] = np.where(here, found(part), table[at])

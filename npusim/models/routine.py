@@ -40,7 +40,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npusim.arch import Designs
-from npusim.library import NUMBERS, ROUTINES
+from npusim.library import HOST_COPIES, NUMBERS, ROUTINES
 from npusim.models import floor, occupancy, roofline, special, transfer
 from npusim.models.cost import Cost, overlapped
 from npusim.models.floor import floor_time
@@ -66,7 +66,6 @@ READS = {
     *special.PARAMETERS,
 }
 
-HOST = ("copy_to_host", "copy_to_host_pageable", "copy_from_host", "copy_from_host_pageable")
 _MATRIX = ("grouped_matrix",)
 
 _ITEM = {"bf16": 2.0, "fp16": 2.0, "fp64": 8.0, "int64": 8.0, "int16": 2.0,
@@ -177,7 +176,7 @@ def transfer_time(operations: Operations, active: Array, designs: Designs) -> Ar
     wait = occupancy.waiting_time(operations, designs)
     wait[np.isin(operations.routine, _MATRIX)] = 0.0  # tiles do not come a load a thread
     time = np.maximum(time, wait)
-    to_host = np.isin(operations.routine, HOST)
+    to_host = np.isin(operations.routine, HOST_COPIES)
     over = operations.bytes_moved[to_host, None] / 2.0  # read on one side, written on the other
     time[to_host] = over / designs["host.bandwidth"]
     return time

@@ -22,7 +22,8 @@ does single functions too). A machine that does not give ``special.rate`` evalua
 instructions, as measured.
 
 How many evaluations an operation needs follows from its kind, its routine and its FLOP an element
-(`NEEDS`). What a ``fused`` kernel evaluates nobody can tell from its name: none are counted.
+(`NEEDS`). Of a ``fused`` kernel none are counted: neither a compiler's name nor a chain's form says
+how many it has, so a fusion engine hides what they take.
 
 Source: results a clock as in NVIDIA, "CUDA C++ Programming Guide", throughput of native arithmetic
 instructions (16 for compute capability 7.x to 9.0); functions beside products as in J. Shah et al.,
