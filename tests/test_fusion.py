@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import npusim as ns
 from npusim.arch import Designs, with_value
+from npusim.cli import main
 from npusim.columns import COLUMNS, LABELS
 from npusim.errors import InputError, NpusimError
 from npusim.fusion.chains import Limits, chains
@@ -344,3 +346,38 @@ def test_the_compiled_steps(name: str) -> None:
     r = ns.replay(w, with_value(ns.load_arch("h200"), "fusion.chain", 64.0), "graph")
     assert abs(r.wall_s / wall_s - 1) < 0.10
     assert abs(r.launches / kernels - 1) < (0.10 if name.startswith("paddle") else 0.15)
+
+
+def test_the_command_lists_what_is_fused() -> None:
+    run = CliRunner()
+    done = run.invoke(main, ["fuse", "paddleocr_vl_decode", "--json"])
+    found = json.loads(done.stdout)
+    assert done.exit_code == 0
+    assert (found["operations"], found["runs"]) == (782, 318)
+    covered = sum(use["times"] * (len(use["operators"]) - 1) for use in found["uses"])
+    assert found["operations"] - covered == found["runs"]
+    assert sum(found["left"].values()) + sum(u["times"] for u in found["uses"]) == found["runs"]
+    shown = run.invoke(main, ["fuse", "paddleocr_vl_decode", "--chain", "8", "--buffer", "64 KiB"])
+    assert shown.exit_code == 0
+    assert "mul neg cat mul add" in shown.stdout
+    with_products = run.invoke(main, ["fuse", "paddleocr_vl_vision", "--products", "--json"])
+    assert any(u["name"] == "linear and steps" for u in json.loads(with_products.stdout)["uses"])
+
+
+@pytest.mark.parametrize(("more", "words"), [
+    (["--chain", "1"], "--chain: out of bounds: 1 (allowed: 2 to 256)"),
+    (["--buffer", "4KB"], "--buffer: unknown unit 'KB'"), (["--buffer", "-1 KiB"], "--buffer"),
+])  # fmt: skip
+def test_the_command_refuses_what_makes_no_sense(more: list[str], words: str) -> None:
+    done = CliRunner().invoke(main, ["fuse", "paddleocr_vl_decode", *more])
+    assert done.exit_code == 1
+    assert done.stdout == ""
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_command_refuses_a_trace_without_shapes(shared: Path) -> None:
+    trace = shared / "baselines/h200/kineto/kineto_paddle_decode_b1_c628_graph.json.gz"
+    done = CliRunner().invoke(main, ["fuse", str(trace)])
+    assert done.exit_code == 1
+    assert "nothing is known of what its operations read and write" in done.stderr
