@@ -238,7 +238,8 @@ def test_what_no_measurement_holds_is_said():
     assert len(unmeasured(transformed(w, {"workload.weight_bits": 4, "workload.kv_bits": 8}))) == 2
     weights = ["workload.weight_bits", "workload.weight_group"]
     (limit,) = limits(weights)
-    assert limit.startswith("workload.weight_bits, workload.weight_group: weights are widened")
+    assert limit.startswith("workload.weight_bits, workload.weight_group: arithmetic stays")
+    assert "conversion.rate" in limit
 
 
 @pytest.mark.parametrize(

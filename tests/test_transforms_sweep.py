@@ -163,7 +163,7 @@ def test_the_notes_say_what_measured_figures_are_of_and_what_stays(outcome):
     assert notes[0] == ("measured figures are of the workloads as traced; designs that change "
                         "workload.weight_bits, workload.context do other work")  # fmt: skip
     assert notes[1].startswith("workload.context changes nothing in paddleocr_vl_prefill: no dec")
-    assert any(note.startswith("workload.weight_bits: weights are widened") for note in notes)
+    assert any(note.startswith("workload.weight_bits: arithmetic stays") for note in notes)
 
 
 def test_results_of_changed_workloads_read_back_and_compare(outcome, tmp_path, capsys):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import npusim as ns
@@ -159,6 +159,7 @@ AXES = {
 }  # fmt: skip
 
 
+@settings(max_examples=30)
 @given(name=st.sampled_from(NAMES), axes=st.fixed_dictionaries(AXES),
        launch=st.sampled_from(["graph", "queue"]))  # fmt: skip
 def test_shares_lie_between_nothing_and_all(name, axes, launch):
