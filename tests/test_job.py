@@ -179,8 +179,9 @@ def test_an_axis_may_be_something_that_the_nominal_machine_lacks(tmp_path):
 
 def test_the_edge_is_told_of_axes_that_count(outcome):
     # more of each is faster (of the cache by a thousandth of a percent); two values are no range
-    assert outcome.summary["best_at_edge"] == ["memories.dram.bandwidth", "units.count",
-                                               "matrix.bf16.rate", "memories.l2.capacity"]  # fmt: skip
+    assert outcome.summary["best_at_edge"] == [
+        "memories.dram.bandwidth", "units.count", "matrix.bf16.rate", "memories.l2.capacity",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("raw", [b"{", b"[]", b"{}", b"[" * 100_000])
