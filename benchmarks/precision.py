@@ -1,10 +1,11 @@
 """What precision costs and brings: the axis of the H200, casts, types of products, conversion.
 
-PYTHONPATH=. python benchmarks/precision.py [SUMMARY.csv]
+PYTHONPATH=. python benchmarks/precision.py [AXES.json] [SUMMARY.csv]
 
 Prints the Markdown tables of docs/precision.md. Only the first two are held against measurements;
-no traced step computes in 8 or 4 bits. With the kernel summary of an nsys profile (``nsys stats
---report cuda_gpu_kern_sum --format csv``) it also prints what share of it are casts.
+no traced step computes in 8 or 4 bits. Given the axes of another capture it prints the first table
+of those, and given the kernel summary of an nsys profile (``nsys stats --report cuda_gpu_kern_sum
+--format csv``) what share of it are casts.
 """
 
 import csv
@@ -34,12 +35,12 @@ RATES = (128.0, 64.0, 32.0, 16.0, 8.0)
 TO_FP32, TO_BF16 = "direct_copy_kernel_cuda", "bfloat16_copy_kernel_cuda"
 
 
-def axis() -> str:
+def axis(axes: Path = AXES) -> str:
     """Return the measured products of the axis: times, errors, and how fp8 compares to bf16."""
     numbers = [
-        i for i, row in enumerate(json.loads(AXES.read_text()), 1) if row["axis"] == "precision"
+        i for i, row in enumerate(json.loads(axes.read_text()), 1) if row["axis"] == "precision"
     ]
-    table = read_axes(AXES)
+    table = read_axes(axes)
     table = table.take(np.isin(table.row, numbers))
     o, said = table.operations, predicted(table, Designs(ns.load_arch("h200")))[:, 0]
     error = said / table.seconds - 1
@@ -183,7 +184,9 @@ def without(arch: Arch) -> Arch:
 
 
 if __name__ == "__main__":
-    for make in (axis, casts, types, conversion):
-        print(make())
-    for argument in sys.argv[1:]:
-        print(profiled(Path(argument)))
+    given = [Path(argument) for argument in sys.argv[1:]]
+    if not given:
+        for make in (axis, casts, types, conversion):
+            print(make())
+    for path in given:
+        print(axis(path) if path.suffix == ".json" else profiled(path))

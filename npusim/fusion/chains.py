@@ -37,6 +37,7 @@ from numpy.typing import NDArray
 from npusim.fusion.dataflow import Dataflow, dataflow
 from npusim.fusion.macro_ops import JOIN, PRODUCT, ROW, MacroOps
 from npusim.library import HOST_COPIES
+from npusim.transforms.sequences import element
 from npusim.workload import Workload
 
 _PARTS = 4
@@ -221,9 +222,9 @@ def _elements(w: Workload, classes: Sequence[str], flow: Dataflow) -> list[int]:
     sizes: list[int] = np.prod(
         [np.maximum(w[c], 1) for c in ("batch", "m", "n")], axis=0
     ).tolist()  # fmt: skip
-    written = w["write_activation"].tolist()
+    written, item = w["write_activation"].tolist(), element(w)
     for i in np.flatnonzero([c == JOIN for c in classes]).tolist():
-        sizes[i] = max(round(written[i] / _item(w, i)), 1)
+        sizes[i] = max(round(written[i] / item[i]), 1)
     copies = np.flatnonzero(w.mask("kind", "memcpy")).tolist()
     for i in reversed(copies):
         for j in flow.readers[i]:
@@ -234,12 +235,3 @@ def _elements(w: Workload, classes: Sequence[str], flow: Dataflow) -> list[int]:
             if part == written[i]:
                 sizes[i] = sizes[j]
     return sizes
-
-
-def _item(w: Workload, i: int) -> float:
-    """Return the bytes of an element, 2 where the type is not known."""
-    return _ITEM.get(w.labels["dtype"][w["dtype"][i]], 2.0)
-
-
-_ITEM = {"fp32": 4.0, "tf32": 4.0, "int32": 4.0, "fp64": 8.0, "int64": 8.0, "fp8": 1.0,
-         "int8": 1.0, "uint8": 1.0, "bool": 1.0, "int4": 0.5}  # fmt: skip

@@ -41,6 +41,7 @@ from npusim.models.cost import Cost, overlapped, smooth_max
 from npusim.models.hierarchy import Traffic
 from npusim.models.memory import (
     TILES,
+    cache_latency,
     dram_bandwidth,
     l2_bandwidth,
     miss_bandwidth,
@@ -243,7 +244,7 @@ class _Rows:
         if pipeline.STAGES in d:
             held = _STEP * (used * self.element[rows] + tn * self.weight[rows])
             under_way = pipeline.flying(held, rounds, d)
-            step = np.maximum(step, pipeline.step_latency(d) / under_way)
+            step = np.maximum(step, cache_latency(d) / under_way)
             flying = under_way * loads
         core = rounds * d["gemm.fill"] / d["units.clock"] + np.maximum(
             rounds * steps * step, blocks * steps * loads / l2_bandwidth(active, d)

@@ -45,8 +45,10 @@ from npusim.arch import Designs
 from npusim.models import conversion, hierarchy, memory
 from npusim.models.cost import Cost, overlapped, smooth_min
 from npusim.models.hierarchy import Traffic
+from npusim.models.memory import cache_latency
 from npusim.models.prefetch import part_left
 from npusim.models.roofline import bandwidth
+from npusim.models.systolic_tiles import VALUES
 from npusim.workload import Operations
 
 Array = NDArray[np.float64]
@@ -64,7 +66,6 @@ READS = {*PARAMETERS, *conversion.PARAMETERS, *memory.PARAMETERS, *hierarchy.REA
 
 KINDS = ("gemv", "gemm", "grouped_gemm")
 
-_VALUES = {"bf16": 1.0, "fp16": 1.0, "fp8": 2.0, "int8": 2.0, "int4": 4.0}  # that a lane takes
 _SHARED = 0.0
 
 
@@ -86,7 +87,7 @@ def takes(operations: Operations, designs: Designs) -> NDArray[np.bool_]:
     """
     if PARAMETERS[0] not in designs or not designs[PARAMETERS[0]].any():
         return np.zeros(len(operations), dtype=bool)
-    product = np.isin(operations.kind, KINDS) & np.isin(operations.dtype, list(_VALUES))
+    product = np.isin(operations.kind, KINDS) & np.isin(operations.dtype, list(VALUES))
     few = (operations["m"] >= 1) & (_rows(operations) <= designs["gemv.batch"].max())
     found: NDArray[np.bool_] = product & few & (operations["read_weight"] > 0)
     return found
@@ -122,14 +123,14 @@ def gemv_unit_cost(operations: Operations, designs: Designs) -> Cost:
     held = np.maximum(_port_time(operations, ports, width * clock),
                       _cache_time(operations, traffic, pull, designs))  # fmt: skip
     held = np.maximum(held, memory.own_time(traffic, ports, designs))
-    values = np.array([_VALUES[dtype] for dtype in operations.dtype])[:, None]
+    values = np.array([VALUES[dtype] for dtype in operations.dtype])[:, None]
     compute = operations["flop"][:, None] / 2.0 / (count * designs["gemv.lanes"] * values * clock)
     compute = np.maximum(compute, conversion.one_pass(operations, count, designs))
     busy = np.broadcast_to(np.maximum(np.maximum(held, dram), compute), shape)
     rest = part_left(traffic, far, designs)
     there = np.maximum(np.maximum(held, dram * rest), compute)
     has = (designs["gemv.count"] > 0) & (_rows(operations)[:, None] <= designs["gemv.batch"])
-    start = designs["gemv.latency"] + _first(traffic, designs) + _last(designs)
+    start = designs["gemv.latency"] + _first(traffic, designs) + cache_latency(designs)
     return overlapped(np.where(has, start, np.inf), np.maximum(held, dram), compute, busy,
                       dram, dram * (1.0 - rest), busy - there)  # fmt: skip
 
@@ -188,10 +189,8 @@ def _first(traffic: Traffic, designs: Designs) -> Array:
     far, own = (traffic.share(level, "read_weight") for level in ("dram", "weight_sram"))
     path = "memories.weight_sram.latency"
     there = designs[path] if path in designs else np.zeros(1)
-    return far * designs["memories.dram.latency"] + own * there + (1 - far - own) * _last(designs)
-
-
-def _last(designs: Designs) -> Array:
-    """Return how long the last results take to where others see them, (D,) or (1,) [s]."""
-    path = "memories.l2.latency"
-    return designs[path if path in designs else "memories.dram.latency"]
+    return (
+        far * designs["memories.dram.latency"]
+        + own * there
+        + (1 - far - own) * cache_latency(designs)
+    )

@@ -124,9 +124,8 @@ def _placed(whole: dict[str, Array], operations: Operations, designs: Designs) -
             time = Cost(*(found(part) for part in BOUNDS)).time
             wish = _wished(time, name, designs)
             here = wish < least[at]
-            if name == "array":  # in place of matrix units, not beside them
+            if name == "array":  # in place of compute units: what asks for them asks for it
                 here |= np.isfinite(time) & (place[at] == 0)
-            if name == "array":  # so what asks for compute units asks for it
                 wish = np.where(least[at] == 0, 0.0, wish)
             least[at] = np.where(here, wish, least[at])
             for part, table in whole.items():

@@ -52,6 +52,12 @@ PARAMETERS = (
 STREAM, TILES, CACHE = 3.0, 8.0, 1.5  # sharpness of saturation
 
 
+def cache_latency(designs: Designs) -> Array:
+    """Return the latency of the last-level cache, of DRAM where there is none, (D,) or (1,) [s]."""
+    path = "memories.l2.latency"
+    return designs[path if path in designs else "memories.dram.latency"]
+
+
 def dram_bandwidth(
     active: Array, designs: Designs, sharpness: float = STREAM, flying: Array | float = np.inf
 ) -> Array:

@@ -65,9 +65,3 @@ def flying(step: Array, blocks: Array, designs: Designs) -> Array:
         beside = np.clip(full + more, 1.0, np.maximum(blocks, 1.0))
         best = np.maximum(best, np.minimum(beside * stages, room) - beside)
     return best
-
-
-def step_latency(designs: Designs) -> Array:
-    """Return how long a k-step is on the way from the last-level cache, (D,) or (1,) [s]."""
-    l2 = "memories.l2.latency"
-    return designs[l2 if l2 in designs else "memories.dram.latency"]

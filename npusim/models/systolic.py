@@ -45,6 +45,7 @@ from npusim.arch import Designs
 from npusim.models import hierarchy, memory, sram_compute, systolic_tiles
 from npusim.models.cost import Cost, overlapped
 from npusim.models.hierarchy import Traffic
+from npusim.models.memory import cache_latency
 from npusim.models.prefetch import part_left
 from npusim.models.sram_compute import in_place
 from npusim.models.systolic_tiles import VALUES, fastest
@@ -113,7 +114,7 @@ def systolic_cost(operations: Operations, designs: Designs) -> Cost:
     True
     """
     traffic, found = Traffic(operations, designs), fastest(operations, designs)
-    start = designs["array.latency"] + _first(operations, traffic, designs) + _last(designs)
+    start = designs["array.latency"] + _first(operations, traffic, designs) + cache_latency(designs)
     floor = np.where(designs["array.rows"] > 0, start, np.inf)
     rest = part_left(traffic, traffic.moved("dram"), designs)
     longest = np.maximum(np.maximum(found.held, found.dram), found.compute)
@@ -132,10 +133,4 @@ def _first(operations: Operations, traffic: Traffic, designs: Designs) -> Array:
         left = left - share
         if path in designs:
             wait = wait + share * designs[path]
-    return wait + np.maximum(left, 0.0) * _last(designs)
-
-
-def _last(designs: Designs) -> Array:
-    """Return how long the last results take to where others see them, (D,) or (1,) [s]."""
-    path = "memories.l2.latency"
-    return designs[path if path in designs else "memories.dram.latency"]
+    return wait + np.maximum(left, 0.0) * cache_latency(designs)

@@ -62,7 +62,7 @@ READS = {
     *conversion.PARAMETERS,
 }  # fmt: skip
 
-VALUES = {"bf16": 1.0, "fp16": 1.0, "fp8": 2.0, "int8": 2.0, "int4": 4.0}  # of an element
+VALUES = {"bf16": 1.0, "fp16": 1.0, "fp8": 2.0, "int8": 2.0, "int4": 4.0}  # of 16 bits
 
 _STREAM = 128  # elements of a stream that count as a fold where tiles are cut
 _LEAST = 16.0  # of a side, where a fold is longer: 32 B in 16 bits, one transaction of memory
