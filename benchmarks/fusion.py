@@ -48,14 +48,20 @@ def pairs(axes):
 
 
 def compiled():
-    print("| step | kernels | device busy [ms] | wall [ms] |\n|---|---|---|---|")
+    print("| step | recompute, side by side | kernels | device busy [ms] | wall [ms] |\n"
+          "|---|---|---|---|---|")  # fmt: skip
     for name, (slots, kernels, busy, wall) in COMPILED.items():
         w = transformed(ns.load_workload(name), {"workload.static_cache": slots})
-        r = ns.replay(w, with_value(ns.load_arch("h200"), "fusion.chain", 64.0), "graph")
-        cells = [f"{got:.{n}f}, {was:.{n}f} ({got / was - 1:+.1%})" for n, got, was in (
-            (0, r.launches, kernels), (3, r.device_busy_s * 1e3, busy * 1e3),
-            (3, r.wall_s * 1e3, wall * 1e3))]  # fmt: skip
-        print(f"| {name} | {cells[0]} | {cells[1]} | {cells[2]} |")
+        for again, beside in ((0, 0), (30, 0), (0, 1), (30, 1), (30, 2)):
+            engine = {"chain": 64.0, "recompute": float(again), "side_by_side": float(beside)}
+            h200 = ns.load_arch("h200")
+            for path, value in engine.items():
+                h200 = with_value(h200, f"fusion.{path}", value)
+            r = ns.replay(w, h200, "graph")
+            cells = [f"{got:.{n}f}, {was:.{n}f} ({got / was - 1:+.1%})" for n, got, was in (
+                (0, r.launches, kernels), (3, r.device_busy_s * 1e3, busy * 1e3),
+                (3, r.wall_s * 1e3, wall * 1e3))]  # fmt: skip
+            print(f"| {name} | {again}, {beside} | {cells[0]} | {cells[1]} | {cells[2]} |")
 
 
 def brings():

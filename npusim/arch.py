@@ -24,8 +24,10 @@ from npusim.parameters import PARAMETERS, Parameter
 Array = NDArray[np.float64]
 
 SET_BY_USER = "set by the user"
-_WHOLE = ("host.threads", "launch.eager.depth", "array.rows", "array.columns", "array.side_by_side",
-          "fusion.chain", "fusion.products", "special.whole")  # fmt: skip
+_WHOLE = ("host.threads", "host.lanes", "launch.eager.depth", "array.rows", "array.columns",
+          "array.side_by_side", "fusion.chain", "fusion.products", "fusion.recompute",
+          "fusion.side_by_side", "special.whole", "units.spare", "memories.dram.sites",
+          "link.spare")  # fmt: skip
 KINDS = {
     "datasheet": "published by the vendor, or computed from what is",
     "measured": "read from a measurement of this machine",
@@ -115,8 +117,8 @@ def siblings(path: str) -> str:
 
     Examples
     --------
-    >>> siblings("power.limti")
-    'power.limit, power.idle'
+    >>> siblings("voltage.clok")
+    'voltage.clock, voltage.slope, voltage.least'
     """
     group = path.split(".", 1)[0]
     near = [p for p in PARAMETERS if p.split(".", 1)[0] == group]

@@ -16,9 +16,11 @@ import click
 
 from npusim import __version__
 from npusim.capture.commands import capture
+from npusim.cli_area import area
 from npusim.cli_fusion import fuse
 from npusim.cli_measured import calibrate, validate
 from npusim.cli_output import CACHES, JSON, UNPROFILED, command_line, print_json
+from npusim.cli_power import power
 from npusim.cli_reuse import reuse
 from npusim.cli_workloads import rescale, template
 from npusim.errors import InputError, NpusimError
@@ -58,7 +60,7 @@ def main() -> None:
     """
 
 
-for command in (capture, calibrate, validate, reuse, fuse, rescale, template):
+for command in (area, capture, calibrate, validate, reuse, fuse, power, rescale, template):
     main.add_command(command)
 
 

@@ -22,13 +22,23 @@ from npusim.errors import InputError
               "any.")  # fmt: skip
 @click.option("--products", is_flag=True,
               help="Matrix products hand their results to the engine.")  # fmt: skip
+@click.option("--recompute", default=0, show_default=True, metavar="N",
+              type=click.IntRange(0, 256),
+              help="Most operations that a chain does again though others do them.")  # fmt: skip
+@click.option("--side-by-side", default=0, show_default=True, metavar="N",
+              type=click.IntRange(0, 2),
+              help="Neighbours that run as one: 0 none, 1 with a common input, 2 any of one "
+              "iteration space.")  # fmt: skip
 @JSON
-def fuse(workload: str, chain: int, buffer: str | None, products: bool, as_json: bool) -> None:
+def fuse(
+    workload: str, chain: int, buffer: str | None, products: bool, recompute: int,
+    side_by_side: int, as_json: bool,
+) -> None:  # fmt: skip
     """Show which chains of operations of WORKLOAD a fusion engine runs as one.
 
     These are the chains that `npusim replay` and `npusim sweep` run on a machine with fusion.chain,
-    fusion.buffer and fusion.products, in a graph or a hardware queue. Who reads what is told by
-    sizes, since traces hold no addresses.
+    fusion.buffer, .products, .recompute and .side_by_side, in a graph or a hardware queue. Who
+    reads what is told by sizes, since traces hold no addresses.
     """
     from npusim.fusion.chains import Limits
     from npusim.fusion.summary import summary
@@ -36,7 +46,8 @@ def fuse(workload: str, chain: int, buffer: str | None, products: bool, as_json:
 
     if not 2 <= chain <= 256:
         raise InputError("out of bounds", place="--chain", value=chain, allowed="2 to 256")
-    limits = Limits(chain, math.inf if buffer is None else _size(buffer), products)
+    size = math.inf if buffer is None else _size(buffer)
+    limits = Limits(chain, size, products, recompute, side_by_side)
     loaded = load_workload(workload)
     if not loaded.bytes_moved.any():
         raise InputError("nothing is known of what its operations read and write",
@@ -44,6 +55,7 @@ def fuse(workload: str, chain: int, buffer: str | None, products: bool, as_json:
     found = summary(loaded, limits)
     content: dict[str, Any] = {
         "workload": loaded.name, "chain": chain, "products": products,
+        "recompute": recompute, "side_by_side": side_by_side,
         "buffer": None if buffer is None else limits.buffer, **asdict(found),
         "command": command_line(),
     }  # fmt: skip

@@ -6,7 +6,7 @@ and whether the same kernels ran.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from npusim import catalog
 from npusim.arch import Arch, Designs
 from npusim.durations import Durations
+from npusim.energy import wake_up
 from npusim.error_band import Factors
 from npusim.errors import InputError
 from npusim.lanes import Replayed, replay
@@ -242,13 +243,20 @@ def replay_with_band(
     launch: str,
     factors: Factors | None,
 ) -> Banded:
-    """Replay three times: as predicted, and with all kernel times at either end of the band."""
-    middle = replay(workload, designs, time, launch)
+    """Replay three times: as predicted, and with all kernel times at either end of the band.
+
+    Units that were gated wake up in each of them (`npusim.energy.wake_up`).
+    """
+    wake = wake_up(workload, designs)
+
+    def run(times: Durations) -> Replayed:
+        found = replay(workload, designs, times, launch)
+        return replace(found, wall_s=found.wall_s + wake) if wake.any() else found
+
+    middle = run(time)
     if factors is None:
         return Banded(middle, None, None)
-    low, high = (
-        replay(workload, designs, time.scaled(f), launch) for f in (factors.low, factors.high)
-    )
+    low, high = (run(time.scaled(f)) for f in (factors.low, factors.high))
     return Banded(middle, low, high)
 
 

@@ -21,11 +21,14 @@ from npusim import catalog, units
 from npusim.arch import Arch, Provenance, check, siblings
 from npusim.errors import InputError, InputErrors
 from npusim.parameters import PARAMETERS
+from npusim.technology import GROUPS
 from npusim.transforms import TRANSFORMABLE
 from npusim.yaml_tree import Place, Tree, read_tree
 
 _MOST_STEPS = 1_000_000
 _OF_MACHINE = [path for path in PARAMETERS if path not in TRANSFORMABLE]
+# Folders beside the machines with what every machine begins with: first words of their paths.
+_SHARED = {"libraries": ("library",), "technology": GROUPS}
 _Values = dict[str, tuple[float, Provenance]]
 
 
@@ -186,15 +189,16 @@ def _entries(paths: Iterable[str]) -> type[BaseModel]:
 
 @cache
 def _libraries() -> _Values:
-    """Return the numbers of libraries that ship: what every machine begins with."""
+    """Return the numbers of libraries and technologies: what every machine begins with."""
     found: _Values = {}
-    paths = [path for path in PARAMETERS if path.startswith("library.")]
-    for file in sorted((catalog.folder("archs") / "libraries").glob("*.yaml")):
-        tree = read_tree(file)
-        errors = _problems(tree, _entries(paths))
-        _refuse(errors)
-        found |= _given(tree, paths, errors)
-        _refuse(errors)
+    for folder, groups in _SHARED.items():
+        paths = [path for path in PARAMETERS if path.split(".")[0] in groups]
+        for file in sorted((catalog.folder("archs") / folder).glob("*.yaml")):
+            tree = read_tree(file)
+            errors = _problems(tree, _entries(paths))
+            _refuse(errors)
+            found |= _given(tree, paths, errors)
+            _refuse(errors)
     return found
 
 

@@ -65,7 +65,10 @@ def gaps(w: Workload) -> Gaps:
     # the operation that ends last of all so far
     holder = np.maximum.accumulate(np.where(end == latest, np.arange(len(end)), 0))
     inside = np.searchsorted(begins, off[:-1], "right") - 1
-    at = np.flatnonzero((inside >= 0) & (on[1:] < stops[np.maximum(inside, 0)] - _NOTHING))
+    step = np.maximum(inside, 0)
+    # What ends just as a step begins has the step's lead behind it, not a gap.
+    within = (inside >= 0) & (off[:-1] > begins[step])
+    at = np.flatnonzero(within & (on[1:] < stops[step] - _NOTHING))
     first = np.minimum(np.searchsorted(off, begins, "right"), len(on) - 1)
     last = np.maximum(np.searchsorted(on, stops - _NOTHING, "left") - 1, 0)
     lead = np.clip(np.where(off[first] > begins, on[first], stops), begins, stops) - begins

@@ -143,7 +143,6 @@ def _mean(name: str, results: Sequence[Result], times: Sequence[int]) -> Result:
     weight = np.array(times) / sum(times)
     means: dict[str, Any] = {f: float(weight @ [getattr(r, f) for r in results]) for f in _MEANS}
     busy = weight * [r.device_busy_s for r in results]
-    energies = [r.movement_j for r in results]
     band, first = None, results[0]
     if first.band is not None and all(r.band is not None for r in results):
         bands = [r.band for r in results if r.band is not None]
@@ -162,9 +161,27 @@ def _mean(name: str, results: Sequence[Result], times: Sequence[int]) -> Result:
         utilisation=_sums(walls / walls.sum(), [r.utilisation for r in results]),
         traffic={level: _sums(weight, [r.traffic.get(level, {}) for r in results])
                  for level in first.traffic},
-        movement_j=None if None in energies else float(weight @ np.array(energies)),
+        **_energy(weight, results, means["wall_s"]),
         notes=_notes(results, products, band),
     )  # fmt: skip
+
+
+def _energy(weight: Array, results: Sequence[Result], wall: float) -> dict[str, Any]:
+    """Return the mean energy, and the clock over the whole time; nothing where a step has none."""
+    clock = sum(w * r.wall_s * r.clock_share for w, r in zip(weight, results, strict=True)) / wall
+    found: dict[str, Any] = {"clock_share": float(clock)}
+    for name in ("energy_j", "movement_j"):
+        values = [getattr(r, name) for r in results]
+        found[name] = None if None in values else float(weight @ np.array(values))
+    bands = [r.energy_band_j for r in results if r.energy_band_j is not None]
+    found["energy_band_j"] = _weighted(weight, bands) if len(bands) == len(results) else None
+    found["power_w"] = None if found["energy_j"] is None else found["energy_j"] / wall
+    blocks = dict.fromkeys(b for r in results for b in r.energy_by_block)
+    found["energy_by_block"] = {
+        block: _sums(weight, [r.energy_by_block.get(block, {}) for r in results])
+        for block in blocks
+    }
+    return found
 
 
 def _notes(

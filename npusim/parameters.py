@@ -1,7 +1,8 @@
 """Every number of a machine, declared once: dotted path, unit, bounds and meaning.
 
 The same path is the key in YAML, the ``--set`` flag, the column of a result and the label of an
-axis. Values are floats in SI units. Paths under ``library.`` are numbers of software: they come
+axis. Values are floats in SI units. Paths of `npusim.technology.TABLES` are numbers of a technology
+(``archs/technology``). Paths under ``library.`` are numbers of software: they come
 with the code of a library and are the same on every machine unless its file says otherwise
 (``archs/libraries``).
 """
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from npusim.library import NUMBERS, ROUTINES
+from npusim.technology import TABLES
 from npusim.units import CHOICES
 
 
@@ -79,6 +81,7 @@ _ATTENTION = ("cudnn", "fa2", "fa3", "fa3_sm80")
 
 PARAMETERS: Mapping[str, Parameter] = MappingProxyType({p.path: p for p in (
     Parameter("units.count", "1", 1, 1e6, "compute units enabled (SM, CU, AP, core)", True),
+    Parameter("units.spare", "1", 0, 1e6, "compute units on the die that are not enabled"),
     Parameter("units.clock", "Hz", 1e6, 1e11, "boost clock of the compute units", True),
     Parameter("units.base_clock", "Hz", 1e6, 1e11,
               "clock that the units hold under the power limit, whatever they do", True),
@@ -107,6 +110,12 @@ PARAMETERS: Mapping[str, Parameter] = MappingProxyType({p.path: p for p in (
     *(Parameter(f"matrix.{d}.rate", "FLOP/clock", 1, 1e9,
                 f"dense {d} matrix throughput of one compute unit (multiply and add are two)")
       for d in _DTYPE_NAMES),
+    Parameter("matrix.fp64.rate", "FLOP/clock", 0, 1e9,
+              "dense fp64 matrix throughput of one compute unit, for its area alone"),
+    Parameter("vector.fp64.rate", "FLOP/clock", 0, 1e9,
+              "fp64 vector throughput of one compute unit, for its area alone"),
+    Parameter("vector.int32.rate", "OP/clock", 0, 1e9,
+              "int32 throughput of one compute unit (two for a multiply-add), for its area alone"),
     Parameter("vector.fp32.rate", "FLOP/clock", 1, 1e9,
               "fp32 vector throughput of one compute unit (multiply and add are two)", True),
     Parameter("vector.efficiency", "1", 1e-3, 1,
@@ -128,10 +137,15 @@ PARAMETERS: Mapping[str, Parameter] = MappingProxyType({p.path: p for p in (
     Parameter("memories.dram.efficiency", "1", 1e-3, 1,
               "share of the DRAM bandwidth that a long stream reaches", True),
     Parameter("memories.dram.capacity", "B", 1e6, 1e18, "DRAM capacity", True),
+    Parameter("memories.dram.sites", "1", 0, 1e6,
+              "DRAM interfaces on the die, enabled or not: stacks of HBM, else channels of 32 bits "
+              "(at least, and where not given: as many as the bandwidth takes)"),
     Parameter("memories.dram.latency", "s", 1e-9, 1e-3, "latency of a DRAM access", True),
     Parameter("memories.dram.in_flight", "B", 32, 1e9,
               "bytes that one compute unit keeps in flight to DRAM", True),
     Parameter("memories.l2.capacity", "B", 1e3, 1e15, "capacity of the last-level cache"),
+    Parameter("memories.l2.spare", "B", 0, 1e15,
+              "last-level cache on the die that is not enabled"),
     Parameter("memories.l2.usable", "1", 0.05, 1,
               "share of its capacity that reused data can fill"),
     Parameter("memories.l2.ways", "1", 1, 4096,
@@ -162,6 +176,10 @@ PARAMETERS: Mapping[str, Parameter] = MappingProxyType({p.path: p for p in (
     *(Parameter(f"memories.{name}.energy", "J/B", 0, 1e-6,
                 f"energy of a byte that {text} serves, up to the compute units")
       for name, text in _SERVES.items()),
+    *(Parameter(f"memories.{name}.quoted", "B", 1, 1e15,
+                f"capacity for which the energy of a byte of {text} is quoted: it goes with the "
+                "square root of the capacity (where not given: the same at any)")
+      for name, text in _SERVES.items() if name != "dram"),
     Parameter("sram_compute.capacity", "B", 0, 1e15,
               "weights that arrays hold which multiply in place (0: none)"),
     Parameter("sram_compute.largest", "B", 0, 1e15, "largest layer that is put into them"),
@@ -224,12 +242,51 @@ PARAMETERS: Mapping[str, Parameter] = MappingProxyType({p.path: p for p in (
               "bytes of a row that a fused chain may hold in one unit (where not given: any)"),
     Parameter("fusion.products", "1", 0, 1,
               "1: matrix products hand their results to the fusion engine, 0: they write them"),
+    Parameter("fusion.recompute", "1", 0, 256,
+              "most operations that a fused chain does again though others do them too (0: none)"),
+    Parameter("fusion.side_by_side", "1", 0, 2,
+              "neighbours that do not read each other run as one: 0 none, 1 with a common input, "
+              "2 any of one iteration space"),
     Parameter("fusion.branch", "1", 0, 1e6,
               "clock cycles of a block for each branch in a fused chain: a read or write by index"),
     Parameter("link.bandwidth", "B/s", 1e6, 1e18, "bandwidth to other chips, both directions"),
-    Parameter("power.limit", "W", 1e-3, 1e6, "board power limit"),
-    Parameter("power.idle", "W", 0, 1e6, "board power with nothing to do"),
-    Parameter("area.die", "mm2", 1e-7, 1, "die area"),
+    Parameter("link.spare", "1", 0, 1e6, "links on the die that are not used"),
+    Parameter("power.limit", "W", 1e-3, 1e6,
+              "board power limit: clocks fall until the mean power of a step is below it"),
+    Parameter("power.rest", "W", 0, 1e6,
+              "board power beside the die: DRAM that keeps its data, voltage regulators, fans"),
+    Parameter("power.idle", "W", 0, 1e6,
+              "board power with nothing to do, clocks down, where a run measured it: in place of "
+              "power.rest and leakage"),
+    Parameter("power.sleep", "W", 0, 1e6,
+              "board power between requests (where not given: as with nothing to do)"),
+    Parameter("power.clocks", "W", 0, 1e6,
+              "power of the clocks of a die that has nothing to do, at voltage.clock, where its "
+              "area is not known"),
+    Parameter("voltage.clock", "Hz", 1e6, 1e11,
+              "clock of the units at whose voltage energies are quoted (where not given: the "
+              "voltage never changes)"),
+    Parameter("voltage.slope", "1", 0, 1,
+              "share of that voltage that goes with the clock: V = 1 - slope (1 - clock / "
+              "voltage.clock)"),
+    Parameter("voltage.least", "1", 0.1, 1, "lowest voltage, as a share of that voltage"),
+    Parameter("gating.clocks", "1", 0, 1,
+              "share of the clock power of a block that is saved while it has nothing to do, "
+              "beside what a measured machine saves"),
+    Parameter("gating.leakage", "1", 0, 1,
+              "share of the leakage of a unit for products that is saved while there are none"),
+    Parameter("gating.wake", "s", 0, 1e-2,
+              "time until such a unit is there again, if any of its leakage is saved"),
+    Parameter("area.die", "mm2", 1e-7, 1, "die area as published: no model reads it"),
+    *(Parameter(f"technology.{name}", unit, 0, len(CHOICES[unit]) - 1, meaning)
+      for name, unit, meaning in (
+          ("node", "node", "process node that the die is made in (where not given: no area)"),
+          ("memory", "dram_type", "kind of DRAM"),
+          ("link", "link_type", "kind of link to other chips (where not given: none of its own)"),
+          ("host", "link_type", "kind of link to the host (where not given: none)"))),
+    *(Parameter(f"{group}.{name}", unit, low, high, f"{group.rsplit('.')[-1]}: {meaning}")
+      for group, numbers in TABLES.items()
+      for name, (unit, low, high, meaning) in numbers.items()),
     *(Parameter(f"floor.{name}", "s", 0, 1e-3, _FLOOR.format(text), True)
       for name, text in _FLOORS.items()),
     Parameter("launch.eager.host", "s", 0, 1e-2,
@@ -257,6 +314,7 @@ PARAMETERS: Mapping[str, Parameter] = MappingProxyType({p.path: p for p in (
               "idle time of the device between two operations of a hardware queue", True),
     Parameter("host.bandwidth", "B/s", 1e6, 1e15,
               "bandwidth of copies between the host's memory and the device", True),
+    Parameter("host.lanes", "1", 0, 1024, "lanes of the link to the host on the die"),
     Parameter("host.speed", "1", 1e-3, 1e3,
               "speed of the host relative to the host of the trace", True),
     Parameter("host.threads", "1", 1, 1024, "threads that prepare launches side by side"),

@@ -12,19 +12,21 @@ from numpy.typing import NDArray
 
 from npusim.arch import Arch, Designs, with_value
 from npusim.caveats import not_modelled, notes
-from npusim.compare import replay_with_band
-from npusim.durations import Durations, durations
+from npusim.compare import Banded, replay_with_band
+from npusim.durations import Durations
+from npusim.energy import KINDS, step_energy
 from npusim.error_band import BAND, band_factors
 from npusim.errors import InputError
 from npusim.fusion.program import program
-from npusim.lanes import replay as lane_replay
 from npusim.load import traced_arch
+from npusim.models.area import die_area
 from npusim.models.cost import PLACES
 from npusim.models.gemm import KINDS as PRODUCTS
 from npusim.models.kernel import BOUNDS, kernel_cost
+from npusim.power import held
 from npusim.store import arch_id, model_version
 from npusim.tokens import page_parts, tokens_per_step
-from npusim.traffic import movement, traffic
+from npusim.traffic import traffic
 from npusim.transforms import (
     changes,
     limits,
@@ -34,6 +36,7 @@ from npusim.transforms import (
     transformed,
     unmeasured,
 )
+from npusim.units import show
 from npusim.utilisation import utilisation
 from npusim.workload import Workload
 
@@ -103,8 +106,19 @@ class Result:
     traffic : dict of str to dict of str to float
         Bytes read and written in a step by the level of the memory that serves them and the class
         of data: weights, experts, KV cache, activations [B].
-    movement_j : float or None
-        Energy of moving them [J]; None where the machine does not say what a byte takes.
+    energy_j, movement_j : float or None
+        Energy of a step, of all that and of moving its bytes alone [J]; None where the machine says
+        too little (`npusim.models.energy.missing`).
+    energy_band_j : tuple of float or None
+        Ends of the energy if constants and wall time are at theirs [J].
+    energy_by_block : dict of str to dict of str to float
+        Energy of each block: ``dynamic``, ``clocks``, ``leakage`` [J]. They add up to `energy_j`.
+    power_w : float or None
+        Mean power of a step [W].
+    clock_share : float
+        Clock that the power limit allows, as a share of the machine's.
+    area_mm2 : float or None
+        Area of the die [mm2]; None where the machine does not say its node.
     not_modelled : tuple of str
         Parameters that the machine gives and no cost model reads: they change nothing.
     notes : tuple of str
@@ -131,7 +145,13 @@ class Result:
     products: dict[str, float]
     utilisation: dict[str, float]
     traffic: dict[str, dict[str, float]]
+    energy_j: float | None
     movement_j: float | None
+    energy_band_j: tuple[float, float] | None
+    energy_by_block: dict[str, dict[str, float]]
+    power_w: float | None
+    clock_share: float
+    area_mm2: float | None
     not_modelled: tuple[str, ...]
     notes: tuple[str, ...]
     made_by: dict[str, str]
@@ -174,11 +194,11 @@ def replay(workload: Workload, arch: Arch, launch: str = "eager", mode: str = "m
         refuse_changed(workload, "transfer")
     designs, traced = Designs(arch), traced_arch(workload)
     ran = program(workload, designs, launch, mode)
-    time = durations(ran, designs, mode, traced)
+    settled = held(ran, designs, launch, mode, traced)
+    designs, time = settled.designs, settled.time
     factors = band_factors(ran, designs, time) if mode == "model" else None
     banded = replay_with_band(ran, designs, time, launch, factors)
-    middle = banded.middle
-    band = None
+    middle, band = banded.middle, None
     if banded.low is not None and banded.high is not None and factors is not None:
         ends = (banded.low, banded.high)
         band = Band(
@@ -199,9 +219,10 @@ def replay(workload: Workload, arch: Arch, launch: str = "eager", mode: str = "m
         float(middle.host_wait_s[0]), float(middle.device_idle_s[0]),
         float(middle.idle_share[0]), middle.launches,
         tokens, None if tokens is None else wall / tokens, band,
-        spent, products, used, *_moved(ran, designs), not_modelled(arch),
-        (*_changed(workload), *notes(workload, arch, launch, mode), *on_units(products),
-         *_fused(workload, ran), *beyond(band)),
+        spent, products, used, _moved(ran, designs), *_energy(ran, designs, time, banded),
+        float(settled.share[0]), _known(float(die_area(designs)[0]) * 1e6), not_modelled(arch),
+        (*_held(settled.share, arch), *_changed(workload), *notes(workload, arch, launch, mode),
+         *on_units(products), *_fused(workload, ran), *beyond(band)),
         {"workload": workload.id, "arch": arch_id(arch), "model": model_version(),
          "traced": arch_id(traced) if traced is not None else ""},
     )  # fmt: skip
@@ -307,20 +328,50 @@ def without_effect(
 def _totals(workload: Workload, arch: Arch, launch: str, mode: str) -> tuple[float | None, ...]:
     designs = Designs(arch)
     ran = program(workload, designs, launch, mode)
-    time = durations(ran, designs, mode, traced_arch(workload))
-    r = lane_replay(ran, designs, time, launch)
+    settled = held(ran, designs, launch, mode, traced_arch(workload))
+    r = replay_with_band(ran, settled.designs, settled.time, launch, None).middle
+    spent = step_energy(ran, settled.designs, settled.time, r.wall_s)
+    energy = None if spent is None else _known(float(spent.joules[0]))
     times = (float(x[0]) for x in (r.wall_s, r.device_busy_s, r.host_busy_s))
-    return (*times, _known(tokens_per_step(workload)))
+    return (*times, _known(tokens_per_step(workload)), energy)
 
 
-def _moved(
-    workload: Workload, designs: Designs
-) -> tuple[dict[str, dict[str, float]], float | None]:
-    """Return the traffic of each level, and the energy of it."""
-    found = traffic(workload, designs)
-    bytes_of = {level: {g: float(moved[0]) for g, moved in groups.items() if moved[0] > 0}
-                for level, groups in found.items()}  # fmt: skip
-    return bytes_of, _known(float(movement(found, designs)[0]))
+def _moved(workload: Workload, designs: Designs) -> dict[str, dict[str, float]]:
+    """Return the bytes that each level serves, by class of data."""
+    return {level: {g: float(moved[0]) for g, moved in groups.items() if moved[0] > 0}
+            for level, groups in traffic(workload, designs).items()}  # fmt: skip
+
+
+_Energy = tuple[
+    float | None, float | None, tuple[float, float] | None, dict[str, dict[str, float]],
+    float | None,
+]  # fmt: skip
+
+
+def _energy(workload: Workload, designs: Designs, time: Durations, banded: Banded) -> _Energy:
+    """Return energy, that of moving bytes, the band, each block's, and the mean power."""
+    wall = banded.middle.wall_s
+    spent = step_energy(workload, designs, time, wall)
+    if spent is None:
+        return None, None, None, {}, None
+    ends = (wall if end is None else end.wall_s for end in (banded.low, banded.high))
+    low, high = (float(end[0]) for end in spent.band(designs, *ends))
+    blocks: dict[str, dict[str, float]] = {}
+    for kind in KINDS:
+        for block, joules in spent.by_block(kind).items():
+            blocks.setdefault(block, {})[kind] = float(joules[0])
+    total, moving = (_known(float(joules[0])) for joules in (spent.joules, spent.movement))
+    return total, moving, (low, high), blocks, _known(float(spent.watts[0]))
+
+
+def _held(share: Array, arch: Arch) -> Iterator[str]:
+    """Say that the power limit holds the clock down."""
+    if share[0] < 1:
+        limit = show(arch["power.limit"], "W")
+        yield (
+            f"power limit: repeated without a pause this step takes more than {limit}; its units "
+            f"run at {share[0]:.1%} of their clock"
+        )
 
 
 def _known(value: float) -> float | None:

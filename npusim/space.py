@@ -25,15 +25,18 @@ from numpy.typing import NDArray
 
 from npusim.arch import Arch, Designs, check, parameter
 from npusim.compare import replay_with_band
-from npusim.durations import durations
+from npusim.energy import step_energy
 from npusim.error_band import band_factors
 from npusim.errors import InputError, InputErrors
 from npusim.fusion.program import programs
 from npusim.load import traced_arch
+from npusim.merit import figures_of_merit
 from npusim.models import modelled
+from npusim.models.energy import has_energy
 from npusim.models.launch import LAUNCHES
+from npusim.power import held
 from npusim.tokens import repeated, tokens_per_step
-from npusim.traffic import GROUPS, dram, movement, traffic
+from npusim.traffic import GROUPS, dram, traffic
 from npusim.transforms import (
     TRANSFORMABLE,
     applies,
@@ -52,7 +55,9 @@ Progress = Callable[[int, int], None]
 _BLOCK = 4096
 _SAME = 1e-9
 _MOST = 2_000_000
-TRAFFIC = (*(f"dram_{group}_bytes" for group in GROUPS), "movement_j")
+TRAFFIC = tuple(f"dram_{group}_bytes" for group in GROUPS)
+ENERGIES = ("energy_j", "energy_low_j", "energy_high_j", "movement_j")
+_CLOCKED = "clocked_s"  # wall time at the clocks that were asked for
 TOTALS = ("wall_s", "wall_low_s", "wall_high_s", "device_busy_s", "device_busy_low_s",
           "device_busy_high_s", "device_idle_s", "host_busy_s")  # fmt: skip
 
@@ -62,8 +67,8 @@ def unmodelled(paths: Sequence[str]) -> list[InputError]:
 
     Examples
     --------
-    >>> [str(e) for e in unmodelled(["units.count", "link.bandwidth"])]
-    ['link.bandwidth: no cost model of this version reads it, so it cannot be swept or set']
+    >>> [str(e) for e in unmodelled(["units.count", "area.die"])]
+    ['area.die: no cost model of this version reads it, so it cannot be swept or set']
     """
     known = {*modelled(), *TRANSFORMABLE}
     return [
@@ -253,38 +258,48 @@ def evaluate(
 ) -> pd.DataFrame:
     """Evaluate designs under one launch mode; see `sweep` for the columns."""
     table = pd.DataFrame({"launch": launch, **designs.columns}, index=range(len(designs)))
-    names = (*TOTALS, *TRAFFIC, "extrapolates")
+    each = (*TOTALS, *TRAFFIC, *(ENERGIES if has_energy(designs) else ()))
+    names = (*each, "extrapolates", *((_CLOCKED,) if has_energy(designs) else ()))
     sums: dict[str, Array] = {name: np.zeros(len(designs)) for name in names}
-    decoding, tokens = np.zeros(len(designs)), 0.0
+    decoding = {name: np.zeros(len(designs)) for name in ("wall_s", "energy_j") if name in names}
+    tokens = 0.0
     for w, count in zip(workloads, counts or [1] * len(workloads), strict=True):
         own, took, made = _whole(designs, w, launch, mode)
         sums = {name: sums[name] + count * own[name] for name in names}
-        decoding, tokens = decoding + count * took, tokens + count * made
+        decoding = {name: total + count * took[name] for name, total in decoding.items()}
+        tokens += count * made
         if len(workloads) > 1:
-            more = {f"{name}[{w.name}]": own[name] for name in (*TOTALS, *TRAFFIC)}
-            table = table.assign(**more)
+            table = table.assign(**{f"{name}[{w.name}]": own[name] for name in each})
             if made:
-                table[f"s_per_token[{w.name}]"] = took / made
+                table[f"s_per_token[{w.name}]"] = took["wall_s"] / made
     beyond = sums.pop("extrapolates") > 0
     if tokens:
-        sums |= {"tokens": np.full(len(designs), tokens), "s_per_token": decoding / tokens}
+        sums |= {"tokens": np.full(len(designs), tokens)}
+        sums |= {f"{name.rsplit('_')[-1]}_per_token": total / tokens
+                 for name, total in decoding.items()}  # fmt: skip
+    clocked = sums.pop(_CLOCKED, None)
     table = table.assign(**sums, extrapolates=beyond)
     table["idle_share"] = table["device_idle_s"] / table["wall_s"]
-    return table
+    if clocked is not None:
+        table["clock_share"] = clocked / table["wall_s"]
+    return table.assign(**figures_of_merit(table, designs))
 
 
 def _whole(
     designs: Designs, w: Workload, launch: str, mode: str
-) -> tuple[dict[str, Array], Array, float]:
-    """Return totals of a step, or of a whole page; the time that decodes, and its tokens."""
+) -> tuple[dict[str, Array], dict[str, Array], float]:
+    """Return totals of a step, or of a whole page; those of what decodes, and its tokens."""
     own: dict[str, Array] = defaultdict(lambda: np.zeros(len(designs)))
-    decoding, tokens = np.zeros(len(designs)), 0.0
+    decoding: dict[str, Array] = defaultdict(lambda: np.zeros(len(designs)))
+    tokens = 0.0
     for part, times in repeated(w):
         totals, yielded = _totals(designs, part, launch, mode), tokens_per_step(part)
         for name, values in totals.items():
             own[name] = own[name] + times * values
+            if np.isfinite(yielded):
+                decoding[name] = decoding[name] + times * values
         if np.isfinite(yielded):
-            decoding, tokens = decoding + times * totals["wall_s"], tokens + times * yielded
+            tokens += times * yielded
     return own, decoding, tokens
 
 
@@ -302,7 +317,8 @@ def _totals(designs: Designs, w: Workload, launch: str, mode: str) -> dict[str, 
 def _of_program(
     designs: Designs, w: Workload, launch: str, mode: str
 ) -> Iterator[tuple[str, Array]]:
-    time = durations(w, designs, mode, traced_arch(w))
+    settled = held(w, designs, launch, mode, traced_arch(w))
+    designs, time = settled.designs, settled.time
     factors = band_factors(w, designs, time) if mode == "model" else None
     banded = replay_with_band(w, designs, time, launch, factors)
     for quantity in ("wall", "device_busy"):
@@ -311,9 +327,14 @@ def _of_program(
             yield f"{quantity}{end}_s", nothing if r is None else getattr(r, f"{quantity}_s")
     yield "device_idle_s", banded.middle.device_idle_s
     yield "host_busy_s", banded.middle.host_busy_s
-    found = traffic(w, designs)
-    yield from dram(found).items()
-    yield "movement_j", movement(found, designs)
+    yield from dram(traffic(w, designs)).items()
+    wall = banded.middle.wall_s
+    spent = step_energy(w, designs, time, wall)
+    if spent is not None:
+        ends = [wall if end is None else end.wall_s for end in (banded.low, banded.high)]
+        joules = (spent.joules, *spent.band(designs, *ends), spent.movement)
+        yield from zip(ENERGIES, joules, strict=True)
+        yield _CLOCKED, settled.share * wall
     beyond = np.zeros(len(designs), dtype=bool) if factors is None else factors.beyond
     yield "extrapolates", (beyond | bool(unmeasured(w))).astype(np.float64)
 

@@ -137,8 +137,9 @@ def replayed(r: Result, what: str = "one step") -> None:
     console.print(Text(f"at work at its peak rate, of wall time: {', '.join(used) or 'nothing'}"))
     served = (f"{level} {units.show(sum(moved.values()), 'B')}"
               for level, moved in r.traffic.items() if moved)  # fmt: skip
-    energy = "" if r.movement_j is None else f"; to move them takes {units.show(r.movement_j, 'J')}"
-    console.print(Text(f"bytes read and written: {', '.join(served)}{energy}"))
+    moving = "" if r.movement_j is None else f"; to move them takes {units.show(r.movement_j, 'J')}"
+    console.print(Text(f"bytes read and written: {', '.join(served)}{moving}"))
+    _energy(console, r)
     _footer(console, r.notes, r.not_modelled)
     console.print(
         Text(
@@ -147,6 +148,20 @@ def replayed(r: Result, what: str = "one step") -> None:
             style="dim",
         )
     )
+
+
+def _energy(console: Console, r: Result) -> None:
+    """Print the energy of a step and the blocks that take most of it."""
+    if r.energy_j is None or r.power_w is None:
+        return
+    band = ""
+    if r.energy_band_j is not None:
+        band = " (" + " - ".join(units.show(end, "J") for end in r.energy_band_j) + ")"
+    total = {block: sum(kinds.values()) for block, kinds in r.energy_by_block.items()}
+    most = sorted(total, key=lambda block: -total[block])[:6]
+    where = ", ".join(f"{block} {total[block] / r.energy_j:.1%}" for block in most)
+    console.print(Text(f"energy: {units.show(r.energy_j, 'J')}{band}, {units.show(r.power_w, 'W')} "
+                       f"on the board; most of it: {where}"))  # fmt: skip
 
 
 def _footer(console: Console, notes: Sequence[str], unread: Sequence[str]) -> None:

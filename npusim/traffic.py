@@ -57,29 +57,6 @@ def traffic(workload: Workload, designs: Designs) -> dict[str, dict[str, Array]]
     return found
 
 
-def movement(found: Mapping[str, Mapping[str, Array]], designs: Designs) -> Array:
-    """Return the energy of moving the bytes of a step, shape (D,) [J].
-
-    Each level's bytes times its ``memories.LEVEL.energy``; not-a-number where a level that serves
-    something has none.
-
-    Examples
-    --------
-    A step of PaddleOCR-VL, at 16 pJ a bit from the DRAM of an H200: 0.1 J.
-
-    >>> import npusim as ns
-    >>> w, h200 = ns.load_workload("paddleocr_vl_decode"), Designs(ns.load_arch("h200"))
-    >>> round(float(movement(traffic(w, h200), h200)[0]), 1)
-    0.1
-    """
-    total = np.zeros(len(designs))
-    for level, groups in found.items():
-        moved, path = sum(groups.values(), np.zeros(len(designs))), f"memories.{level}.energy"
-        each = designs[path] if path in designs else np.full(1, np.nan)
-        total += np.where(moved > 0, moved * each, 0.0)
-    return total
-
-
 def dram(found: Mapping[str, Mapping[str, Array]]) -> dict[str, Array]:
     """Return the columns of a sweep: bytes that DRAM reads and writes in a step, by class."""
     return {f"dram_{group}_bytes": found["dram"][group] for group in GROUPS}

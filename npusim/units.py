@@ -7,6 +7,7 @@ and closed on purpose: a number, then symbols joined by ``*`` or ``/``. Nothing 
 - GB is 10^9 bytes, GiB is 2^30 bytes; ``KB`` is refused because it is used for both.
 - B is a byte, bit is a bit.
 - FLOP counts a multiply and an add as two; ``OP`` is the same count for integers. MAC is refused.
+- Tr counts transistors, a plain number; money is in USD, mass in g (SI: kg), a Wh is 3,600 J.
 - A quantity with a dimension needs its unit: a bare number is accepted only where the unit is 1.
 """
 
@@ -35,6 +36,7 @@ _BINARY = {
 # symbol -> (factor to SI, dimension, prefixes that make sense)
 _SYMBOLS: dict[str, tuple[Fraction, dict[str, int], str]] = {
     "s": (Fraction(1), {"s": 1}, "fpnuµμm"),
+    "h": (Fraction(3600), {"s": 1}, ""),
     "Hz": (Fraction(1), {"s": -1}, "kMGT"),
     "B": (Fraction(1), {"B": 1}, "kMGTPE"),
     "bit": (Fraction(1, 8), {"B": 1}, "kMGTPE"),
@@ -43,7 +45,13 @@ _SYMBOLS: dict[str, tuple[Fraction, dict[str, int], str]] = {
     "clock": (Fraction(1), {"clock": 1}, ""),
     "W": (Fraction(1), {"J": 1, "s": -1}, "nuµμmkM"),
     "J": (Fraction(1), {"J": 1}, "fpnuµμmkM"),
+    "Wh": (Fraction(3600), {"J": 1}, "kMG"),
+    "m": (Fraction(1), {"m": 1}, "nuµμmk"),
     "mm2": (Fraction(1, 10**6), {"m": 2}, ""),
+    "cm2": (Fraction(1, 10**4), {"m": 2}, ""),
+    "g": (Fraction(1, 1000), {"kg": 1}, "mk"),
+    "USD": (Fraction(1), {"USD": 1}, "kM"),
+    "Tr": (Fraction(1), {}, "kMG"),
     "%": (Fraction(1, 100), {}, ""),
     "1": (Fraction(1), {}, ""),
 }
@@ -66,6 +74,9 @@ CHOICES = {
     "products": ("fastest", "units", "gemv_unit", "array"),
     "special_place": ("fastest", "special", "vector"),
     "dataflow": ("weight", "output", "input"), "registers": ("single", "double"),
+    "node": ("n16", "n12", "n7", "n6", "n5", "n4", "n3"),
+    "dram_type": ("hbm2", "hbm2e", "hbm3", "hbm3e", "gddr6", "gddr6x", "gddr7", "lpddr5x", "ddr5"),
+    "link_type": ("nvlink3", "nvlink4", "infinity_fabric", "pcie4", "pcie5"),
 }  # fmt: skip
 
 _TEXT = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?)\s*(\S.*?)?\s*")
@@ -208,8 +219,8 @@ def show(value: float, unit: str, digits: int = 4) -> str:
         return f"{value:g} of {', '.join(CHOICES[unit])}"
     if unit == "1" or value == 0 or not math.isfinite(value):
         return f"{value:.{digits}g}" + ("" if unit == "1" else f" {unit}")
-    if unit == "mm2":
-        return f"{value * 1e6:.{digits}g} mm2"
+    factor = _unit(unit, unit)[0]
+    value = value if factor == 1 else value / float(factor)
     head = re.split(r"[*/·]", unit)[0]
     if head not in _SHOWN or unit.endswith("/clock"):
         return f"{value:.{digits}g} {unit}"

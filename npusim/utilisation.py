@@ -37,7 +37,7 @@ from npusim.models.cost import PLACES, Cost
 from npusim.models.hierarchy import Traffic
 from npusim.models.kernel import kernel_cost
 from npusim.models.memory import l2_peak
-from npusim.models.roofline import matrix_peak, unit_of, vector_peak
+from npusim.models.roofline import matrix_clock, matrix_peak, unit_of, vector_peak
 from npusim.workload import BYTES_OF, Operations, Workload
 
 Array = NDArray[np.float64]
@@ -99,7 +99,7 @@ def utilisation(
 def times_at_peak(operations: Operations, designs: Designs) -> dict[str, Array]:
     """Return how long each unit needs for operations at its peak rate, each (U, D) [s]."""
     cost = kernel_cost(operations, designs)
-    in_place = _in_place(operations, designs, cost)
+    in_place = in_place_share(operations, designs, cost)
     single, whole, on_lanes = functions(operations, designs, cost)
     flop = arithmetic(operations, designs, cost, in_place, whole)
     times = {
@@ -198,7 +198,7 @@ def _sent(designs: Designs, more: Mapping[str, float] = MappingProxyType({})) ->
     return Designs(designs.base, {**designs.columns, **columns})
 
 
-def _in_place(operations: Operations, designs: Designs, cost: Cost) -> Array:
+def in_place_share(operations: Operations, designs: Designs, cost: Cost) -> Array:
     """Return 1 where arrays that hold their weights compute operations, (U, D)."""
     path = sram_compute.PARAMETERS[0]
     if path not in designs or not designs[path].any():
@@ -214,7 +214,7 @@ def _peak_beside(unit: str, operations: Operations, designs: Designs) -> Array:
     if unit == "gemv_unit":
         lanes = designs["gemv.count"] * designs["gemv.lanes"] * designs["units.clock"]
     else:
-        lanes = designs["array.rows"] * designs["array.columns"] * designs["matrix.clock"]
+        lanes = designs["array.rows"] * designs["array.columns"] * matrix_clock(designs)
         lanes = lanes * designs["units.count"]
     values = 2.0 / np.array([BYTES_OF.get(d, 2.0) for d in operations.dtype])  # of 16 bits
     return np.maximum(2.0 * lanes * values[:, None], 1.0)  # a design without the unit has no work

@@ -250,7 +250,7 @@ def test_a_longer_prompt_never_takes_less(s, name, more):
         for m in (queries, queries + more)
     ]  # fmt: skip
     times = attention_cost(operations(prompts), Designs(ns.load_arch("h100"))).time[:, 0]
-    assert times[1] >= times[0] * (1 - 1e-9)
+    assert times[1] >= times[0] * (1 - 1e-6)  # sums of powers round
 
 
 def test_columns_of_designs_and_rows_of_operations_are_as_one_by_one():

@@ -45,8 +45,8 @@ def files(tmp_path):
         "not_yaml.yaml": "title: x\nunits: ]\n",
         "no_sweep.yaml": H200,
         "unmodelled.yaml": (H200 + SWEEP)
-        .replace("units.count: [66, 132]", "link.bandwidth: [300 GB/s, 900 GB/s]")
-        .replace("costs: [units.count]", "costs: [link.bandwidth]"),
+        .replace("units.count: [66, 132]", "area.die: [300 mm2, 900 mm2]")
+        .replace("costs: [units.count]", "costs: [area.die]"),
         "good.json": text,
         "cut.json": text[: len(text) // 2],
         "not_json.json": "hello",
@@ -158,7 +158,7 @@ def test_several_mistakes_are_a_line_each(cli, files):
 
 
 SETTINGS = [
-    ("link.bandwidth=400 GB/s", ["--set", "link.bandwidth", "no cost model"]),
+    ("area.die=400 mm2", ["--set", "area.die", "no cost model"]),
     ("units.count", ["--set", "not path=value", "units.count"]),
     ("units.cuont=4", ["--set", "unknown parameter", "units.count"]),
     ("memories.dram.bandwidth=4.8", ["--set memories.dram.bandwidth", "no unit", "B/s"]),
@@ -205,7 +205,7 @@ def test_an_axis_without_a_model_is_refused_by_name(cli, files):
     result = cli("sweep", files / "unmodelled.yaml", "--no-figures", "--json")
     assert result.exit_code == 0
     (line,) = result.stderr.splitlines()
-    assert line.startswith("refused axis: link.bandwidth: no cost model")
+    assert line.startswith("refused axis: area.die: no cost model")
     assert list(json.loads(result.stdout)["axes"]) == ["memories.dram.bandwidth"]
 
 

@@ -1,5 +1,5 @@
 import math
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import pytest
 import yaml
@@ -76,10 +76,10 @@ def replaced(text, old, new):
 
 @pytest.mark.parametrize("name", ARCHS)
 def test_every_value_of_a_shipped_machine_has_its_provenance(name):
-    files = [*sorted((catalog.folder("archs") / "libraries").glob("*.yaml")),
-             catalog.find("archs", name)]  # fmt: skip
+    shared = (sorted((catalog.folder("archs") / folder).glob("*.yaml"))
+              for folder in ("libraries", "technology"))  # fmt: skip
     found = {}
-    for file in files:  # libraries first: a machine's own file wins
+    for file in (*chain(*shared), catalog.find("archs", name)):  # a machine's own file wins
         plain = yaml.safe_load(file.read_text(encoding="utf-8"))
         plain.pop("sweep", None)
         found |= dict(entries(plain))

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 
 import npusim as ns
 from npusim.arch import Designs, with_value
@@ -19,6 +21,7 @@ from npusim.fusion.chains import Limits, chains
 from npusim.fusion.dataflow import dataflow
 from npusim.fusion.macro_ops import load_macro_ops
 from npusim.fusion.program import fused, program
+from npusim.fusion.summary import summary
 from npusim.measured.patterns import PATTERNS, pattern
 from npusim.models import conversion
 from npusim.transforms import transformed
@@ -237,6 +240,211 @@ def test_what_is_computed_and_stored_is_conserved(name: str, products: bool) -> 
     assert lengths[0] < len(w)
 
 
+MORE = Limits(64, recompute=30, side_by_side=1)
+
+
+def without_inputs(n: int) -> dict[str, Any]:
+    """Return a product whose input comes from elsewhere."""
+    return {**product(n, 16), "read_activation": 0.0}
+
+
+def number(**more: Any) -> dict[str, Any]:
+    """Return a constant of one element."""
+    return {"kind": "fill", "batch": 1, "m": 1, "n": 1, "flop": 1.0, "write_activation": 4.0,
+            **more}  # fmt: skip
+
+
+def a_number_for_two_spaces(**more: Any) -> Workload:
+    """Return a number read by two vectors, and a reader of the first of those behind both."""
+    first = step(64, read_activation=256.0 + 4.0)
+    second = step(640, read_activation=2560.0 + 4.0)
+    return built(number(**more), without_inputs(640), without_inputs(64), first, second, step(64))
+
+
+def moved(w: Workload) -> float:
+    return float(w.bytes_moved.sum())
+
+
+def test_cheap_work_is_done_again_by_hand() -> None:
+    w = a_number_for_two_spaces()
+    assert members(w) == [(0, 3)]
+    again = Limits(8, recompute=2)
+    # The number for 640 elements, number and vector for the last step.
+    assert members(w, again) == [(0, 4), (0, 3, 5)]
+    few, fewer = fused(w, Limits(8)), fused(w, again)
+    assert (len(few), len(fewer)) == (5, 4)
+    products = 2.0 * 16 * (640 + 64)
+    assert few["flop"].sum() - products == 1 + 64 + 640 + 64
+    assert fewer["flop"].sum() - products == 2 * 1 + 64 + 640 + 64
+    # The number is neither written nor read (4 B each), and so is the vector (256 B).
+    assert moved(few) - moved(fewer) == 2 * 4 + 2 * 256
+    assert fewer["write_activation"].tolist() == [2560.0, 256.0, 2560.0, 256.0]
+    assert members(w, Limits(8, recompute=1)) == [(0, 3)]
+    assert members(w, Limits(2, recompute=2)) == [(0, 3)]
+
+
+def test_work_whose_inputs_are_larger_than_its_result_is_done_once() -> None:
+    picked = {"kind": "pointwise", "read_activation": 4096.0}
+    assert members(a_number_for_two_spaces(**picked), Limits(8, recompute=2)) == [(0, 3)]
+
+
+def test_what_a_product_reads_or_nobody_is_made_once() -> None:
+    w = a_number_for_two_spaces()
+    rows = [{c: w.labels[c][w[c][i]] if c in LABELS else w[c][i] for c in COLUMNS}
+            for i in range(len(w))]  # fmt: skip
+    by_product = built(*rows[:5], {**product(8, 64), "read_activation": 256.0})
+    assert members(by_product, Limits(8, recompute=9)) == [(0, 3)]
+    assert members(built(*rows[:5]), Limits(8, recompute=9)) == [(0, 3)]
+
+
+def two_of_one_input(**second: Any) -> tuple[dict[str, Any], ...]:
+    """Return a product and two steps on its result, which make results of other sizes."""
+    return (without_inputs(64), step(64, write_activation=300.0),
+            step(64, write_activation=400.0, **second))  # fmt: skip
+
+
+def test_neighbours_with_a_common_input_run_side_by_side() -> None:
+    w = built(*two_of_one_input())
+    assert members(w) == []
+    one = fused(w, MORE)
+    assert one.text("kind").tolist() == ["gemv", "fused"]
+    # Two parts over 64 elements; the input is read once, both results are written.
+    assert [one[c][1] for c in ("batch", "m", "n", "flop")] == [2, 1, 64, 128.0]
+    assert (one["read_activation"][1], one["write_activation"][1]) == (256.0, 300.0 + 400.0)
+    three = built(*two_of_one_input(), step(64))
+    assert members(three, MORE) == [(1, 2, 3)]
+    assert members(three, Limits(2, side_by_side=1)) == [(2, 3)]
+
+
+def test_what_keeps_neighbours_apart() -> None:
+    any_input = Limits(64, side_by_side=2)
+    # Other inputs: only an engine that takes any joins them.
+    other = built(without_inputs(64), without_inputs(128), step(64), step(64, 2))
+    assert members(other, MORE) == []
+    assert members(other, any_input) == [(2, 3)]
+    # One reads the other, and no macro-op covers both: a write, then a step.
+    write = {**step(64), "kind": "scatter", "write_activation": 256.0}
+    assert members(built(write, step(64)), any_input) == []
+    # Another space; something in between; a wait of the host in between.
+    assert members(built(step(64), {**step(640), "read_activation": 0.0}), any_input) == []
+    first, second, third = two_of_one_input()
+    assert members(built(first, second, without_inputs(8), third), any_input) == []
+    assert members(built(first, {**second, "sync": True}, third), any_input) == []
+    # Something on another stream waits for the first.
+    w = built(*two_of_one_input(), {**step(8, read_activation=0.0), "stream": 1})
+    tied = Workload("tied", w.columns, w.labels, w.steps,
+                    (np.array([0, 0, 1, 2, 3]), np.array([0, 1, 1])))  # fmt: skip
+    assert members(w, any_input) == [(1, 2)]
+    assert members(tied, any_input) == []
+
+
+def test_products_are_not_joined_side_by_side() -> None:
+    w = built(without_inputs(64), without_inputs(64))
+    assert members(w, Limits(64, products=True, side_by_side=2)) == []
+
+
+def test_constants_join_what_comes_next() -> None:
+    w = built(without_inputs(64), step(64), number(), number(write_activation=2.0),
+              step(640, read_activation=0.0))  # fmt: skip
+    assert members(w, MORE) == [(2, 3, 4)]
+    one = fused(w, MORE)
+    assert (one["batch"][2], one["n"][2]) == (1, 640)  # constants do not go over the elements
+    assert one["write_activation"][2] == 4.0 + 2.0 + 2560.0
+
+
+def test_rows_side_by_side_share_the_buffer() -> None:
+    # Each norm holds its squares until their mean is there.
+    norm = [step(64, write_activation=300.0),
+            step(64, kind="reduction", read_activation=300.0, write_activation=4.0)]  # fmt: skip
+    other = [{**norm[0], "write_activation": 310.0}, {**norm[1], "read_activation": 310.0}]
+    w = built(without_inputs(64), *norm, *other)
+    assert members(w) == [(1, 2), (3, 4)]
+    assert members(w, Limits(64, buffer=610.0, side_by_side=1)) == [(1, 2, 3, 4)]
+    assert members(w, Limits(64, buffer=609.0, side_by_side=1)) == [(1, 2), (3, 4)]
+
+
+def check_conserved(w: Workload, limits: Limits) -> None:
+    """Compare an engine that has both rules with one that has neither."""
+    plain = Limits(limits.chain, limits.buffer, limits.products)
+    before, after = fused(w, plain), fused(w, limits)
+    found = chains(w, load_macro_ops(), limits)
+    assert len(after) <= len(before)
+    assert moved(after) <= moved(before) * (1 + 1e-12)
+    times = np.zeros(len(w))
+    for chain in found:
+        times[list(chain.members)] += 1
+        assert len(chain.members) <= limits.chain
+        assert limits.side_by_side or len(chain.again) <= limits.recompute
+    alone = times == 0
+    assert after["flop"].sum() == pytest.approx((w["flop"] * np.maximum(times, 1)).sum())
+    readers = dataflow(w).readers
+    again = {m for chain in found for m in chain.again}
+    for m in np.flatnonzero(times > 1).tolist():
+        assert m in again
+    for m in again:  # an output stays one, and each reader makes it
+        assert readers[m]
+        assert not alone[list(readers[m])].any()
+        for chain in found:
+            assert m in chain.members or set(chain.members).isdisjoint(readers[m])
+    written = sum(float(w["write_activation"][m]) for m in range(len(w)) if not readers[m])
+    assert after["write_activation"].sum() >= written * (1 - 1e-12)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize(("recompute", "side_by_side"), [(2, 0), (30, 0), (0, 1), (30, 2)])
+def test_more_rules_leave_no_more_to_do(name: str, recompute: int, side_by_side: int) -> None:
+    w = ns.load_workload(name)
+    for chain in (4, 16, 64):
+        check_conserved(w, Limits(chain, recompute=recompute, side_by_side=side_by_side))
+
+
+@st.composite
+def programs_of_steps(draw: st.DrawFn) -> Workload:
+    """Return products, and behind each some steps on what it made and on a number."""
+    rows = [number()]
+    for _ in range(draw(st.integers(1, 3))):
+        rows += [without_inputs(n) for n in (640, 64, 8)]
+        for _ in range(draw(st.integers(1, 5))):
+            n, inputs = draw(st.sampled_from([64, 640, 8, 1])), draw(st.sampled_from([1, 0, 2]))
+            kind = draw(st.sampled_from(["pointwise"] * 6 + ["fill", "reduction", "scatter"]))
+            read = 0.0 if kind == "fill" else 4.0 * n * inputs + draw(st.sampled_from([4.0, 0.0]))
+            size = 4.0 if kind == "reduction" else draw(st.sampled_from([4.0, 4.0, 2.0])) * n
+            rows.append({**step(n, inputs, kind), "stream": int(draw(st.integers(0, 9)) == 9),
+                         "read_activation": read, "write_activation": size})  # fmt: skip
+    return built(*rows)
+
+
+@given(programs_of_steps(), st.integers(2, 12), st.integers(0, 6), st.integers(0, 2))
+def test_any_program_is_conserved(w: Workload, chain: int, again: int, side: int) -> None:
+    check_conserved(w, Limits(chain, recompute=again, side_by_side=side))
+
+
+def test_an_engine_without_the_rules_is_as_before() -> None:
+    w, h200 = ns.load_workload("deepseek_ocr_decode_grouped"), ns.load_arch("h200")
+    assert Limits(16) == Limits(16, recompute=0, side_by_side=0)
+    for chain in (0.0, 16.0):
+        plain = with_value(h200, "fusion.chain", chain)
+        zero = with_value(with_value(plain, "fusion.recompute", 0.0), "fusion.side_by_side", 0.0)
+        assert ns.replay(w, zero, "graph").wall_s == ns.replay(w, plain, "graph").wall_s
+    alone = with_value(with_value(h200, "fusion.recompute", 30.0), "fusion.side_by_side", 2.0)
+    assert ns.replay(w, alone, "graph").wall_s == ns.replay(w, h200, "graph").wall_s
+
+
+def test_more_rules_leave_the_expressions_as_they_are() -> None:
+    for name in PATTERNS:
+        for tokens in (1, 64):
+            one = pattern(name, tokens)
+            assert period_us(fused(one, MORE)) == period_us(fused(one, LONG))
+
+
+def test_time_of_what_is_done_again_is_counted_once() -> None:
+    w = a_number_for_two_spaces()
+    columns = {**w.columns, "duration_s": np.full(len(w), 1e-6)}
+    found = summary(Workload("timed", columns, w.labels, w.steps), Limits(8, recompute=2))
+    assert sum(use.measured_s for use in found.uses) == pytest.approx(4e-6)
+    assert found.left == {"gemv": 2.0}
+
+
 def test_an_engine_needs_to_know_what_comes_next() -> None:
     w, npu = ns.load_workload("paddleocr_vl_decode"), ns.load_arch("decode_npu")
     assert program(w, Designs(npu), "eager") is w
@@ -265,6 +473,13 @@ def test_axes_of_a_sweep() -> None:
     for path, values in (("fusion.buffer", [0, 131072]), ("fusion.products", [0, 1])):
         pair = ns.sweep(ns.Space(npu, {path: values}, ["queue"]), w)["wall_s"]
         assert pair.iloc[1] < pair.iloc[0], path
+    w = transformed(w, {"workload.static_cache": 691})
+    long = with_value(ns.load_arch("h200"), "fusion.chain", 64.0)
+    for path, values in (("fusion.recompute", [0, 8]), ("fusion.side_by_side", [0, 1, 2])):
+        found = ns.sweep(ns.Space(long, {path: values}, ["graph"]), w)["wall_s"].to_numpy()
+        assert (np.diff(found) < 0).all(), path
+        last = ns.replay(w, with_value(long, path, float(values[-1])), "graph").wall_s
+        assert found[-1] == pytest.approx(last, rel=1e-12)
     costly = ns.sweep(ns.Space(npu, {"fusion.branch": [0, 600]}, ["queue"]), w)["wall_s"]
     assert costly.iloc[0] <= costly.iloc[1]
 
@@ -340,12 +555,16 @@ COMPILED = {
 
 @pytest.mark.parametrize("name", COMPILED)
 def test_the_compiled_steps(name: str) -> None:
-    """Asked: 10 % of time and of kernels. DeepSeek-OCR has 14.3 % more kernels."""
+    """Asked: 10 % of time and of kernels."""
     slots, kernels, wall_s = COMPILED[name]
     w = transformed(ns.load_workload(name), {"workload.static_cache": slots})
-    r = ns.replay(w, with_value(ns.load_arch("h200"), "fusion.chain", 64.0), "graph")
+    engine = {"fusion.chain": 64.0, "fusion.recompute": 30.0, "fusion.side_by_side": 1.0}
+    h200 = ns.load_arch("h200")
+    for path, value in engine.items():
+        h200 = with_value(h200, path, value)
+    r = ns.replay(w, h200, "graph")
     assert abs(r.wall_s / wall_s - 1) < 0.10
-    assert abs(r.launches / kernels - 1) < (0.10 if name.startswith("paddle") else 0.15)
+    assert abs(r.launches / kernels - 1) < 0.10
 
 
 def test_the_command_lists_what_is_fused() -> None:

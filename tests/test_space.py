@@ -59,13 +59,11 @@ def test_without_a_known_machine_there_is_no_band():
 
 def test_axes_without_a_model_are_refused_by_name():
     names = [
-        str(e).split(":")[0] for e in unmodelled(["link.bandwidth", "units.count", "area.die"])
+        str(e).split(":")[0] for e in unmodelled(["launch.graph.repeat", "units.count", "area.die"])
     ]
-    assert names == ["link.bandwidth", "area.die"]
-    axes = {"link.bandwidth": [1e9, 2e9], "area.die": [1e-4], "units.count": [60]}
-    with pytest.raises(
-        InputErrors, match=r"(?s)link\.bandwidth: no cost model.*area\.die: no cost"
-    ):
+    assert names == ["launch.graph.repeat", "area.die"]
+    axes = {"launch.graph.repeat": [0.0, 1e-7], "area.die": [1e-4], "units.count": [60]}
+    with pytest.raises(InputErrors, match=r"(?s)graph\.repeat: no cost model.*area\.die: no cost"):
         Space(ns.load_arch("decode_npu"), axes)
 
 

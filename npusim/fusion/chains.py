@@ -21,46 +21,24 @@ multi-dimensional optimization space for memory-intensive ML training and infere
 architectures", ASPLOS 2022, doi:10.1145/3503222.3507723 (element-wise steps, and row reductions
 whose results stay on chip).
 
-Left out: chains side by side that share an input alone, results kept for two readers in different
-chains (the work is never done twice), loops over rows that do not fit the buffer.
+What is found is then run through two more rules, each of which an engine may have or not: cheap
+work is done again by those that read it (`npusim.fusion.recompute`), and neighbours run side by
+side (`npusim.fusion.side_by_side`). Neither leaves more operations or moves more bytes.
+
+Left out: loops over rows that do not fit the buffer.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
-from npusim.fusion.dataflow import Dataflow, dataflow
-from npusim.fusion.macro_ops import JOIN, PRODUCT, ROW, MacroOps
-from npusim.library import HOST_COPIES
-from npusim.transforms.sequences import element
+from npusim.fusion.macro_ops import MacroOps
+from npusim.fusion.recompute import Run, recomputed
+from npusim.fusion.rules import Limits, Rules
+from npusim.fusion.side_by_side import Group, members_of, side_by_side
 from npusim.workload import Workload
 
-_PARTS = 4
-_LONGEST = 32_768  # elements of a row that one unit reduces; more are shared by several
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What an engine may fuse.
-
-    Attributes
-    ----------
-    chain : int
-        Longest chain of operations.
-    buffer : float
-        Bytes of a row that are alive at once [B].
-    products : bool
-        Whether matrix products hand their results to the engine.
-    """
-
-    chain: int
-    buffer: float = math.inf
-    products: bool = False
+__all__ = ["Chain", "Limits", "chains"]
 
 
 @dataclass(frozen=True)
@@ -71,11 +49,15 @@ class Chain:
     ----------
     members : tuple of int
     name : str
-        The macro-op.
+        The macro-op; several side by side.
     rows, width : int
         Rows and elements of a row; one row of all where no reduction tells.
     is_of_rows : bool
         Whether it reduces rows.
+    again : frozenset of int
+        Members that every reader of theirs does, so that nobody writes what they make.
+    parts : int
+        How many parts go over all elements, side by side.
     """
 
     members: tuple[int, ...]
@@ -83,10 +65,12 @@ class Chain:
     rows: int
     width: int
     is_of_rows: bool
+    again: frozenset[int] = frozenset()
+    parts: int = 1
 
 
 def chains(w: Workload, table: MacroOps, limits: Limits) -> tuple[Chain, ...]:
-    """Return the chains of at least two operations.
+    """Return the chains of at least two operations, by their last operation.
 
     Examples
     --------
@@ -97,141 +81,44 @@ def chains(w: Workload, table: MacroOps, limits: Limits) -> tuple[Chain, ...]:
     >>> sorted({c.name for c in found})
     ['norm', 'read by index and norm', 'rotary', 'steps']
     """
-    search = _Search(w, table, limits)
-    for i in range(len(w)):
-        search.visit(i)
-    return search.found()
+    rules = Rules(w, table, limits)
+    found = _grown(rules)
+    runs = recomputed(found, rules) if limits.recompute else [Run(m) for m in found]
+    groups = side_by_side(runs, rules) if limits.side_by_side else [(run,) for run in runs]
+    every = (_chain(group, rules) for group in groups)
+    return tuple(chain for chain in every if len(chain.members) > 1)
 
 
-class _Search:
-    """Operations in order, each put into the chain of what it reads where that is legal."""
+def _grown(rules: Rules) -> list[tuple[int, ...]]:
+    """Return chains and what may be in one but is alone, by their last operation.
 
-    def __init__(self, w: Workload, table: MacroOps, limits: Limits) -> None:
-        self._table, self._limits, self._flow = table, limits, dataflow(w)
-        kinds = np.array([table.classes.get(kind, "") for kind in w.labels["kind"]], dtype=object)
-        self._class = kinds[w["kind"]]
-        usable = w.classified & ~w["sync"] & ~w.mask("routine", *HOST_COPIES)
-        usable &= (self._class != ROW) | _in_one_unit(w)
-        usable &= (self._class != PRODUCT) | (limits.products & ~w.mask("routine", "split"))
-        self._class = np.where(usable, self._class, "").tolist()
-        self._size = _elements(w, self._class, self._flow)
-        self._width, self._made = w["n"].tolist(), w["write_activation"].tolist()
-        closes = w["sync"] | ~w.classified
-        piece: NDArray[np.int64] = np.cumsum(closes) - closes  # what the host has issued by then
-        self._where = list(zip(*(x.tolist() for x in (w["step"], w["stream"], piece)), strict=True))
-        self._awaited = _awaited(w)
-        self._chain_of: dict[int, tuple[int, ...]] = {}
-
-    def visit(self, i: int) -> None:
-        """Start a chain with an operation, or put it into those of what it reads."""
-        if not self._class[i]:
-            return
-        self._chain_of[i] = (i,)
-        # The latest first: what is not legal with all of them may be with the nearest.
-        for j in sorted(self._flow.reads[i], reverse=True):
-            if j not in self._chain_of or self._where[j] != self._where[i]:
-                continue
-            both = tuple(sorted({*self._chain_of[j], *self._chain_of[i]}))
-            if self._is_legal(both):
-                for member in both:
-                    self._chain_of[member] = both
-
-    def found(self) -> tuple[Chain, ...]:
-        """Return all chains of two or more, by their last operation."""
-        every = {members for members in self._chain_of.values() if len(members) > 1}
-        return tuple(
-            Chain(members, self._name(members), *self._space(members), self._is_of_rows(members))
-            for members in sorted(every, key=lambda m: m[-1])
-        )
-
-    def _name(self, members: Sequence[int]) -> str:
-        return self._table.name([self._class[m] for m in members])
-
-    def _is_legal(self, members: tuple[int, ...]) -> bool:
-        return (
-            len(members) <= self._limits.chain
-            and bool(self._name(members))
-            and self._is_one_space(members)
-            and not self._is_read_before_its_end(members)
-            and self._awaited.isdisjoint(members[:-1])
-            and self._held(members) <= self._limits.buffer
-        )
-
-    def _space(self, members: Sequence[int]) -> tuple[int, int]:
-        """Return rows and width of a chain."""
-        largest = max(self._size[m] for m in members)
-        rows = [m for m in members if self._class[m] == ROW]
-        width = max((self._width[m] for m in rows), default=0)
-        return (largest // width, width) if width > 0 else (1, largest)
-
-    def _is_of_rows(self, members: Sequence[int]) -> bool:
-        return any(self._class[m] == ROW for m in members)
-
-    def _is_one_space(self, members: Sequence[int]) -> bool:
-        largest = max(self._size[m] for m in members)
-        rows, width = self._space(members)
-        ordered = [m for m in members if self._class[m] == ROW]
-        if ordered and (rows * width != largest or any(self._size[m] != largest for m in ordered)):
-            return False
-        for m in members:
-            size = self._size[m]
-            behind = bool(ordered) and m > ordered[0] and size == rows
-            part = largest % size == 0 and largest // size <= _PARTS
-            if not (size in (1, largest) or behind or part):
-                return False
-        return True
-
-    def _is_read_before_its_end(self, members: Sequence[int]) -> bool:
-        own, end = set(members), members[-1]
-        return any(m < reader < end and reader not in own
-                   for m in members for reader in self._flow.readers[m])  # fmt: skip
-
-    def _held(self, members: Sequence[int]) -> float:
-        """Return the bytes of a row that are alive at once, 0 without a reduction."""
-        if not self._is_of_rows(members):
-            return 0.0
-        rows, own = self._space(members)[0], set(members)
-        most = 0.0
-        for end in members:
-            alive = (m for m in members if m <= end
-                     and any(r in own and r > end for r in self._flow.readers[m]))  # fmt: skip
-            most = max(most, sum(self._made[m] for m in alive) / rows)
-        return most
-
-
-def _in_one_unit(w: Workload) -> NDArray[np.bool_]:
-    """Return which operations reduce each row in one unit, as far as their grid tells, (K,)."""
-    rows = np.maximum(w["batch"], 1) * np.maximum(w["m"], 1)
-    found: NDArray[np.bool_] = (w["n"] <= _LONGEST) & (w["blocks"] <= rows)
-    return found
-
-
-def _awaited(w: Workload) -> frozenset[int]:
-    """Return what operations on other streams wait for."""
-    indptr, indices = w.edges
-    later = np.repeat(np.arange(len(w)), np.diff(indptr))
-    return frozenset(indices[w["stream"][later] != w["stream"][indices]].tolist())
-
-
-def _elements(w: Workload, classes: Sequence[str], flow: Dataflow) -> list[int]:
-    """Return the elements of each result.
-
-    Concatenations say their largest input, so what they write tells. Copies of plain bytes have as
-    many as what they copy, or what reads them.
+    Operations in order, each put into the chain of what it reads where that is legal.
     """
-    sizes: list[int] = np.prod(
-        [np.maximum(w[c], 1) for c in ("batch", "m", "n")], axis=0
-    ).tolist()  # fmt: skip
-    written, item = w["write_activation"].tolist(), element(w)
-    for i in np.flatnonzero([c == JOIN for c in classes]).tolist():
-        sizes[i] = max(round(written[i] / item[i]), 1)
-    copies = np.flatnonzero(w.mask("kind", "memcpy")).tolist()
-    for i in reversed(copies):
-        for j in flow.readers[i]:
-            if flow.reads[j][i] == written[i]:
-                sizes[i] = sizes[j]
-    for i in copies:
-        for j, part in flow.reads[i].items():
-            if part == written[i]:
-                sizes[i] = sizes[j]
-    return sizes
+    chain_of: dict[int, tuple[int, ...]] = {}
+    for i, kind in enumerate(rules.kinds):
+        if not kind:
+            continue
+        chain_of[i] = (i,)
+        # The latest first: what is not legal with all of them may be with the nearest.
+        for j in sorted(rules.flow.reads[i], reverse=True):
+            if j not in chain_of or rules.where[j] != rules.where[i]:
+                continue
+            both = tuple(sorted({*chain_of[j], *chain_of[i]}))
+            if rules.is_legal(both):
+                for member in both:
+                    chain_of[member] = both
+    return sorted(set(chain_of.values()), key=lambda members: members[-1])
+
+
+def _chain(group: Group, rules: Rules) -> Chain:
+    members = members_of(group)
+    largest = rules.largest(members)
+    whole = [run for run in group if rules.largest(run.members) == largest]
+    return Chain(
+        members,
+        " beside ".join(dict.fromkeys(rules.name(run.members) for run in group)),
+        *rules.space(members),
+        rules.is_of_rows(members),
+        frozenset().union(*(run.again for run in group)),
+        len(whole),
+    )

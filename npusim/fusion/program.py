@@ -4,7 +4,8 @@ A fused operation stands where the last of its chain did. It does the FLOP of al
 chain reads from outside (once, however many members read it) and weights and KV cache as before,
 and writes what is read later or by nobody that is known; all else stays on the chip. A product that
 hands its result on remains one, with other results. Branches are members that read or write by
-index: which elements, data decide (column ``k`` of a fused kernel).
+index: which elements, data decide (column ``k`` of a fused kernel). Work that several chains do
+again counts in each; parts side by side are a batch (column ``batch``).
 
 An engine needs to know what comes behind an operation. In a graph or a hardware queue it does; an
 eager host issues one operation at a time, and nothing is fused.
@@ -25,11 +26,15 @@ from npusim.errors import InputError
 from npusim.fusion.chains import Chain, Limits, chains
 from npusim.fusion.dataflow import Dataflow, dataflow
 from npusim.fusion.macro_ops import PRODUCT, load_macro_ops
+from npusim.fusion.outside import BESIDE, activations
 from npusim.leave_out import taken
 from npusim.transforms.rows import Rows
 from npusim.workload import Workload
 
-CHAIN, BUFFER, PRODUCTS = "fusion.chain", "fusion.buffer", "fusion.products"
+CHAIN = "fusion.chain"
+# What a design may say of its engine, and what is so where it does not.
+_WITHOUT = {CHAIN: 0.0, "fusion.buffer": np.inf, "fusion.products": 0.0, "fusion.recompute": 0.0,
+            "fusion.side_by_side": 0.0}  # fmt: skip
 
 _BRANCHES = ("index", "place")
 _SOFTMAX = ("softmax", "sort", "scan")  # which pass over a row more than once
@@ -46,11 +51,13 @@ def limits(designs: Designs, row: int = 0) -> Limits | None:
     """
     if CHAIN not in designs:
         return None
-    chain, buffer, products = (
+    chain, buffer, products, recompute, side_by_side = (
         float(np.broadcast_to(designs[path], len(designs))[row]) if path in designs else default
-        for path, default in ((CHAIN, 0.0), (BUFFER, np.inf), (PRODUCTS, 0.0))
+        for path, default in _WITHOUT.items()
     )
-    return Limits(int(chain), buffer, products > 0) if chain >= 2 else None
+    if chain < 2:
+        return None
+    return Limits(int(chain), buffer, products > 0, int(recompute), int(side_by_side))
 
 
 def program(w: Workload, designs: Designs, launch: str, mode: str = "model") -> Workload:
@@ -81,7 +88,7 @@ def programs(
     w: Workload, designs: Designs, launch: str, mode: str = "model"
 ) -> Iterator[tuple[Workload, Designs, NDArray[np.intp]]]:
     """Yield each program of a workload, the designs that run it, and which these are."""
-    few, which = designs.distinct((CHAIN, BUFFER, PRODUCTS))
+    few, which = designs.distinct(tuple(_WITHOUT))
     alike: dict[Limits | None, list[int]] = {}
     for i in range(len(few)):
         alike.setdefault(None if launch == "eager" else limits(few, i), []).append(i)
@@ -121,15 +128,8 @@ def _fused(w: Workload, allowed: Limits) -> Workload | None:
 def _row(w: Workload, chain: Chain, flow: Dataflow) -> dict[str, Any]:
     """Return the columns of the operation that a chain becomes."""
     members = list(chain.members)
-    own, last = set(members), members[-1]
-    sums = {name: float(w[name][members].sum())
-            for name in ("flop", "read_weight", "read_kv", "write_kv")}  # fmt: skip
-    inside = sum(part for m in members for j, part in flow.reads[m].items() if j in own)
-    again = _read_again(w, members, own, flow)
-    read = max(float(w["read_activation"][members].sum()) - inside - again, 0.0)
-    written = float(sum(w["write_activation"][m] for m in members
-                        if m == last or not own.issuperset(flow.readers[m])
-                        or not flow.readers[m]))  # fmt: skip
+    sums = {name: float(w[name][members].sum()) for name in ("flop", *BESIDE)}
+    read, written = activations(w, members, chain.again, flow)
     table = load_macro_ops()
     kinds = [w.labels["kind"][w["kind"][m]] for m in members]
     same = {"kernel": f"fused: {chain.name}", "operator": "", "basis": "shape",
@@ -142,19 +142,9 @@ def _row(w: Workload, chain: Chain, flow: Dataflow) -> dict[str, Any]:
         return {**same, **kept, **texts}
     branches = sum(table.classes[kind] in _BRANCHES for kind in kinds)
     return {**same, "kind": "fused", "dtype": _widest(w, members), "library": "fusion",
-            "routine": _routine(chain, kinds), "batch": 1, "m": chain.rows, "n": chain.width,
-            "k": branches, "blocks": chain.rows if chain.is_of_rows else 0}  # fmt: skip
-
-
-def _read_again(w: Workload, members: list[int], own: set[int], flow: Dataflow) -> float:
-    """Return the bytes from outside that members read beyond what there are, so more than once."""
-    read: dict[int, float] = {}
-    for m in members:
-        for j, part in flow.reads[m].items():
-            if j not in own:
-                read[j] = read.get(j, 0.0) + part
-    made = w["write_activation"]
-    return sum(max(size - float(made[j]), 0.0) for j, size in read.items())
+            "routine": _routine(chain, kinds), "batch": chain.parts, "m": chain.rows,
+            "n": chain.width, "k": branches,
+            "blocks": chain.rows if chain.is_of_rows else 0}  # fmt: skip
 
 
 def _routine(chain: Chain, kinds: list[str]) -> str:

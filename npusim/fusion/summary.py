@@ -6,6 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from npusim.fusion.chains import Chain, Limits, chains
 from npusim.fusion.macro_ops import load_macro_ops
 from npusim.fusion.program import fused
@@ -25,7 +27,8 @@ class MacroOpUse:
     times : float
         How often a step (mean over the steps).
     measured_s : float
-        Measured time of all that it covers, a step [s]; 0 where nothing was measured.
+        Measured time of all that it covers, a step [s]; 0 where nothing was measured. What
+        several do again is shared out among them.
     """
 
     name: str
@@ -77,11 +80,13 @@ def summary(w: Workload, limits: Limits) -> Summary:
     covers = [_Use(c, tuple(str(operators[m]) for m in c.members)) for c in found]
     times = Counter(use.key for use in covers)
     spent: defaultdict[tuple[str, tuple[str, ...]], float] = defaultdict(float)
-    inside: set[int] = set()
+    doing = np.zeros(len(w), dtype=int)  # how many do an operation
     for use in covers:
-        spent[use.key] += float(w["duration_s"][list(use.chain.members)].sum())
-        inside.update(use.chain.members)
-    left = Counter(str(taken[i]) for i in range(len(w)) if i not in inside)
+        doing[list(use.chain.members)] += 1
+    share_s = w["duration_s"] / np.maximum(doing, 1)
+    for use in covers:
+        spent[use.key] += float(share_s[list(use.chain.members)].sum())
+    left = Counter(taken[doing == 0].tolist())
     before, after = (float((x["read_activation"] + x["write_activation"]).sum()) / steps
                      for x in (w, ran))  # fmt: skip
     return Summary(

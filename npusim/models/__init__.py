@@ -25,7 +25,7 @@ def modelled() -> dict[str, tuple[str, ...]]:
     --------
     >>> modelled()["memories.dram.bandwidth"]
     ('memory', 'roofline')
-    >>> "link.bandwidth" in modelled()
+    >>> "area.die" in modelled()
     False
     """
     readers: dict[str, tuple[str, ...]] = {}

@@ -11,8 +11,9 @@ trace, whose form is not known, are costed as streams.
 A branch is a member whose elements data decide (read or written by index, or masked by one): lanes
 take both ways, or wait. Each costs ``fusion.branch`` cycles a block; 0 where not given.
 
-What a chain may hold (``fusion.chain``, ``fusion.buffer``, ``fusion.products``) is read by
-`npusim.fusion`, which changes the workload once for each of these, not once a design.
+What a chain may hold (``fusion.chain``, ``fusion.buffer``, ``fusion.products``,
+``fusion.recompute``, ``fusion.side_by_side``) is read by `npusim.fusion`, which changes the
+workload once for each of these, not once a design.
 
 Source: seed 004 section 5; numbers from workloads/experiments/h200_fused_axes.json.
 
@@ -33,7 +34,8 @@ from npusim.models import routine
 from npusim.models.cost import Cost
 from npusim.workload import Operations
 
-PARAMETERS = ("fusion.chain", "fusion.buffer", "fusion.products", "fusion.branch")
+PARAMETERS = ("fusion.chain", "fusion.buffer", "fusion.products", "fusion.recompute",
+              "fusion.side_by_side", "fusion.branch")  # fmt: skip
 
 READS = {"fusion.branch", *routine.READS}
 

@@ -36,14 +36,13 @@ Array = NDArray[np.float64]
 LEVELS = ("weight_sram", "kv_sram", "victim", "l2", "dram")
 
 PARAMETERS = (
-    *(f"memories.{level}.energy" for level in LEVELS),
     "memories.l2.bypass",
     "memories.kv_sram.capacity",
     "memories.weight_sram.capacity",
     "memories.weight_sram.replacement",
 )
 
-READS = tuple(p for p in (*PARAMETERS, *residency.PARAMETERS) if not p.endswith(".energy"))
+READS = (*PARAMETERS, *residency.PARAMETERS)
 
 _OWN = {"weight": "weight_sram", "kv": "kv_sram"}
 

@@ -58,7 +58,13 @@ def unit_of(kind: str, dtype: str, designs: Designs) -> str:
 
 def matrix_peak(designs: Designs, dtype: str) -> Array:
     """Return the datasheet matrix throughput, shape (D,) or (1,) [FLOP/s]."""
-    return designs[f"matrix.{dtype}.rate"] * designs["units.count"] * designs["matrix.clock"]
+    return designs[f"matrix.{dtype}.rate"] * designs["units.count"] * matrix_clock(designs)
+
+
+def matrix_clock(designs: Designs) -> Array:
+    """Return the clock of the quoted matrix peak, or of slower units, (D,) or (1,) [Hz]."""
+    clock: Array = np.minimum(designs["matrix.clock"], designs["units.clock"])
+    return clock
 
 
 def sustained_clock(designs: Designs) -> Array:
@@ -66,7 +72,8 @@ def sustained_clock(designs: Designs) -> Array:
 
     With all units busy it lies between the base clock and the clock of the quoted peak. Power
     grows with the number of busy units and the cube of the clock (voltage follows it), so fewer
-    units run faster, up to that clock.
+    units run faster, up to that clock. It is never above the clock of the units, which a power
+    limit or a mode of its own may hold down (`npusim.models.voltage`).
 
     Examples
     --------
@@ -79,7 +86,7 @@ def sustained_clock(designs: Designs) -> Array:
     base, quoted = designs["units.base_clock"], designs["matrix.clock"]
     together = base + designs["matrix.boost_share"] * (quoted - base)
     fewer = (designs["units.powered"] / designs["units.count"]) ** (1.0 / 3.0)
-    return np.minimum(together * fewer, quoted)
+    return np.minimum(np.minimum(together * fewer, quoted), designs["units.clock"])
 
 
 def vector_peak(designs: Designs) -> Array:

@@ -1,0 +1,331 @@
+"""Energy of a step: what each block of a machine takes, dynamic, clocks and leakage.
+
+    E = sum over operations of (FLOP, functions, bytes, launches) x their energy
+      + clocks of units that have a kernel
+      + wall time x (clocks of each block + leakage of each block + the board beside the die)
+
+Each part belongs to one block and is linear in one constant (an energy, a density, a power), so
+that blocks add up to the total, and the band is that of the constants, in quadrature, with the
+ends of the wall time beside them.
+
+The clocks are taken to be up for the whole step, as on a GPU with work every few seconds. Blocks
+that have nothing to do may be gated (``gating.*``): their clocks for as long as no operation uses
+them, the leakage of units for products for as long as there are none; waking such a unit takes
+``gating.wake`` before the operation that needs it (`wake_up`).
+
+Left out: the host and its memory, power supplies, copies between devices, work and bytes of
+operations whose shapes are not known (their time counts).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from npusim.arch import Designs
+from npusim.durations import Durations
+from npusim.library import HOST_COPIES
+from npusim.models import special
+from npusim.models.cost import Cost
+from npusim.models.energy import (
+    clock_power,
+    has_energy,
+    of_byte,
+    of_operation,
+    padded,
+    resting,
+)
+from npusim.models.hierarchy import LEVELS
+from npusim.models.kernel import kernel_cost
+from npusim.models.roofline import MATRIX_DTYPES
+from npusim.traffic import traffic
+from npusim.utilisation import BESIDE, arithmetic, in_place_share
+from npusim.workload import Operations, Workload
+
+Array = NDArray[np.float64]
+
+KINDS = ("dynamic", "clocks", "leakage")
+# Units for products: their leakage can be gated, and they wake.
+PRODUCTS = ("matrix", *BESIDE, "sram_compute")
+_IN_KERNELS = ("vector", "fp64", "special", "registers", "l1", "control", "fusion", "noc", "l2",
+               "victim", "kv_sram", "weight_sram", "prefetch", "dram_phy")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Part:
+    """Energy of one block that is linear in one constant.
+
+    Attributes
+    ----------
+    block : str
+        One of `npusim.models.area.BLOCKS`, or ``dram``, ``units``, ``launch``, ``board``.
+    kind : str
+        ``dynamic``, ``clocks`` or ``leakage``.
+    path : str
+        The constant.
+    joules : array, shape (D,)
+        Energy of a step [J].
+    """
+
+    block: str
+    kind: str
+    path: str
+    joules: Array
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Energy of a step on D designs.
+
+    Attributes
+    ----------
+    parts : tuple of Part
+    wall : array, shape (D,)
+        Wall time of the step [s].
+    """
+
+    parts: tuple[Part, ...]
+    wall: Array
+
+    @property
+    def joules(self) -> Array:
+        """Energy of a step, shape (D,) [J]."""
+        total: Array = np.sum([part.joules for part in self.parts], axis=0)
+        return total
+
+    @property
+    def watts(self) -> Array:
+        """Mean power of a step, shape (D,) [W]."""
+        return self.joules / np.maximum(self.wall, np.finfo(float).tiny)
+
+    @property
+    def movement(self) -> Array:
+        """Energy of moving bytes between levels and units, shape (D,) [J]."""
+        moving = [p.joules for p in self.parts if p.kind == "dynamic" and p.block in LEVELS]
+        total: Array = np.sum(moving, axis=0) if moving else np.zeros(len(self.wall))
+        return total
+
+    def by_block(self, kind: str | None = None) -> dict[str, Array]:
+        """Return the energy of each block that takes any, each (D,) [J]; they sum to `joules`."""
+        found: dict[str, Array] = {}
+        for part in self.parts:
+            if kind in (None, part.kind):
+                found[part.block] = found.get(part.block, np.zeros(len(self.wall))) + part.joules
+        return {block: joules for block, joules in found.items() if joules.any()}
+
+    def band(self, designs: Designs, shorter: Array, longer: Array) -> tuple[Array, Array]:
+        """Return the ends of the energy if constants and wall time are at theirs, (D,) each [J].
+
+        Parameters
+        ----------
+        designs : Designs
+            Their base says in which range each constant lies.
+        shorter, longer : array, shape (D,)
+            Ends of the wall time [s].
+        """
+        static = np.sum([p.joules for p in self.parts if p.kind != "dynamic"], axis=0)
+        power = static / np.maximum(self.wall, np.finfo(float).tiny)
+        ends = []
+        for end, wall in (("low", shorter), ("high", longer)):
+            squares = (power * (wall - self.wall)) ** 2
+            for path in dict.fromkeys(part.path for part in self.parts):
+                joules = np.sum([p.joules for p in self.parts if p.path == path], axis=0)
+                squares = squares + (joules * _off(path, end, designs)) ** 2
+            ends.append(np.sqrt(squares))
+        return np.maximum(self.joules - ends[0], 0.0), self.joules + ends[1]
+
+
+def _off(path: str, end: str, designs: Designs) -> float:
+    """Return how far an end of a constant lies from its value, as a share of it."""
+    mark, value = designs.base.provenance.get(path), designs.base.values.get(path, 0.0)
+    if mark is None or path in designs.columns or not value:
+        return 0.0
+    return float(getattr(mark, end)) / value - 1.0
+
+
+def step_energy(workload: Workload, designs: Designs, time: Durations, wall: Array) -> Spent | None:
+    """Return the energy of a step, the mean over the steps; None if the machine does not say.
+
+    Parameters
+    ----------
+    workload : Workload
+        S steps of K operations in all.
+    designs : Designs
+        D designs.
+    time : Durations
+        Device time of every operation on every design.
+    wall : array, shape (D,)
+        Wall time of a step [s].
+
+    Returns
+    -------
+    Spent or None
+
+    Examples
+    --------
+    A decode step of PaddleOCR-VL as a graph on an H200; measured 453 mJ:
+
+    >>> import npusim as ns
+    >>> from npusim.durations import durations
+    >>> w, h200 = ns.load_workload("paddleocr_vl_decode"), Designs(ns.load_arch("h200"))
+    >>> spent = step_energy(w, h200, durations(w, h200), np.array([2.4e-3]))
+    >>> bool(0.35 < spent.joules[0] < 0.5)
+    True
+    """
+    if not has_energy(designs):
+        return None
+    wall = np.broadcast_to(wall, len(designs)).astype(float)
+    rows, inverse = workload.unique()
+    operations, steps = workload.operations(rows), len(workload.steps)
+    cost = kernel_cost(operations, designs)
+    times = np.bincount(inverse, minlength=len(rows)) / steps
+    took = _seconds(workload, time, inverse, len(rows)) / steps
+    parts = [
+        *_computed(operations, times, designs, cost),
+        *_moved(workload, designs),
+        *_at_work(workload, designs, time),
+        *_static(operations, took, designs, cost, wall),
+    ]
+    return Spent(tuple(p for p in parts if p.joules.any()), wall)
+
+
+def _seconds(workload: Workload, time: Durations, inverse: NDArray[np.intp], n: int) -> Array:
+    """Return the device time of the operations of each kind, all steps together, (U, D) [s]."""
+    known = time.row < n
+    total = np.zeros((n, time.table.shape[1]))
+    counts = np.bincount(inverse[known], time.scale[known], n)
+    total += counts[:, None] * time.table[:n]
+    unknown = np.bincount(inverse[~known], time.scale[~known], n)
+    return total + unknown[:, None]
+
+
+def _computed(operations: Operations, times: Array, designs: Designs, cost: Cost) -> Iterator[Part]:
+    """Yield what arithmetic takes."""
+    flop = _flop(operations, designs, cost)
+    filling = padded(operations)[:, None] * (flop["matrix"] > 0)
+    for dtype in MATRIX_DTYPES:
+        of, path = operations.dtype == dtype, f"energy.matrix.{dtype}"
+        if of.any():
+            each = of_operation(path, designs)
+            yield _part("matrix", path, _sum(flop["matrix"][of], times[of]) * each, designs)
+            share = designs["energy.padding"] if "energy.padding" in designs else np.zeros(1)
+            filled = _sum(filling[of], times[of]) * share * each
+            yield _part("matrix", "energy.padding", filled, designs)
+    each = of_operation("energy.vector", designs)
+    yield _part("vector", "energy.vector", _sum(flop["vector"], times) * each, designs)
+    functions = float(special.evaluations(operations) @ times)
+    each = of_operation("energy.special", designs)
+    yield _part("special", "energy.special", functions * each, designs)
+    each = of_operation("energy.engine", designs)
+    for unit in (*BESIDE, "sram_compute"):
+        yield _part(unit, "energy.engine", _sum(flop[unit], times) * each, designs)
+    each = of_operation("energy.launch", designs)
+    yield _part("launch", "energy.launch", times.sum() * each, designs)
+    copied = np.isin(operations.routine, HOST_COPIES)
+    moved = (operations["read_activation"] + operations["write_activation"])[copied] @ times[copied]
+    each = of_operation("energy.host_copy", designs)
+    yield _part("host_link", "energy.host_copy", float(moved) * each, designs)
+
+
+def _flop(operations: Operations, designs: Designs, cost: Cost) -> dict[str, Array]:
+    """Return the FLOP of operations by what computes them, each (U, D)."""
+    in_place = in_place_share(operations, designs, cost)
+    return arithmetic(operations, designs, cost, in_place, np.zeros(cost.floor.shape))
+
+
+def _sum(work: Array, times: Array) -> Array:
+    """Return the sum over operations, (D,): not a matrix product, whose rounding moves."""
+    total: Array = np.add.reduce(work * times[:, None], axis=0)
+    return total
+
+
+def _part(block: str, path: str, joules: Array, designs: Designs, kind: str = "dynamic") -> Part:
+    return Part(block, kind, path, np.broadcast_to(joules, len(designs)))
+
+
+def _moved(workload: Workload, designs: Designs) -> Iterator[Part]:
+    """Yield what moving bytes takes, by the level that serves them."""
+    for level, groups in traffic(workload, designs).items():
+        moved = sum(groups.values(), np.zeros(len(designs)))
+        for path, each in of_byte(level, designs).items():
+            yield _part(level, path, np.where(moved > 0, moved * each, 0.0), designs)
+
+
+def _at_work(workload: Workload, designs: Designs, time: Durations) -> Iterator[Part]:
+    """Yield what compute units take because they have a kernel."""
+    cycles = time.busy() / len(workload.steps) * designs["units.clock"] * designs["units.count"]
+    joules = cycles * of_operation("energy.cycle", designs)
+    yield _part("units", "energy.cycle", joules, designs)
+
+
+def _static(
+    operations: Operations, took: Array, designs: Designs, cost: Cost, wall: Array
+) -> Iterator[Part]:
+    """Yield clocks and leakage of each block, and the board beside the die."""
+    rest, leaks = resting(designs)
+    given = "power.idle" if "power.idle" in designs else ""
+    used = _used(operations, took, designs, cost, wall)
+    saved = {kind: designs[f"gating.{kind}"] if f"gating.{kind}" in designs else np.zeros(1)
+             for kind in ("clocks", "leakage")}  # fmt: skip
+    for block, power in leaks.items():
+        idle = wall - used.get(block, wall)
+        gated = saved["leakage"] * idle if block in PRODUCTS else 0.0
+        yield _part(block, given or "leakage.density", power * (wall - gated), designs, "leakage")
+    by_area = "clocks.density" if leaks else "power.clocks"
+    for block, power in clock_power(designs).items():
+        up = wall - saved["clocks"] * (wall - used.get(block, wall))
+        yield _part(block, by_area, power * up, designs, "clocks")
+    yield _part("board", given or "power.rest", rest * wall, designs, "leakage")
+
+
+def _used(
+    operations: Operations, took: Array, designs: Designs, cost: Cost, wall: Array
+) -> dict[str, Array]:
+    """Return for how long operations use each block that can be gated, each (D,) [s]."""
+    busy = np.minimum(took.sum(axis=0), wall)
+    found = dict.fromkeys(_IN_KERNELS, busy)
+    for unit, uses in uses_of(operations, designs, cost).items():
+        found[unit] = np.minimum((took * uses).sum(axis=0), wall)
+    return found
+
+
+def uses_of(operations: Operations, designs: Designs, cost: Cost) -> dict[str, NDArray[np.bool_]]:
+    """Return which operations use each unit for products, each (U, D)."""
+    flop = _flop(operations, designs, cost)
+    return {unit: flop[unit] > 0 for unit in PRODUCTS}
+
+
+def wake_up(workload: Workload, designs: Designs) -> Array:
+    """Return how long a step waits for units that were gated, the mean over the steps, (D,) [s].
+
+    A unit for products sleeps while operations do not use it; the first one that does waits for it.
+
+    Examples
+    --------
+    >>> import npusim as ns
+    >>> w = ns.load_workload("paddleocr_vl_decode")
+    >>> gated = Designs(ns.load_arch("h200"), {"gating.leakage": np.array([0.0, 0.9]),
+    ...                                        "gating.wake": np.array([1e-6, 1e-6])})
+    >>> none, some = wake_up(w, gated)
+    >>> float(none), bool(1e-5 < some < 1e-3)
+    (0.0, True)
+    """
+    if "gating.wake" not in designs or "gating.leakage" not in designs:
+        return np.zeros(len(designs))
+    each = np.where(designs["gating.leakage"] > 0, designs["gating.wake"], 0.0)
+    if not each.any():
+        return np.zeros(len(designs))
+    rows, inverse = workload.unique()
+    operations = workload.operations(rows)
+    uses = uses_of(operations, designs, kernel_cost(operations, designs))
+    opens = np.append(True, np.diff(workload["step"]) != 0)[:, None]
+    wakes = np.zeros((len(workload), len(designs)), dtype=bool)
+    for unit in uses.values():
+        now = np.broadcast_to(unit, (len(rows), len(designs)))[inverse]
+        before = np.vstack([np.zeros((1, now.shape[1]), dtype=bool), now[:-1]])
+        wakes |= now & (opens | ~before)
+    result: Array = each * wakes.sum(axis=0) / len(workload.steps)
+    return result
