@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from npusim.arch import Arch, Designs
 from npusim.models import modelled
 from npusim.models.roofline import MATRIX_KINDS, unit_of
+from npusim.technology import GROUPS
 from npusim.units import show
 from npusim.workload import Workload
 
+_NOT_OF_TIME = (*GROUPS, "technology", "power", "voltage", "gating")
 _SLIGHT = 5e-4
 _PASSED_ON = 0.5
 
@@ -101,7 +103,8 @@ def _about_host(workload: Workload, arch: Arch, launch: str) -> Iterator[str]:
 
 
 def _about_machine(workload: Workload, arch: Arch) -> Iterator[str]:
-    used = [p for path, p in arch.provenance.items() if path in modelled()]
+    used = [p for path, p in arch.provenance.items()
+            if path in modelled() and path.split(".")[0] not in _NOT_OF_TIME]  # fmt: skip
     assumed = sum(p.kind == "assumed" for p in used)
     if assumed:
         yield (

@@ -19,7 +19,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from npusim import catalog, units
 from npusim.arch import Arch, Provenance, check, siblings
+from npusim.constraints import Constraint
 from npusim.errors import InputError, InputErrors
+from npusim.merit import MERITS
 from npusim.parameters import PARAMETERS
 from npusim.technology import GROUPS
 from npusim.transforms import TRANSFORMABLE
@@ -29,6 +31,9 @@ _MOST_STEPS = 1_000_000
 _OF_MACHINE = [path for path in PARAMETERS if path not in TRANSFORMABLE]
 # Folders beside the machines with what every machine begins with: first words of their paths.
 _SHARED = {"libraries": ("library",), "technology": GROUPS}
+# Figures of merit that a sweep may want small beside its time.
+_COSTS = tuple(name for name in MERITS if name not in ("wall_s", "s_per_token"))
+_SHOWN = ("s", "J", "W", "mm2", "USD", "g")
 _Values = dict[str, tuple[float, Provenance]]
 
 
@@ -54,6 +59,15 @@ class _Range(_Strict):
     scale: Literal["linear", "log"] = "linear"
 
 
+class _Bound(_Strict):
+    """A constraint on one figure of a design."""
+
+    least: str | float | None = None
+    most: str | float | None = None
+    like: str | None = None
+    within: str | float | None = None
+
+
 class _Sweep(_Strict):
     workloads: (
         Annotated[list[str], Field(min_length=1)]
@@ -62,6 +76,7 @@ class _Sweep(_Strict):
     launch: Annotated[list[Literal["eager", "graph", "queue"]], Field(min_length=1)]
     axes: Annotated[dict[str, list[str | float] | _Range], Field(min_length=1)]
     costs: list[str] = []
+    constraints: dict[str, _Bound] = {}
     baseline: str | None = None
 
 
@@ -78,7 +93,9 @@ class Sweep:
     axes : mapping of str to tuple of float
         Values of each parameter that varies [SI].
     costs : tuple of str
-        Parameters that a designer pays for: smaller is better on the Pareto front.
+        What a designer pays for, axes or figures of merit: smaller is better on the Pareto front.
+    constraints : tuple of Constraint
+        What designs must keep to be compared.
     baseline : str or None
         Machine that every design is put beside; by default the one that was traced.
     """
@@ -87,6 +104,7 @@ class Sweep:
     launch: tuple[str, ...]
     axes: Mapping[str, tuple[float, ...]]
     costs: tuple[str, ...] = ()
+    constraints: tuple[Constraint, ...] = ()
     baseline: str | None = None
 
 
@@ -371,8 +389,9 @@ def _sweep(tree: Tree, block: Mapping[str, Any], errors: list[InputError]) -> Sw
         except InputError as error:
             errors.append(tree.error(place, str(error).removeprefix(f"{path}: ")))
     for path in block.get("costs", ()):
-        if path not in block["axes"]:
-            errors.append(tree.error(("sweep", "costs"), "not an axis of this sweep", value=path))
+        if path not in block["axes"] and path not in _COSTS:
+            errors.append(tree.error(("sweep", "costs"), "not an axis of this sweep", value=path,
+                                     allowed=f"an axis, {', '.join(_COSTS)}"))  # fmt: skip
     named = block["workloads"]
     if isinstance(named, list):
         if len(set(named)) < len(named):
@@ -380,7 +399,47 @@ def _sweep(tree: Tree, block: Mapping[str, Any], errors: list[InputError]) -> Sw
             errors.append(tree.error(("sweep", "workloads"), "named twice", value=twice))
         named = dict.fromkeys(named, 1)
     return Sweep(dict(named), tuple(block["launch"]), axes, tuple(block.get("costs", ())),
-                 block.get("baseline"))  # fmt: skip
+                 _constraints(tree, block, errors), block.get("baseline"))  # fmt: skip
+
+
+def _constraints(
+    tree: Tree, block: Mapping[str, Any], errors: list[InputError]
+) -> tuple[Constraint, ...]:
+    """Return what designs must keep, adding mistakes to `errors`."""
+    found = []
+    for name, bound in block.get("constraints", {}).items():
+        place = ("sweep", "constraints", name)
+        if name not in MERITS and name not in block["axes"]:
+            errors.append(tree.error(place, "no figure of a design", value=name,
+                                     allowed=f"an axis, {', '.join(MERITS)}"))  # fmt: skip
+            continue
+        if ("within" in bound) != ("like" in bound):
+            errors.append(tree.error(place, "needs both like and within, or none"))
+            continue
+        if not bound:
+            errors.append(tree.error(place, "bounds nothing", allowed="least, most, like, within"))
+            continue
+        unit = PARAMETERS[name].unit if name in PARAMETERS else MERITS[name]
+        try:
+            ends = {
+                end: _bound(bound[end], name, unit) for end in ("least", "most") if end in bound
+            }
+            within = units.parse(bound.get("within", "0 %"), "1")
+        except InputError as error:
+            errors.append(tree.error(place, str(error)))
+            continue
+        found.append(Constraint(name, ends.get("least"), ends.get("most"), bound.get("like", ""),
+                                within))  # fmt: skip
+    return tuple(found)
+
+
+def _bound(raw: str | float, name: str, unit: str) -> float:
+    """Return a bound in the unit of its column: SI of an axis, else what its name says."""
+    if name in PARAMETERS:
+        return units.parse(raw, unit)
+    if unit not in _SHOWN:  # joule-seconds have no unit of their own here
+        return units.parse(raw, "1")
+    return units.parse(raw, unit) / units.parse(f"1 {unit}", unit)
 
 
 def _axis(path: str, raw: Any) -> tuple[float, ...]:

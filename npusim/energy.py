@@ -4,7 +4,7 @@
       + clocks of units that have a kernel
       + wall time x (clocks of each block + leakage of each block + the board beside the die)
 
-Each part belongs to one block and is linear in one constant (an energy, a density, a power), so
+Each part belongs to one block and is linear in its constants (an energy, a density, a power), so
 that blocks add up to the total, and the band is that of the constants, in quadrature, with the
 ends of the wall time beside them.
 
@@ -56,7 +56,7 @@ _IN_KERNELS = ("vector", "fp64", "special", "registers", "l1", "control", "fusio
 
 @dataclass(frozen=True)
 class Part:
-    """Energy of one block that is linear in one constant.
+    """Energy of one block that is linear in each of its constants.
 
     Attributes
     ----------
@@ -64,15 +64,15 @@ class Part:
         One of `npusim.models.area.BLOCKS`, or ``dram``, ``units``, ``launch``, ``board``.
     kind : str
         ``dynamic``, ``clocks`` or ``leakage``.
-    path : str
-        The constant.
+    paths : tuple of str
+        The constants: one, or one and a factor on it.
     joules : array, shape (D,)
         Energy of a step [J].
     """
 
     block: str
     kind: str
-    path: str
+    paths: tuple[str, ...]
     joules: Array
 
 
@@ -131,8 +131,8 @@ class Spent:
         ends = []
         for end, wall in (("low", shorter), ("high", longer)):
             squares = (power * (wall - self.wall)) ** 2
-            for path in dict.fromkeys(part.path for part in self.parts):
-                joules = np.sum([p.joules for p in self.parts if p.path == path], axis=0)
+            for path in dict.fromkeys(path for part in self.parts for path in part.paths):
+                joules = np.sum([p.joules for p in self.parts if path in p.paths], axis=0)
                 squares = squares + (joules * _off(path, end, designs)) ** 2
             ends.append(np.sqrt(squares))
         return np.maximum(self.joules - ends[0], 0.0), self.joules + ends[1]
@@ -213,7 +213,7 @@ def _computed(operations: Operations, times: Array, designs: Designs, cost: Cost
             yield _part("matrix", path, _sum(flop["matrix"][of], times[of]) * each, designs)
             share = designs["energy.padding"] if "energy.padding" in designs else np.zeros(1)
             filled = _sum(filling[of], times[of]) * share * each
-            yield _part("matrix", "energy.padding", filled, designs)
+            yield _part("matrix", ("energy.padding", path), filled, designs)
     each = of_operation("energy.vector", designs)
     yield _part("vector", "energy.vector", _sum(flop["vector"], times) * each, designs)
     functions = float(special.evaluations(operations) @ times)
@@ -242,8 +242,11 @@ def _sum(work: Array, times: Array) -> Array:
     return total
 
 
-def _part(block: str, path: str, joules: Array, designs: Designs, kind: str = "dynamic") -> Part:
-    return Part(block, kind, path, np.broadcast_to(joules, len(designs)))
+def _part(
+    block: str, path: str | tuple[str, ...], joules: Array, designs: Designs, kind: str = "dynamic"
+) -> Part:
+    paths = (path,) if isinstance(path, str) else path
+    return Part(block, kind, paths, np.broadcast_to(joules, len(designs)))
 
 
 def _moved(workload: Workload, designs: Designs) -> Iterator[Part]:

@@ -232,7 +232,12 @@ def _latency_cost(
     axes: Sequence[str],
     reference: pd.Series[Any],
 ) -> Figure:
-    """Draw all designs, and below them the fastest launch mode alone if the rest squeezes it."""
+    """Draw designs, and below them the fastest launch mode alone if the rest squeezes it.
+
+    Where a sweep has constraints, those that meet them.
+    """
+    kept = table[table["allowed"]] if "allowed" in table else table
+    left_out, table = len(table) - len(kept), kept
     baselines = _baselines(steps)
     fastest = table[table["launch"] == table["launch"].iloc[int(table["wall_s"].argmin())]]
     rows = [(table, baselines)]
@@ -251,6 +256,7 @@ def _latency_cost(
         for unused in panels[len(chunk) :]:
             unused.remove()
     title = "time of " + " + ".join(f"{n} step{'s' * (n > 1)} of {w.name}" for w, n in steps)
+    title += f"; {left_out} designs that break a constraint are left out" if left_out else ""
     figure.suptitle(textwrap.fill(title, 80), fontsize=10, parse_math=False)
     handles = grid[0][0].get_legend_handles_labels()[0]  # the first row has everything
     figure.legend(handles=handles, loc="outside lower center", ncols=max(width, 2))

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from npusim import catalog, config
 from npusim.arch import Arch, with_value
+from npusim.constraints import Constraint
 from npusim.errors import InputError
 from npusim.load import load_arch, load_workload, traced_arch
+from npusim.merit import MERITS
 from npusim.space import Space, unmodelled, with_changes
 from npusim.transforms import split, unprofiled
 from npusim.workload import Workload
@@ -31,7 +33,9 @@ class Job:
     counts : tuple of int
         How many steps of each make the whole.
     costs : tuple of str
-        Axes that a designer pays for.
+        Axes and figures of merit that a designer pays for.
+    constraints : tuple of Constraint
+        What designs must keep to be compared.
     baseline : Arch or None
         Machine that designs are put beside.
     refused : tuple of InputError
@@ -53,6 +57,7 @@ class Job:
     baseline: Arch | None
     refused: tuple[InputError, ...]
     changes: Mapping[str, float] = field(default_factory=dict)
+    constraints: tuple[Constraint, ...] = ()
 
 
 def read_job(
@@ -109,7 +114,7 @@ def read_job(
     fixed = {path: (value,) for path, value in changes.items()}
     space = Space(arch, {**fixed, **known}, tuple(dict.fromkeys(launch or block.launch)))
     with_changes(loaded, space.changes[0])  # refuses what no workload has before anything is made
-    costs = tuple(c for c in block.costs if c in known)
+    costs = tuple(c for c in block.costs if c in known or c in MERITS)
     return Job(
         job_name,
         title,
@@ -123,6 +128,7 @@ def read_job(
         baseline,
         tuple(refused),
         changes,
+        block.constraints,
     )
 
 

@@ -14,6 +14,7 @@ Left out: design and masks, margin, boards, hosts, cooling and buildings.
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,13 @@ from npusim.models.die_cost import machine_cost
 from npusim.models.service_cost import carbon, money
 
 _MILLION = 1e6
+
+# Figures of a design that a designer may want small, with the unit of their column.
+MERITS = MappingProxyType({
+    "wall_s": "s", "s_per_token": "s", "energy_j": "J", "movement_j": "J", "j_per_token": "J",
+    "power_w": "W", "edp_js": "Js", "area_mm2": "mm2", "cost_usd": "USD", "usd_per_mtoken": "USD",
+    "g_per_mtoken": "g",
+})  # fmt: skip
 
 
 def figures_of_merit(table: pd.DataFrame, designs: Designs) -> dict[str, Any]:

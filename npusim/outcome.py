@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,9 @@ from npusim.atomic import whole_folder
 from npusim.beside import measured_content, suffix
 from npusim.caveats import not_modelled, notes
 from npusim.compare import compare_designs, measured
+from npusim.constraints import NOMINAL, allowed
 from npusim.job import Job
-from npusim.load import traced_arch
+from npusim.load import load_arch, traced_arch
 from npusim.parameters import MEMORIES, PARAMETERS
 from npusim.space import (
     Progress,
@@ -61,10 +62,11 @@ def run_job(job: Job, command: str, progress: Progress | None = None) -> Outcome
     axes = list(job.space.axes)
     swept = [(w, n, traced_arch(w)) for w, n in zip(job.workloads, job.counts, strict=True)]
     table.insert(0, "design_id", store.design_ids(table, job.arch, swept, "model", axes))
-    time_of = objective(table)
+    nominal = _nominal(job)
+    table["allowed"] = allowed(table, job.constraints, _references(job, nominal))
+    time_of, fair = objective(table), table[table["allowed"]]
     objectives = [time_of, *job.costs]
-    front = pareto(table, objectives)
-    nominal, fastest = _nominal(job), best(table, job.costs)
+    front, fastest = pareto(fair, objectives), best(fair, job.costs)
     comparison, idle = _comparison(job, table), without_effect(job.space, table)
     summary = {
         "name": job.name,
@@ -83,7 +85,9 @@ def run_job(job: Job, command: str, progress: Progress | None = None) -> Outcome
         "baseline": _baseline(job),
         "nominal": _row(nominal),
         "best": _row(fastest),
-        "as_fast": int((table[time_of] <= fastest[time_of] * (1 + 1e-9)).sum()),
+        "constraints": [asdict(one) for one in job.constraints],
+        "allowed": len(fair),
+        "as_fast": int((fair[time_of] <= fastest[time_of] * (1 + 1e-9)).sum()),
         "best_at_edge": _at_edge(job, fastest, idle),
         "pareto": {
             "objectives": objectives,
@@ -123,6 +127,22 @@ def _nominal(job: Job) -> pd.Series[float]:
     own = pd.Series({path: _own(path, machine, workloads) for path in job.space.axes})
     values: pd.Series[float] = pd.concat([own, table.iloc[0]])
     return values
+
+
+def _references(job: Job, nominal: pd.Series[float]) -> dict[str, dict[str, float]]:
+    """Return the figures of the machines that constraints compare with."""
+    found = {}
+    for name in dict.fromkeys(one.like for one in job.constraints if one.like):
+        if name == NOMINAL:
+            row, machine = nominal, job.arch
+        else:
+            machine = load_arch(name)
+            workloads = with_changes(job.workloads, job.changes)
+            launch = job.space.launch[-1]
+            row = evaluate(Designs(machine), workloads, launch, counts=job.counts).iloc[0]
+        values = {str(k): float(v) for k, v in row.items() if isinstance(v, (int, float))}
+        found[name] = {**machine.values, **values}  # noqa: PD011
+    return found
 
 
 def _own(path: str, machine: Designs, workloads: Sequence[Workload]) -> float:

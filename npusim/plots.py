@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from npusim import units
 from npusim.arch import Arch, Designs
 from npusim.compare import error_of
+from npusim.merit import MERITS
 from npusim.models import roofline as roof_model
 from npusim.parameters import PARAMETERS
 from npusim.workload import Workload
@@ -225,6 +226,8 @@ def latency_cost(
 
 def _unit_of(path: str, values: Any) -> tuple[float, str]:
     """Return factor and name of the unit in which the values of a path read best."""
+    if path in MERITS:
+        return 1.0, MERITS[path]
     unit = PARAMETERS[path].unit if path in PARAMETERS else "1"
     name = units.show(float(np.max(values)), unit).partition(" ")[2]
     return (units.parse(f"1 {name}", unit), name) if name else (1.0, "1")

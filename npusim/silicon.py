@@ -121,6 +121,28 @@ def constants(arch: Arch) -> tuple[str, ...]:
     return tuple(path for path in _CONSTANTS if path.rsplit(".", 1)[0] in chosen)
 
 
+def of_others(arch: Arch) -> frozenset[str]:
+    """Return the constants of nodes, memories and links that a machine does not use.
+
+    Examples
+    --------
+    >>> import npusim as ns
+    >>> others = of_others(ns.load_arch("h100"))
+    >>> [path in others for path in ("node.n7.logic", "node.n4.logic", "energy.dram.gddr6")]
+    [True, False, True]
+    """
+    used = {f"{group}.{names[int(arch[path])]}" for path, (group, names) in _CHOSEN.items()
+            if path in arch.values}  # fmt: skip
+    if "energy.node" in arch.values:
+        used.add(f"node.{NODES[int(arch['energy.node'])]}")
+    kinds = {f"energy.dram.{one.split('.')[1]}" for one in used if one.startswith("dram_type.")}
+    of_kinds = tuple(f"{group}." for group in ("node", "dram_type", "link_type", "energy.dram"))
+    return frozenset(
+        path for path in arch.values
+        if path.startswith(of_kinds) and path.rsplit(".", 1)[0] not in used and path not in kinds
+    )  # fmt: skip
+
+
 def _refuse_giants(designs: Designs) -> None:
     """Refuse a die of which, at the high end of its band, a wafer may hold no whole one."""
     _, high = quadrature(area.die_area, designs, constants(designs.base))

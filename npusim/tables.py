@@ -19,6 +19,7 @@ from npusim.models import modelled
 from npusim.outcome import Outcome
 from npusim.parameters import PARAMETERS
 from npusim.predict import Result
+from npusim.silicon import of_others
 from npusim.transforms import TRANSFORMABLE
 from npusim.workload import Workload
 from npusim.workload_tables import kinds, origins
@@ -185,6 +186,8 @@ def swept(outcome: Outcome, folder: Path) -> None:
     for label in ("best", "nominal"):
         axes = ", ".join(f"{p} {_value(p, s[label][p], a['unit'])}" for p, a in s["axes"].items())
         console.print(Text(f"{label}: {axes}"))
+    if s["constraints"]:
+        console.print(Text(f"constraints leave {s['allowed']} of {s['designs']} designs"))
     if s["as_fast"] > 1:
         console.print(
             Text(f"{s['as_fast']} designs are as fast as the best; it costs least of them")
@@ -195,7 +198,7 @@ def swept(outcome: Outcome, folder: Path) -> None:
         )
     if s["no_effect"]:
         console.print(
-            Text("axes that change nothing for these workloads: " + ", ".join(s["no_effect"]))
+            Text("axes that change no time for these workloads: " + ", ".join(s["no_effect"]))
         )
     _beside(console, outcome)
     objectives = ", ".join(s["pareto"]["objectives"])
@@ -214,7 +217,9 @@ def _value(path: str, value: float | None, unit: str) -> str:
 def _times(console: Console, s: dict[str, Any], title: str) -> None:
     """Print the best and the nominal design beside the baseline, predicted and measured."""
     decodes = "s_per_token" in s["best"]
-    numbers = ("wall", "band p10-p90", "device busy", "idle", *(("a token",) if decodes else ()))
+    spends = "energy_j" in s["best"]
+    numbers = ("wall", "band p10-p90", "device busy", "idle", *(("a token",) if decodes else ()),
+               *(("energy",) if spends else ()))  # fmt: skip
     table = terminal.blank(title, "", "launch", *numbers, right=numbers)
     rows: list[tuple[str, dict[str, Any]]] = [("best", s["best"]), ("nominal", s["nominal"])]
     base = s["baseline"] or {"arch": "", "predicted": {}, "measured_wall_s": {}}
@@ -236,6 +241,8 @@ def _times(console: Console, s: dict[str, Any], title: str) -> None:
         busy, idle = terminal.seconds(row["device_busy_s"]), f"{row['idle_share']:.1%}"
         each = row.get("s_per_token")
         token = ["" if each is None else terminal.seconds(each)] if decodes else []
+        joules = row.get("energy_j")
+        token += ["" if joules is None else units.show(joules, "J")] if spends else []
         terminal.add(
             table, label, row["launch"], terminal.seconds(row["wall_s"]), band, busy, idle, *token
         )
@@ -355,11 +362,13 @@ def arch_content(a: Arch) -> dict[str, Any]:
 
 def arch(a: Arch) -> None:
     """Print a machine with the source of every value below it."""
-    console, readers = terminal.plain(), modelled()
+    console, readers, others = terminal.plain(), modelled(), of_others(a)
     console.print(Text(f"{a.name}: {a.title}"))
     if a.note:
         console.print(Text(a.note))
     for path, value in a.values.items():
+        if path in others:
+            continue
         p, unit = a.provenance[path], PARAMETERS[path].unit
         low, high = (units.show(end, unit) for end in (p.low, p.high))
         spread = f" ({low} - {high})" if p.low != p.high else ""
