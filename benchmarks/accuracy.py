@@ -11,8 +11,10 @@ from itertools import chain
 from pathlib import Path
 
 import accuracy_rows
+import area
 import cache_curves
 import dram_counters
+import energy
 import left_out_residuals
 import numpy as np
 import pandas as pd
@@ -129,6 +131,23 @@ All workloads together, weighted by measured time.
 """
 
 
+ENERGY = """
+## Energy and area
+
+Asked: total board power within 8 % for every row of the axis `energy` (the idle power of the run
+is an input), joules of a decode step within 10 % without a fit to them, dies within 15 %. What is
+behind each table: [energy](energy.md), [area](area.md).
+"""
+
+
+MORE = {
+    "Board power, axis `energy`": energy.of_axis,
+    "Clock under a power limit": energy.of_clock,
+    "Joules of decode steps": energy.of_steps,
+    "Published dies": area.of_dies,
+}
+
+
 def kernels():
     """Yield the table of single kernels, one figure a goal, and the goals that are missed."""
     rows = list(chain(accuracy_rows.h200(), accuracy_rows.attention(), accuracy_rows.products()))
@@ -220,6 +239,9 @@ def page():
     out.extend(f"{line}\n" for line in cache_curves.report())
     out.append(COUNTERS)
     out.extend(f"{line}\n".replace("\n## ", "\n### ") for line in dram_counters.report())
+    out.append(ENERGY)
+    for title, table in MORE.items():
+        out.append(f"\n### {title}\n\n{table()}\n")
     return "".join(out)
 
 

@@ -80,9 +80,9 @@ def machines():
         arch = ns.load_arch(name)
         rate, watts, clock, each, low, high = product(arch)
         (wall, joules, least, most), flop = page(arch, launch, {})
+        of_page = f"{wall * 1e3:.0f} | {joules:.1f} ({least:.1f}-{most:.1f})"
         print(f"| {name} | {launch} | {rate:.0f} | {watts:.0f} | {clock:.0%} | {each:.2f} "
-              f"({low:.2f}-{high:.2f}) | {wall * 1e3:.0f} | {joules:.1f} ({least:.1f}-{most:.1f}) | "
-              f"{flop / joules / 1e9:.0f} |")  # fmt: skip
+              f"({low:.2f}-{high:.2f}) | {of_page} | {flop / joules / 1e9:.0f} |")  # fmt: skip
 
 
 def ablations(name, launch):

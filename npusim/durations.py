@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from npusim.arch import Arch, Designs
 from npusim.errors import InputError
+from npusim.models.cost import Cost
 from npusim.models.kernel import kernel_cost, kernel_time
 from npusim.models.prefetch import depth
 from npusim.transforms import refuse_without_rate
@@ -31,6 +32,8 @@ class Durations:
         Which row each operation takes.
     scale : array, shape (K,)
         What its row is multiplied by.
+    cost : Cost, optional
+        What the table is made of, where models made it.
     early : array, shape (3, U + 1, D), optional
         Where a machine loads weights ahead: ``channel``, ``ahead`` and ``gain`` of
         `npusim.models.cost.Cost` for each row [s]. `table` is without it.
@@ -40,6 +43,7 @@ class Durations:
     row: NDArray[np.intp]
     scale: Array
     early: Array | None = None
+    cost: Cost | None = None
 
     def scaled(self, factor: Array | float) -> Durations:
         """Return modelled durations times a factor, one or of shape (D,); measured ones stay."""
@@ -131,7 +135,7 @@ def durations(
         early = np.zeros((3, *table.shape))
         early[:, :-1] = cost.channel, cost.ahead, cost.gain
         early[0, -1] = 1.0  # what nobody knows may need DRAM all the time
-    return Durations(table, row, np.where(kept, workload["duration_s"], scale), early)
+    return Durations(table, row, np.where(kept, workload["duration_s"], scale), early, cost)
 
 
 def as_measured(workload: Workload) -> Durations:

@@ -180,7 +180,7 @@ def step_energy(workload: Workload, designs: Designs, time: Durations, wall: Arr
     wall = np.broadcast_to(wall, len(designs)).astype(float)
     rows, inverse = workload.unique()
     operations, steps = workload.operations(rows), len(workload.steps)
-    cost = kernel_cost(operations, designs)
+    cost = kernel_cost(operations, designs) if time.cost is None else time.cost
     times = np.bincount(inverse, minlength=len(rows)) / steps
     took = _seconds(workload, time, inverse, len(rows)) / steps
     parts = [

@@ -3,11 +3,13 @@
     power_w           = energy_j / wall_s
     edp_js            = energy_j x wall_s
     area_mm2          = area of the die
+    area_delay_mm2s   = area_mm2 x wall_s
     cost_usd          = die, test, package and memory
     usd_per_mtoken    = cost of the seconds and joules of a million tokens
     g_per_mtoken      = carbon of the same (`npusim.models.service_cost`)
 
-Steps or pages per joule are 1 / energy_j, and per mm2 and second 1 / (wall_s x area_mm2).
+Steps or pages a joule (performance per watt) are 1 / energy_j, tokens a joule 1 / j_per_token, and
+performance per mm2 is 1 / area_delay_mm2s: small is better in all of them.
 
 Left out: design and masks, margin, boards, hosts, cooling and buildings.
 """
@@ -30,8 +32,8 @@ _MILLION = 1e6
 # Figures of a design that a designer may want small, with the unit of their column.
 MERITS = MappingProxyType({
     "wall_s": "s", "s_per_token": "s", "energy_j": "J", "movement_j": "J", "j_per_token": "J",
-    "power_w": "W", "edp_js": "Js", "area_mm2": "mm2", "cost_usd": "USD", "usd_per_mtoken": "USD",
-    "g_per_mtoken": "g",
+    "power_w": "W", "edp_js": "Js", "area_mm2": "mm2", "area_delay_mm2s": "mm2 s",
+    "cost_usd": "USD", "usd_per_mtoken": "USD", "g_per_mtoken": "g",
 })  # fmt: skip
 
 
@@ -60,6 +62,7 @@ def figures_of_merit(table: pd.DataFrame, designs: Designs) -> dict[str, Any]:
     if not has_area(designs):
         return found
     found["area_mm2"] = die_area(designs) * 1e6
+    found["area_delay_mm2s"] = found["area_mm2"] * table["wall_s"].to_numpy()
     found["cost_usd"] = np.broadcast_to(machine_cost(designs), len(designs))
     if "j_per_token" in table:
         seconds, joules = (table[f"{unit}_per_token"].to_numpy() for unit in ("s", "j"))

@@ -70,6 +70,15 @@ def test_where_racing_to_idle_ends(slope, sleep, races):
     assert (full < near) == races
 
 
+@pytest.mark.parametrize(("sleep", "races"), [(2.7, True), (3.3, False)])
+def test_leakage_is_saved_by_sleep_and_by_a_lower_voltage(sleep, races):
+    """10 W of clocks, 5 of leakage, 7 of board: slow if 2 x 0.1 (30 + 10 + 5) > 7 + 5 - sleep."""
+    arch = with_die(**TAKES, voltage__slope=0.1, voltage__least=0.1)
+    table = modes(workload(PRODUCT), arch, "queue", [0.995, 1.0])
+    near, full = over_period(table, 2 * SECONDS, sleep)
+    assert (full < near) == races
+
+
 def test_slow_and_steady_is_the_lowest_clock_that_is_fast_enough():
     found = paced(0.6, 50.0, [0.3, 0.5, 1.0])
     assert np.isnan(found[0])  # takes 3.3 times as long, the period is 2.1

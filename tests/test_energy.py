@@ -165,10 +165,15 @@ def test_an_idle_power_that_was_measured_is_kept_in_proportion():
 
 
 def test_gated_clocks_and_leakage_by_hand():
-    """The product runs 1 of 4 ms, an addition 1: matrix units rest 3 ms; `rest` is never gated."""
-    gated = with_die(gating__clocks=0.5, gating__leakage=0.8)
+    """The product runs 1 of 4 ms, an addition 1: matrix units rest 3 ms, the cache 2, `rest` never.
+
+    The cache, 2 mm2, keeps what it holds: it leaks on.
+    """
+    gated = with_die(gating__clocks=0.5, gating__leakage=0.8, node__n4__sram=2 * MM2 / 1e6)
     found = spent_by(gated, GEMM, ADD)
     assert found.by_block("clocks")["matrix"].item() == pytest.approx(4 * (4 - 0.5 * 3) * MS)
+    assert found.by_block("clocks")["l2"].item() == pytest.approx(2 * (4 - 0.5 * 2) * MS)
+    assert found.by_block("leakage")["l2"].item() == pytest.approx(1 * 4 * MS)
     assert found.by_block("clocks")["rest"].item() == pytest.approx(6 * 4 * MS)
     assert found.by_block("leakage")["matrix"].item() == pytest.approx(2 * (4 - 0.8 * 3) * MS)
     assert found.by_block("leakage")["rest"].item() == pytest.approx(3 * 4 * MS)
@@ -176,9 +181,9 @@ def test_gated_clocks_and_leakage_by_hand():
 
 def test_a_unit_wakes_for_the_first_of_some_products():
     gated = with_die(gating__leakage=0.5, gating__wake=2e-6)
-    w = workload(GEMM, GEMM, ADD, {**GEMM, "step": 1}, {**ADD, "step": 1}, {**GEMM, "step": 1},
+    w = workload(GEMM, GEMM, ADD, GEMM, {**GEMM, "step": 1}, {**ADD, "step": 1},
                  wall=(1.0, 1.0))  # fmt: skip
-    assert wake_up(w, Designs(gated)).item() == pytest.approx(2e-6 * (1 + 2) / 2)
+    assert wake_up(w, Designs(gated)).item() == pytest.approx(2e-6 * (2 + 1) / 2)
     assert wake_up(w, Designs(with_value(gated, "gating.leakage", 0.0))).item() == 0.0
     assert wake_up(workload(ADD), Designs(gated)).item() == 0.0
 
@@ -327,7 +332,7 @@ def test_many_designs_at_once_are_as_one_by_one():
             "power.limit": [60.0, 400.0], "technology.node": [N4, N4 - 3]}  # fmt: skip
     table = sweep(Space(NPU, axes, ["queue"]), w)
     assert table["clock_share"].min() < 1 == table["clock_share"].max()
-    for row in table.iloc[::5].to_dict("records"):
+    for row in table.iloc[::6].to_dict("records"):
         arch = NPU
         for path in axes:
             arch = with_value(arch, path, row[path])

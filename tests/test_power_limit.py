@@ -135,10 +135,13 @@ def test_each_of_many_designs_has_its_own_clock():
 
 
 def test_a_replay_says_that_its_clock_is_held():
-    w = ns.load_workload("paddleocr_vl_decode")
-    low, free = (ns.replay(w, with_value(H200, "power.limit", p), "graph") for p in (140.0, 700.0))
+    w = pattern("rmsnorm_linear", 4096)
+    sleepy = with_value(with_value(H200, "gating.leakage", 0.5), "gating.wake", 1e-4)
+    slow = ns.replay(w, with_value(sleepy, "power.limit", 140.0), "graph")
+    assert slow.power_w == pytest.approx(140, rel=1e-3)  # the wait counts
+    low, free = (ns.replay(w, with_value(H200, "power.limit", p), "graph") for p in (140.0, 1e4))
     assert low.power_w == pytest.approx(140, rel=1e-3)
-    assert low.clock_share < 1 == free.clock_share
+    assert low.clock_share < slow.clock_share < 1 == free.clock_share
     assert low.wall_s > free.wall_s
     assert [n for n in low.notes if n.startswith("power limit:")]
     assert not [n for n in free.notes if n.startswith("power limit:")]
