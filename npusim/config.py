@@ -15,97 +15,30 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, Field, ValidationError, create_model
 
 from npusim import catalog, units
 from npusim.arch import Arch, Provenance, check, siblings
-from npusim.constraints import Constraint
 from npusim.errors import InputError, InputErrors
-from npusim.merit import MERITS
 from npusim.parameters import PARAMETERS
+from npusim.sweep_block import Range, Strict, Sweep, SweepBlock, read_sweep
 from npusim.technology import GROUPS
 from npusim.transforms import TRANSFORMABLE
 from npusim.yaml_tree import Place, Tree, read_tree
 
-_MOST_STEPS = 1_000_000
 _OF_MACHINE = [path for path in PARAMETERS if path not in TRANSFORMABLE]
 # Folders beside the machines with what every machine begins with: first words of their paths.
 _SHARED = {"libraries": ("library",), "technology": GROUPS}
-# Figures of merit that a sweep may want small beside its time.
-_COSTS = tuple(name for name in MERITS if name not in ("wall_s", "s_per_token"))
-_SHOWN = ("s", "J", "W", "mm2", "USD", "g")
 _Values = dict[str, tuple[float, Provenance]]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class _Entry(_Strict):
+class _Entry(Strict):
     """One value of a machine with its provenance."""
 
     value: str | float
     source: Annotated[str, Field(min_length=3)]
     kind: Literal["datasheet", "measured", "calibrated", "assumed"]
     range: Annotated[list[str | float], Field(min_length=2, max_length=2)] | None = None
-
-
-class _Range(_Strict):
-    """Evenly spaced values of an axis, both ends included."""
-
-    start: str | float
-    stop: str | float
-    steps: Annotated[int, Field(ge=2, le=_MOST_STEPS)]
-    scale: Literal["linear", "log"] = "linear"
-
-
-class _Bound(_Strict):
-    """A constraint on one figure of a design."""
-
-    least: str | float | None = None
-    most: str | float | None = None
-    like: str | None = None
-    within: str | float | None = None
-
-
-class _Sweep(_Strict):
-    workloads: (
-        Annotated[list[str], Field(min_length=1)]
-        | Annotated[dict[str, Annotated[int, Field(ge=1, le=_MOST_STEPS)]], Field(min_length=1)]
-    )
-    launch: Annotated[list[Literal["eager", "graph", "queue"]], Field(min_length=1)]
-    axes: Annotated[dict[str, list[str | float] | _Range], Field(min_length=1)]
-    costs: list[str] = []
-    constraints: dict[str, _Bound] = {}
-    baseline: str | None = None
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """What a ``sweep:`` block asks for.
-
-    Attributes
-    ----------
-    workloads : mapping of str to int
-        Names or paths of workloads, and how many steps of each make the whole.
-    launch : tuple of str
-        Launch modes to sweep.
-    axes : mapping of str to tuple of float
-        Values of each parameter that varies [SI].
-    costs : tuple of str
-        What a designer pays for, axes or figures of merit: smaller is better on the Pareto front.
-    constraints : tuple of Constraint
-        What designs must keep to be compared.
-    baseline : str or None
-        Machine that every design is put beside; by default the one that was traced.
-    """
-
-    workloads: Mapping[str, int]
-    launch: tuple[str, ...]
-    axes: Mapping[str, tuple[float, ...]]
-    costs: tuple[str, ...] = ()
-    constraints: tuple[Constraint, ...] = ()
-    baseline: str | None = None
 
 
 @dataclass(frozen=True)
@@ -120,7 +53,7 @@ class Study:
     sweep: Sweep
 
 
-class _FittedEntry(_Strict):
+class _FittedEntry(Strict):
     """What a calibration did to one parameter."""
 
     before: str | float
@@ -134,7 +67,7 @@ class _FittedEntry(_Strict):
     why: str
 
 
-class _ResidualEntry(_Strict):
+class _ResidualEntry(Strict):
     """What a calibration left unexplained for one kind of operation."""
 
     n: Annotated[int, Field(ge=1)]
@@ -144,19 +77,19 @@ class _ResidualEntry(_Strict):
     domain: dict[str, Annotated[list[float], Field(min_length=2, max_length=2)]]
 
 
-class _ResidualFile(_Strict):
+class _ResidualFile(Strict):
     """Residuals of machines that were left out of the fit."""
 
     source: Annotated[str, Field(min_length=3)]
     residuals: Annotated[dict[str, _ResidualEntry], Field(min_length=1)]
 
 
-class _BeforeAfter(_Strict):
+class _BeforeAfter(Strict):
     before: float
     after: float
 
 
-class _Calibration(_Strict):
+class _Calibration(Strict):
     """The record of `npusim calibrate`."""
 
     measured: Annotated[list[str], Field(min_length=1)]
@@ -174,7 +107,7 @@ def _schema() -> type[BaseModel]:
         "title": (Annotated[str, Field(min_length=1)], ...),
         "devices": (list[str], Field(default_factory=list)),
         "note": (str, ""),
-        "sweep": (_Sweep | None, None),
+        "sweep": (SweepBlock | None, None),
         "calibration": (_Calibration | None, None),
     }
     return create_model("ArchFile", __base__=_entries(_OF_MACHINE), **around)
@@ -199,7 +132,7 @@ def _entries(paths: Iterable[str]) -> type[BaseModel]:
                 fields[key] = (inner, ...) if needed else (inner, None)
             else:
                 fields[key] = (_Entry, ...) if child.required else (_Entry, None)
-        made: type[BaseModel] = create_model(name, __base__=_Strict, **fields)
+        made: type[BaseModel] = create_model(name, __base__=Strict, **fields)
         return made
 
     return model("arch", tree)
@@ -236,12 +169,12 @@ def _given(
     return found
 
 
-class _StudyFile(_Strict):
+class _StudyFile(Strict):
     title: Annotated[str, Field(min_length=1)]
     question: Annotated[str, Field(min_length=1)]
     source: Annotated[str, Field(min_length=3)]
     arch: str
-    sweep: _Sweep
+    sweep: SweepBlock
 
 
 def read_arch(file: Path) -> tuple[Arch, Sweep | None]:
@@ -267,8 +200,8 @@ def read_arch(file: Path) -> tuple[Arch, Sweep | None]:
     given = _given(tree, _OF_MACHINE, errors, malformed)
     given |= {path: entry for path, entry in _libraries().items() if path not in given}
     block, sweep = tree.values.get("sweep"), None
-    if block is not None and not (malformed and not _fits(_Sweep, block)):
-        sweep = _sweep(tree, block, errors)
+    if block is not None and not (malformed and not _fits(SweepBlock, block)):
+        sweep = read_sweep(tree, block, errors)
     _refuse(errors)
     values = {path: value for path, (value, _) in given.items()}
     provenance = {path: mark for path, (_, mark) in given.items()}
@@ -302,7 +235,7 @@ def read_study(file: Path) -> Study:
     tree = read_tree(file)
     _refuse(_problems(tree, _StudyFile))
     errors: list[InputError] = []
-    sweep = _sweep(tree, tree.values["sweep"], errors)
+    sweep = read_sweep(tree, tree.values["sweep"], errors)
     _refuse(errors)
     v = tree.values
     return Study(file.stem, v["title"], v["question"], v["source"], v["arch"], sweep)
@@ -375,89 +308,6 @@ def _entry(tree: Tree, path: str, entry: Mapping[str, Any]) -> tuple[float, Prov
     return value, Provenance(entry["source"], entry["kind"], low, high)
 
 
-def _sweep(tree: Tree, block: Mapping[str, Any], errors: list[InputError]) -> Sweep:
-    """Return a sweep block, adding its mistakes to `errors`."""
-    axes: dict[str, tuple[float, ...]] = {}
-    for path, raw in block["axes"].items():
-        place = ("sweep", "axes", path)
-        if path not in PARAMETERS:
-            errors.append(tree.error(place, "unknown parameter", value=path,
-                                     allowed=siblings(path)))  # fmt: skip
-            continue
-        try:
-            axes[path] = _axis(path, raw)
-        except InputError as error:
-            errors.append(tree.error(place, str(error).removeprefix(f"{path}: ")))
-    for path in block.get("costs", ()):
-        if path not in block["axes"] and path not in _COSTS:
-            errors.append(tree.error(("sweep", "costs"), "not an axis of this sweep", value=path,
-                                     allowed=f"an axis, {', '.join(_COSTS)}"))  # fmt: skip
-    named = block["workloads"]
-    if isinstance(named, list):
-        if len(set(named)) < len(named):
-            twice = next(w for w in named if named.count(w) > 1)
-            errors.append(tree.error(("sweep", "workloads"), "named twice", value=twice))
-        named = dict.fromkeys(named, 1)
-    return Sweep(dict(named), tuple(block["launch"]), axes, tuple(block.get("costs", ())),
-                 _constraints(tree, block, errors), block.get("baseline"))  # fmt: skip
-
-
-def _constraints(
-    tree: Tree, block: Mapping[str, Any], errors: list[InputError]
-) -> tuple[Constraint, ...]:
-    """Return what designs must keep, adding mistakes to `errors`."""
-    found = []
-    for name, bound in block.get("constraints", {}).items():
-        place = ("sweep", "constraints", name)
-        if name not in MERITS and name not in block["axes"]:
-            errors.append(tree.error(place, "no figure of a design", value=name,
-                                     allowed=f"an axis, {', '.join(MERITS)}"))  # fmt: skip
-            continue
-        if ("within" in bound) != ("like" in bound):
-            errors.append(tree.error(place, "needs both like and within, or none"))
-            continue
-        if not bound:
-            errors.append(tree.error(place, "bounds nothing", allowed="least, most, like, within"))
-            continue
-        unit = PARAMETERS[name].unit if name in PARAMETERS else MERITS[name]
-        try:
-            ends = {
-                end: _bound(bound[end], name, unit) for end in ("least", "most") if end in bound
-            }
-            within = units.parse(bound.get("within", "0 %"), "1")
-        except InputError as error:
-            errors.append(tree.error(place, str(error)))
-            continue
-        found.append(Constraint(name, ends.get("least"), ends.get("most"), bound.get("like", ""),
-                                within))  # fmt: skip
-    return tuple(found)
-
-
-def _bound(raw: str | float, name: str, unit: str) -> float:
-    """Return a bound in the unit of its column: SI of an axis, else what its name says."""
-    if name in PARAMETERS:
-        return units.parse(raw, unit)
-    if unit not in _SHOWN:  # joule-seconds have no unit of their own here
-        return units.parse(raw, "1")
-    return units.parse(raw, unit) / units.parse(f"1 {unit}", unit)
-
-
-def _axis(path: str, raw: Any) -> tuple[float, ...]:
-    """Return the SI values of an axis from a list or a range."""
-    unit = PARAMETERS[path].unit
-    if isinstance(raw, list):
-        if not raw:
-            raise InputError("an axis needs at least one value", place=path)
-        return tuple(check(path, units.parse(item, unit)) for item in raw)
-    start, stop = (check(path, units.parse(raw[end], unit)) for end in ("start", "stop"))
-    steps, inner = raw["steps"], range(1, raw["steps"] - 1)  # both ends stay exact
-    if raw.get("scale", "linear") == "linear":
-        return (start, *(start + (stop - start) * i / (steps - 1) for i in inner), stop)
-    if start <= 0 or stop <= 0:
-        raise InputError("a log axis needs ends above zero", place=path)
-    return (start, *(start * (stop / start) ** (i / (steps - 1)) for i in inner), stop)
-
-
 def _refuse(errors: list[InputError]) -> None:
     if errors:
         raise errors[0] if len(errors) == 1 else InputErrors(errors)
@@ -506,7 +356,7 @@ def _problem(tree: Tree, schema: type[BaseModel], e: Any) -> InputError | None:
         if inside:
             node = node[part]
         elif e["type"] != "missing" or part != e["loc"][-1]:
-            if isinstance(node, dict) != (part == "_Range") and str(part)[:5] in ("_Rang", "list["):
+            if isinstance(node, dict) != (part == "Range") and str(part)[:5] in ("Range", "list["):
                 return None
             quantity = part in ("str", "float")
             continue
@@ -532,6 +382,6 @@ def _keys(schema: Any, loc: tuple[str | int, ...]) -> list[str]:
             annotation = fields[part].annotation
             options = getattr(annotation, "__args__", None) or (annotation,)
             schema = next((o for o in options if hasattr(o, "model_fields")), None)
-        elif part == "_Range":
-            schema = _Range
+        elif part == "Range":
+            schema = Range
     return sorted(getattr(schema, "model_fields", {}))

@@ -37,6 +37,7 @@ from npusim.models.energy import (
     of_operation,
     padded,
     resting,
+    scales,
 )
 from npusim.models.hierarchy import LEVELS
 from npusim.models.kernel import kernel_cost
@@ -186,7 +187,7 @@ def step_energy(workload: Workload, designs: Designs, time: Durations, wall: Arr
     parts = [
         *_computed(operations, times, designs, cost),
         *_moved(workload, designs),
-        *_at_work(workload, designs, time),
+        *_at_work(operations, took, designs),
         *_static(operations, took, designs, cost, wall),
     ]
     return Spent(tuple(p for p in parts if p.joules.any()), wall)
@@ -246,6 +247,7 @@ def _part(
     block: str, path: str | tuple[str, ...], joules: Array, designs: Designs, kind: str = "dynamic"
 ) -> Part:
     paths = (path,) if isinstance(path, str) else path
+    paths = (*paths, *scales(paths[-1], designs))
     return Part(block, kind, paths, np.broadcast_to(joules, len(designs)))
 
 
@@ -257,9 +259,11 @@ def _moved(workload: Workload, designs: Designs) -> Iterator[Part]:
             yield _part(level, path, np.where(moved > 0, moved * each, 0.0), designs)
 
 
-def _at_work(workload: Workload, designs: Designs, time: Durations) -> Iterator[Part]:
-    """Yield what compute units take because they have a kernel."""
-    cycles = time.busy() / len(workload.steps) * designs["units.clock"] * designs["units.count"]
+def _at_work(operations: Operations, took: Array, designs: Designs) -> Iterator[Part]:
+    """Yield what compute units take because they have a kernel: as many as it has blocks."""
+    units, blocks = designs["units.count"], operations["blocks"][:, None]
+    at_work = np.where(blocks > 0, np.minimum(blocks, units), units)
+    cycles = np.add.reduce(took * at_work, axis=0) * designs["units.clock"]
     joules = cycles * of_operation("energy.cycle", designs)
     yield _part("units", "energy.cycle", joules, designs)
 

@@ -13,6 +13,7 @@ from npusim.errors import InputError
 from npusim.load import load_arch, load_workload, traced_arch
 from npusim.merit import MERITS
 from npusim.space import Space, unmodelled, with_changes
+from npusim.sweep_block import Sweep
 from npusim.transforms import split, unprofiled
 from npusim.workload import Workload
 
@@ -132,7 +133,7 @@ def read_job(
     )
 
 
-def _read(name: str) -> tuple[Arch, config.Sweep, str, str, str]:
+def _read(name: str) -> tuple[Arch, Sweep, str, str, str]:
     path = Path(name)
     is_path = path.suffix != "" or len(path.parts) > 1
     if not is_path and name not in catalog.names("archs") and name in catalog.names("studies"):
@@ -157,7 +158,7 @@ def _beside(file: Path, name: str) -> str:
     return str(file.parent / name) if (file.parent / name).is_file() else name
 
 
-def _from(file: Path, block: config.Sweep) -> config.Sweep:
+def _from(file: Path, block: Sweep) -> Sweep:
     """Return a sweep whose workloads may be paths relative to the file that names them."""
     named = {_beside(file, name): count for name, count in block.workloads.items()}
     baseline = _beside(file, block.baseline) if block.baseline else None

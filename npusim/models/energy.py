@@ -103,6 +103,25 @@ def factor(designs: Designs) -> Array:
     return scaled
 
 
+def scales(path: str, designs: Designs) -> tuple[str, ...]:
+    """Return the constants of the node that an energy or density of its own is multiplied by.
+
+    Examples
+    --------
+    >>> import npusim as ns
+    >>> a100 = Designs(ns.load_arch("a100"))
+    >>> scales("energy.vector", a100), scales("energy.dram.hbm2e", a100)
+    (('node.n7.energy',), ())
+    """
+    if "technology.node" not in designs:
+        return ()
+    node, quoted = (int(designs[p][0]) for p in ("technology.node", "energy.node"))
+    if path == "leakage.density":
+        return (f"node.{NODES[node]}.leakage",)
+    apart = path.startswith(("power.", "energy.dram.")) or path == "memories.dram.energy"
+    return () if apart or node == quoted else (f"node.{NODES[node]}.energy",)
+
+
 def of_operation(path: str, designs: Designs) -> Array:
     """Return the energy of one operation of a design, (D,) or (1,) [J].
 
