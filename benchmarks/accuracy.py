@@ -241,7 +241,7 @@ def page():
     out.extend(f"{line}\n".replace("\n## ", "\n### ") for line in dram_counters.report())
     out.append(ENERGY)
     for title, table in MORE.items():
-        out.append(f"\n### {title}\n\n{table()}\n")
+        out.append(f"\n### {title}\n\n{table()}")
     return "".join(out)
 
 

@@ -75,7 +75,7 @@ def product(arch):
 
 def machines():
     print("| machine | launch | product [TFLOP/s] | board [W] | clock | [TFLOP/s/W] | page [ms] | "
-          "page [J] | useful FLOP/J [G] |\n|---|---|---|---|---|---|---|---|---|")  # fmt: skip
+          "page [J] | useful GFLOP/J |\n|---|---|---|---|---|---|---|---|---|")  # fmt: skip
     for name, launch in MACHINES:
         arch = ns.load_arch(name)
         rate, watts, clock, each, low, high = product(arch)

@@ -38,7 +38,14 @@ from npusim.capture import (
     user_code,
 )
 from npusim.capture.commands import capture as commands
-from npusim.capture.experiments import energy, experiment, experiment_names, launch, sm_count
+from npusim.capture.experiments import (
+    energy,
+    experiment,
+    experiment_names,
+    launch,
+    power,
+    sm_count,
+)
 from npusim.capture.folder import Folder
 from npusim.capture.models import Step
 from npusim.errors import InputError, NpusimError
@@ -469,6 +476,165 @@ def test_a_part_of_a_device_is_made_used_and_destroyed(torch, monkeypatch):
     with pytest.raises(gpu.Unavailable, match="the CUDA driver answers 801"), sm_count._part(
         torch, 12):  # fmt: skip
         pass
+
+
+# ---------------------------------------------------------------- power of a board
+
+
+class Counter:
+    """A board of 100 W that takes 0.3 J more for each kernel; it has a clock of its own."""
+
+    def __init__(self, torch, mhz=1980):
+        self.torch, self.mhz = torch, mhz
+
+    def joules(self):
+        return 0.1 * self.torch.now_ms + 0.3 * self.torch.launches
+
+    def sm_mhz(self):
+        return self.mhz
+
+    def state(self):
+        return {"temperature_c": 41.0}
+
+
+@pytest.fixture
+def board(torch, monkeypatch):
+    """Let the host's clock be that of the device, a hundredth of a millisecond a look."""
+
+    def look():
+        torch.now_ms += 0.01
+        return torch.now_ms * 1e-3
+
+    def sleep(seconds):
+        torch.now_ms += 1e3 * seconds
+
+    event = torch.cuda.Event
+
+    def waited_for(enable_timing):
+        made = event(enable_timing)
+        made.synchronize = lambda: None
+        return made
+
+    counter = Counter(torch)
+    monkeypatch.setattr(power, "time", SimpleNamespace(perf_counter=look, sleep=sleep))
+    monkeypatch.setattr(power, "wake", lambda *_: sleep(1.0))
+    monkeypatch.setattr(power, "open_board", lambda _: counter)
+    torch.cuda.Event = waited_for
+    torch.backends.cuda = SimpleNamespace(matmul=SimpleNamespace(allow_tf32=None))
+    torch.float8_e4m3fn, torch.int8 = "fp8", "int8"
+    torch.zeros = torch.ones = torch.randn = torch.empty_like = MagicMock()
+    torch.mm = torch.mul = torch._int_mm = torch._scaled_mm = lambda *_, **__: torch.launch()
+    return counter
+
+
+def burst(**point):
+    return {"axis": "power", "seconds": 2.0, **point}
+
+
+def test_a_resting_board_takes_what_its_counter_says(torch, board):
+    row = power.measure(torch, burst(what="idle", after_s=5.0))
+    assert row == {"seconds": pytest.approx(2.0, rel=1e-3), "watts": pytest.approx(100.0, rel=1e-4),
+                   "sm_mhz": 1980, "degrees": 41.0}  # fmt: skip
+    assert torch.now_ms >= 1e3 * (1.0 + 5.0 + nvml.SETTLE + 2.0)
+    assert torch.launches == 0
+
+
+@pytest.mark.parametrize("duty", [0.25, 0.5, 1.0])
+def test_a_burst_is_at_work_for_its_share_of_the_time(torch, board, duty):
+    torch.kernel_ms = 0.5  # three of them are a burst of 1.5 ms
+    row = power.measure(torch, burst(what="gemm", dtype="bf16", data="randn", duty=duty))
+    assert row["burst_ms"] == row["in_burst_ms"] == pytest.approx(1.5)
+    assert row["bursts"] * 1.5e-3 == pytest.approx(duty, rel=0.03)
+    assert row["flops"] == 3 * 2 * 8192**3
+    assert row["seconds"] == pytest.approx(2.0, rel=2e-3)
+    assert row["watts"] == pytest.approx(100 + 3 * 0.3 * row["bursts"], rel=2e-3)
+    assert (row["sm_mhz"], row["degrees"]) == (1980, 41.0)
+
+
+@pytest.mark.parametrize(
+    ("point", "does"),
+    [
+        ({"what": "gemm", "dtype": "fp32", "data": "randn"}, {"flops": 2 * 4096**3}),
+        ({"what": "gemm", "dtype": "tf32", "data": "randn"}, {"flops": 2 * 8192**3}),
+        ({"what": "gemm", "dtype": "fp8", "data": "randn"}, {"flops": 2 * 8192**3}),
+        ({"what": "gemm", "dtype": "int8", "data": "zeros"}, {"flops": 2 * 8192**3}),
+        # reads and writes 512 MiB
+        ({"what": "stream", "mib": 512}, {"bytes": 2**30}),
+    ],
+)
+def test_what_a_burst_does_is_counted_by_hand(torch, board, point, does):
+    row = power.measure(torch, burst(duty=0.5, **point))  # a kernel of 2 ms is a burst
+    assert {name: row[name] for name in does} == does
+    assert torch.backends.cuda.matmul.allow_tf32 in (None, point.get("dtype") == "tf32")
+
+
+def test_kernels_of_one_element_are_started_so_often(torch, board):
+    torch.kernel_ms = 0.002
+    torch.ones = lambda *_, **__: SimpleNamespace(add_=lambda _: torch.launch())
+    row = power.measure(torch, burst(what="tiny", every_us=500.0))
+    assert row["launches"] == 1
+    assert row["bursts"] == pytest.approx(2000, rel=0.05)
+    assert row["watts"] == pytest.approx(100 + 0.3 * row["bursts"], rel=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("point", "grid", "rounds", "does"),
+    [
+        # a thread does 16 x 2,048 multiply-adds, two FLOP each
+        ({"what": "multiply_add", "blocks": 528}, (528, 512), (2048, 0),
+         {"flops": 2 * 528 * 512 * 2048 * 16}),
+        ({"what": "exponential", "blocks": 528}, (528, 512), (1024, 0),
+         {"functions": 528 * 512 * 1024 * 16}),
+        # 16 B a load
+        ({"what": "load_shared", "blocks": 528}, (528, 512), (2048, 0),
+         {"bytes": 16 * 528 * 512 * 2048 * 16}),
+        ({"what": "load_l1", "blocks": 528}, (528, 512), (2048, 2048),
+         {"bytes": 16 * 528 * 512 * 2048 * 16}),
+        ({"what": "load_cache", "blocks": 528, "mib": 8}, (528, 512), (64, 2**19),
+         {"bytes": 16 * 528 * 512 * 64 * 16}),
+        ({"what": "spin", "blocks": 33, "threads": 32}, (33, 32), (4_000_000, 0),
+         {"unit_cycles": 33 * 4_000_000}),
+    ],
+)  # fmt: skip
+def test_kernels_of_our_own_say_what_they_do(torch, board, point, grid, rounds, does):
+    started, sizes = [], []
+
+    def kernel(blocks, threads, given):
+        started.append((blocks[0], threads[0], *given[1:]))
+        torch.launch()
+
+    def compiled(source, name):
+        assert f"void {name}(" in source
+        return kernel
+
+    torch.cuda._compile_kernel = compiled
+    torch.randn = lambda size, device: sizes.append(size)
+    row = power.measure(torch, burst(**point))
+    assert {name: row[name] for name in does} == does
+    assert set(started) == {(*grid, *rounds)}
+    # what is read last lies inside what is there
+    last = 4 * rounds[1] * (grid[0] if point["what"] == "load_l1" else 1)
+    assert sizes[0] >= max(last, 4 * 2048 + 1)
+    assert row["bursts"] * 2e-3 == pytest.approx(1.0, rel=0.03)
+
+
+def test_a_pytorch_that_compiles_no_kernels_is_said(torch, board):
+    with pytest.raises(gpu.Unavailable, match=r"compiles no kernels: .* is missing"):
+        power.measure(torch, burst(what="spin", blocks=1, threads=32))
+
+
+def test_a_clock_that_the_board_does_not_tell_is_none(torch, board):
+    board.mhz = None
+    row = power.measure(torch, burst(what="gemm", dtype="bf16", data="randn", duty=1.0))
+    assert row["sm_mhz"] is None
+
+
+@pytest.mark.parametrize("sms", [1, 2, 16, 132])
+def test_every_work_has_blocks_to_run(sms):
+    planned = power.points({**DEVICE, "sms": sms}, False)
+    assert min(p["blocks"] for p in planned if "blocks" in p) >= 1
+    assert planned[-1]["what"] == "idle"  # has the board come back to where it was?
+    assert {p["seconds"] for p in planned} == {2.0}
 
 
 # ---------------------------------------------------------------- a model

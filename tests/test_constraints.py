@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import npusim as ns
 from npusim import catalog, job
+from npusim.beside import compare_one
 from npusim.cli import main
 from npusim.config import read_study
 from npusim.constraints import Constraint, allowed
@@ -229,7 +230,9 @@ def test_every_mistake_is_told_at_once(study):
 def test_a_constraint_on_an_axis_that_is_misspelt_is_no_traceback(study):
     file = study("units.cuont: {most: 70}")
     file.write_text(file.read_text().replace("    units.count:", "    units.cuont:"))
-    with pytest.raises(InputError, match=r"line 9, sweep.axes.units.cuont: unknown parameter"):
+    with pytest.raises(
+        (InputError, InputErrors), match=r"line 9, sweep.axes.units.cuont: unknown parameter"
+    ):
         read_study(file)
 
 
@@ -259,6 +262,18 @@ def test_the_front_and_the_best_hold_what_is_allowed_and_the_table_everything(ra
     assert pd.read_csv(tmp_path / "pareto.csv")["area_mm2"].max() <= 460
     (said,) = json.loads((tmp_path / "summary.json").read_text())["constraints"]
     assert (said["column"], said["most"]) == ("area_mm2", pytest.approx(460.0))
+
+
+def test_what_is_put_beside_measurement_is_allowed(ran, tmp_path):
+    done = ran("area_mm2: {most: 460 mm2}")
+    save_outcome(done, tmp_path, figures=False)
+    beside = compare_one(tmp_path).summary["times_faster_than"]["decode"]
+    (figure,) = [name for name in beside if "wall" in name]
+    best, fastest = (frame["wall_s"].min() for frame in (done.front, done.table))
+    assert best > 1.001 * fastest  # a design that is not allowed is faster
+    walls = done.table.loc[done.table["allowed"], "wall_s"]
+    spread = beside[figure]["fastest"] / beside[figure]["slowest"]
+    assert spread == pytest.approx(walls.max() / walls.min())
 
 
 def test_without_constraints_every_design_is_allowed(ran, study):
