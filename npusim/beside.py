@@ -61,6 +61,8 @@ def compare_one(path: Path) -> Compared:
 
 def _compare_sweep(path: Path) -> Compared:
     table, about = store.load_results(path)
+    if "allowed" in table:
+        table = table[table["allowed"]].reset_index(drop=True)
     names = about["workloads"]
     parts = [table[["design_id", "launch", *about["axes"], "wall_s", "device_busy_s"]]]
     ratios = {}

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from npusim.arch import Arch, Designs
 from npusim.models import modelled
+from npusim.models.energy import missing
 from npusim.models.roofline import MATRIX_KINDS, unit_of
 from npusim.technology import GROUPS
 from npusim.units import show
@@ -111,6 +112,7 @@ def _about_machine(workload: Workload, arch: Arch) -> Iterator[str]:
             f"{assumed} of the {len(used)} values of {arch.name} that count here are assumed; "
             "their ranges are not in the band"
         )
+    yield from _about_energy(arch)
     yield from _about_capacity(workload, arch)
     designs, total = Designs(arch), float(workload["flop"].sum())
     for dtype in workload.labels["dtype"]:
@@ -121,6 +123,20 @@ def _about_machine(workload: Workload, arch: Arch) -> Iterator[str]:
                 f"{share:.1%} of the FLOP are matrix products in {dtype}, for which {arch.name} "
                 "gives no matrix rate: computed at the fp32 vector rate"
             )
+
+
+def _about_energy(arch: Arch) -> Iterator[str]:
+    """Say why there is no energy, and what gating is taken to cost."""
+    lacks = missing(Designs(arch))
+    if lacks:
+        limit = ", and its power.limit holds nothing" if "power.limit" in arch.values else ""
+        yield f"no energy: {arch.name} does not give {', '.join(lacks)}{limit}"
+    if "gating.leakage" in arch.values and arch["gating.leakage"] > 0:
+        wake = arch["gating.wake"] if "gating.wake" in arch.values else 0.0
+        yield (
+            f"units for products sleep between products: each time they wake a step waits for "
+            f"gating.wake, {show(wake, 's')}" + ("" if wake else ", which is not given")
+        )
 
 
 def _about_capacity(workload: Workload, arch: Arch) -> Iterator[str]:

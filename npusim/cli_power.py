@@ -42,7 +42,8 @@ def power(
 
     COUNT says how many steps of a workload make the whole (deepseek_ocr_decode=64). Voltage goes
     with the clock; a power limit lowers the clock further. With --latency the clock is chosen for
-    all workloads together and for each of them; with --period racing to idle is put beside pacing.
+    all workloads together and for each of them; with --period racing to idle is put beside pacing,
+    by the middle of the band. V / V0 is the voltage over that at voltage.clock.
     """
     import pandas as pd
 
@@ -90,9 +91,12 @@ def _machine(name: str, settings: Sequence[str]) -> Any:
     from npusim.arch import with_value
     from npusim.config import read_setting
     from npusim.load import load_arch
+    from npusim.space import unmodelled
 
     arch, seen = load_arch(name), set()
     for path, value in map(read_setting, settings):
+        for error in unmodelled([path]):
+            raise InputError(str(error), place="--set")
         if path in seen:
             raise InputError("a path is given twice", place="--set", value=path)
         seen.add(path)
@@ -145,8 +149,8 @@ def _counted(text: str) -> tuple[str, int]:
     (('deepseek_ocr_decode', 64), ('trace.json', 1))
     """
     name, equals, count = text.rpartition("=")
-    if not equals or not count.isdigit():
+    if not equals or not (count.isascii() and count.isdigit()):
         return text, 1
-    if not 1 <= int(count) <= 1_000_000:
+    if len(count) > 7 or not 1 <= int(count) <= 1_000_000:
         raise InputError("out of bounds", place=name, value=count, allowed="1 to 1000000 steps")
     return name, int(count)

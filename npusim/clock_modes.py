@@ -76,9 +76,10 @@ def modes(
     Returns
     -------
     DataFrame
-        A row for each: ``share``, ``clock_hz``, ``voltage``, ``held`` (which part of that clock a
-        power limit allows), ``wall_s``, ``wall_high_s`` (upper end of the band), ``energy_j``,
-        ``energy_low_j``, ``energy_high_j``, ``power_w``, ``edp_js``.
+        A row for each: ``share``, ``held`` (which part of that clock a power limit allows),
+        ``clock_hz`` and ``voltage`` (at the clock that is left), ``wall_s``, ``wall_high_s``
+        (upper end of the band), ``energy_j``, ``energy_low_j``, ``energy_high_j``, ``power_w``,
+        ``edp_js``.
 
     Raises
     ------
@@ -104,9 +105,10 @@ def modes(
     for part, times in repeated(workload):
         for name, values in _of_step(part, designs, launch).items():
             sums[name] = sums[name] + times * values
-    table = pd.DataFrame({"share": list(shares), "clock_hz": designs["units.clock"]})
-    table["voltage"] = np.broadcast_to(voltage(designs), len(designs))
-    table["held"] = sums.pop("held_s") / sums["wall_s"]
+    left = sums.pop("held_s") / sums["wall_s"]
+    ran = clocked(designs, left)
+    table = pd.DataFrame({"share": list(shares), "held": left, "clock_hz": ran["units.clock"]})
+    table["voltage"] = np.broadcast_to(voltage(ran), len(designs))
     table = table.assign(**sums)
     table["power_w"] = table["energy_j"] / table["wall_s"]
     table["edp_js"] = table["energy_j"] * table["wall_s"]

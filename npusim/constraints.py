@@ -92,16 +92,19 @@ def allowed(
     for one in constraints:
         if one.column not in table:
             raise InputError("the designs do not have it", place=f"constraints.{one.column}",
-                             allowed=", ".join(_numbers(table)))  # fmt: skip
+                             allowed=", ".join(_numbers(table)),
+                             hint="tokens need a workload that decodes, energy and area a machine "
+                             "that gives technology.node")  # fmt: skip
         low, high = one.bounds(references)
-        values = table[one.column].to_numpy(float)
+        values, before = table[one.column].to_numpy(float), fits
         near = 1e-9 * max(abs(v) for v in (low, high, 0.0) if np.isfinite(v))
-        fits &= (values >= low - near) & (values <= high + near)
+        fits = before & (values >= low - near) & (values <= high + near)
         if not fits.any():
+            left = values[before]
             raise InputError(
                 "no design meets this and the constraints before it",
                 place=f"constraints.{one.column}", value=f"{low:.6g} to {high:.6g}",
-                allowed=f"designs have {values.min():.6g} to {values.max():.6g}",
+                allowed=f"designs left have {left.min():.6g} to {left.max():.6g}",
             )  # fmt: skip
     return fits
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from npusim import catalog, config
 from npusim.arch import Arch, with_value
-from npusim.constraints import Constraint
+from npusim.constraints import NOMINAL, Constraint
 from npusim.errors import InputError
 from npusim.load import load_arch, load_workload, traced_arch
 from npusim.merit import MERITS
@@ -162,7 +162,11 @@ def _from(file: Path, block: Sweep) -> Sweep:
     """Return a sweep whose workloads may be paths relative to the file that names them."""
     named = {_beside(file, name): count for name, count in block.workloads.items()}
     baseline = _beside(file, block.baseline) if block.baseline else None
-    return replace(block, workloads=named, baseline=baseline)
+    constraints = tuple(
+        replace(one, like=_beside(file, one.like)) if one.like not in ("", NOMINAL) else one
+        for one in block.constraints
+    )
+    return replace(block, workloads=named, baseline=baseline, constraints=constraints)
 
 
 def _has_sweep(name: str) -> bool:

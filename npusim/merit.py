@@ -11,6 +11,9 @@
 Steps or pages a joule (performance per watt) are 1 / energy_j, tokens a joule 1 / j_per_token, and
 performance per mm2 is 1 / area_delay_mm2s: small is better in all of them.
 
+Figures of a token are those of the steps that decode: what a prompt or an image takes is no part of
+them.
+
 Left out: design and masks, margin, boards, hosts, cooling and buildings.
 """
 

@@ -56,14 +56,17 @@ class Outcome:
 
 def run_job(job: Job, command: str, progress: Progress | None = None) -> Outcome:
     """Run a sweep and put it beside what was measured."""
+    nominal = _nominal(job)
+    references = _references(job, nominal)
+    for one in job.constraints:
+        one.bounds(references)  # refuses a machine without the figure before the sweep
     start = time.perf_counter()
     table = sweep(job.space, job.workloads, progress=progress, counts=job.counts)
     seconds = time.perf_counter() - start
     axes = list(job.space.axes)
     swept = [(w, n, traced_arch(w)) for w, n in zip(job.workloads, job.counts, strict=True)]
     table.insert(0, "design_id", store.design_ids(table, job.arch, swept, "model", axes))
-    nominal = _nominal(job)
-    table["allowed"] = allowed(table, job.constraints, _references(job, nominal))
+    table["allowed"] = allowed(table, job.constraints, references)
     time_of, fair = objective(table), table[table["allowed"]]
     objectives = [time_of, *job.costs]
     front, fastest = pareto(fair, objectives), best(fair, job.costs)
@@ -95,7 +98,7 @@ def run_job(job: Job, command: str, progress: Progress | None = None) -> Outcome
             "designs": [_row(row) for _, row in front.iterrows()],
         },
         "not_modelled": list(not_modelled(job.arch)),
-        "notes": _notes(job),
+        "notes": [*_unmet(job, table), *_notes(job)],
         "made_by": {
             "command": command,
             "model": store.model_version(),
@@ -127,6 +130,17 @@ def _nominal(job: Job) -> pd.Series[float]:
     own = pd.Series({path: _own(path, machine, workloads) for path in job.space.axes})
     values: pd.Series[float] = pd.concat([own, table.iloc[0]])
     return values
+
+
+def _unmet(job: Job, table: pd.DataFrame) -> Iterator[str]:
+    """Say how many designs take more than their power limit at any clock."""
+    path = "power.limit"
+    limit = table[path] if path in table else job.arch.values.get(path)  # noqa: PD011
+    if limit is None or "power_w" not in table:
+        return
+    over = int((table["power_w"] > limit * 1.01).sum())
+    if over:
+        yield f"NOT HELD: {over} designs take more than power.limit at any clock"
 
 
 def _references(job: Job, nominal: pd.Series[float]) -> dict[str, dict[str, float]]:

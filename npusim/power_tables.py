@@ -15,8 +15,17 @@ def shown(content: Mapping[str, Any]) -> None:
     console = terminal.plain()
     for name, rows in content["modes"].items():
         count = content["steps"][name]
-        of = "one step" if count == 1 else f"one of {count} steps"
-        numbers = ("clock", "voltage", "wall", "upper end", "energy", "band", "power", "E x t")
+        of = "one step" if count == 1 else f"one step, of {count}"
+        numbers = (
+            "clock",
+            "V / V0",
+            "wall",
+            "its upper end",
+            "energy",
+            "band",
+            "power",
+            "E x wall",
+        )
         table = terminal.blank(f"{name} on {content['arch']}, {content['launch']} launch, {of}",
                                "share", *numbers, right=numbers)  # fmt: skip
         for row in rows:

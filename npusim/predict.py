@@ -23,7 +23,7 @@ from npusim.models.area import die_area
 from npusim.models.cost import PLACES
 from npusim.models.gemm import KINDS as PRODUCTS
 from npusim.models.kernel import BOUNDS, kernel_cost
-from npusim.power import held
+from npusim.power import LEAST, held
 from npusim.store import arch_id, model_version
 from npusim.tokens import page_parts, tokens_per_step
 from npusim.traffic import traffic
@@ -368,6 +368,9 @@ def _held(share: Array, arch: Arch) -> Iterator[str]:
     """Say that the power limit holds the clock down."""
     if share[0] < 1:
         limit = show(arch["power.limit"], "W")
+        if share[0] <= LEAST:
+            yield f"NOT HELD: the power limit of {limit} cannot be met, at {LEAST:.0%} of the clock"
+            return
         yield (
             f"power limit: repeated without a pause this step takes more than {limit}; its units "
             f"run at {share[0]:.1%} of their clock"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -42,7 +43,7 @@ class _Bound(Strict):
 
     least: str | float | None = None
     most: str | float | None = None
-    like: str | None = None
+    like: Annotated[str, Field(min_length=1)] = ""
     within: str | float | None = None
 
 
@@ -122,7 +123,7 @@ def _constraints(
     found = []
     for name, bound in block.get("constraints", {}).items():
         place = ("sweep", "constraints", name)
-        if name not in MERITS and name not in block["axes"]:
+        if name not in MERITS and not (name in block["axes"] and name in PARAMETERS):
             errors.append(tree.error(place, "no figure of a design", value=name,
                                      allowed=f"an axis, {', '.join(MERITS)}"))  # fmt: skip
             continue
@@ -138,6 +139,12 @@ def _constraints(
                 end: _bound(bound[end], name, unit) for end in ("least", "most") if end in bound
             }
             within = units.parse(bound.get("within", "0 %"), "1")
+            if not 0 <= within <= 1:
+                raise InputError("out of bounds", value=bound["within"], allowed="0 % to 100 %")
+            if ends.get("least", -math.inf) > ends.get("most", math.inf):
+                raise InputError(
+                    "least is above most", value=f"{bound['least']} to {bound['most']}"
+                )
         except InputError as error:
             errors.append(tree.error(place, str(error)))
             continue

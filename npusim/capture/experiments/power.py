@@ -124,10 +124,11 @@ def points(device: Row, quick: bool) -> list[Row]:
     """Return the works; the seconds planned become those they took."""
     units = int(device["sms"])
     rows: list[Row] = [{"what": "idle", "after_s": t} for t in (0.0, 5.0, 10.0)]
-    rows += [{"what": "spin", "blocks": b, "threads": t}
-             for b, t in ((1, 32), (units // 4, 32), (units, 32), (units, _THREADS))]  # fmt: skip
+    few = max(units // 4, 1)
+    rows += [{"what": "spin", "blocks": b, "threads": t} for b, t in dict.fromkeys(
+        ((1, 32), (few, 32), (units, 32), (units, _THREADS)))]  # fmt: skip
     rows += [{"what": w, "blocks": 4 * units} for w in (*_OWN, "load_l1")]
-    rows += [{"what": "multiply_add", "blocks": units // 4}]
+    rows += [{"what": "multiply_add", "blocks": few}]
     rows += [{"what": "load_cache", "blocks": 4 * units, "mib": mib} for mib in (2, 8, 24, 512)]
     rows += [{"what": "stream", "mib": mib, "duty": d} for mib, d in
              ((8, 1.0), (512, 0.25), (512, 0.5), (512, 1.0))]  # fmt: skip
@@ -138,7 +139,7 @@ def points(device: Row, quick: bool) -> list[Row]:
     rows += [{"what": "gemm", "dtype": t, "data": "randn", "duty": 1.0}
              for t in ("fp32", "fp8")]  # fmt: skip
     rows += [{"what": "tiny", "every_us": every} for every in (0.0, 10.0, 50.0, 500.0)]
-    rows += [{"what": "idle", "after_s": 0.0}]
+    rows += [{"what": "idle", "after_s": 1.0}]
     seconds = _QUICK_SECONDS if quick else _SECONDS
     chosen = rows[:: 4 if quick else 1]
     return [{"axis": "power", **row, "seconds": seconds} for row in chosen]
@@ -185,7 +186,7 @@ def _spaced(torch: Any, board: Board, work: _Work, every: float, seconds: float)
         work.run()
         last.record()
         if begun is not None and len(mhz) < 20 and int(bursts) % 16 == 8:
-            mhz.append(board.sm_mhz() or 0)
+            mhz += [clock for clock in [board.sm_mhz()] if clock is not None]
         last.synchronize()
         marks.append((first, last))
         marks = marks[-64:]
