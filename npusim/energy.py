@@ -62,7 +62,8 @@ class Part:
     Attributes
     ----------
     block : str
-        One of `npusim.models.area.BLOCKS`, or ``dram``, ``units``, ``launch``, ``board``.
+        One of `npusim.models.area.BLOCKS`, or ``dram``, ``units``, ``launch``, ``board``; ``die``
+        where its area is not known.
     kind : str
         ``dynamic``, ``clocks`` or ``leakage``.
     paths : tuple of str

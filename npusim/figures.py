@@ -22,6 +22,7 @@ from npusim.arch import Arch
 from npusim.atomic import whole_file
 from npusim.compare import Measured, kernel_errors, measured
 from npusim.load import traced_arch
+from npusim.merit import MERITS
 from npusim.parameters import MEMORIES
 from npusim.workload import Workload
 
@@ -73,7 +74,8 @@ def save_sweep_figures(
     Returns
     -------
     list of Path
-        ``latency_cost.png``, ``axis_effects.png``; where the traced machine is known
+        ``latency_cost.png``, ``axis_effects.png``, and ``axis_effects_COST.png`` for each figure of
+        merit among the costs; where the traced machine is known
         ``roofline.png`` and ``predicted_measured.png``; for each capacity of a memory that is swept
         ``dram_traffic_MEMORY.png``, and ``gain_by_context_MEMORY.png`` if the context is too.
 
@@ -88,6 +90,10 @@ def save_sweep_figures(
         "latency_cost": partial(_latency_cost, table, steps, costs or axes, axes, reference),
         "axis_effects": partial(_axis_effects, table, axes, reference),
     }
+    for name in costs:
+        if name in MERITS:
+            of_merit = partial(_axis_effects, table, axes, reference, name)
+            figures[f"axis_effects_{name}"] = of_merit
     for name in MEMORIES:
         path = f"memories.{name}.capacity"
         if path not in axes or len(table[path].unique()) == 1:
@@ -187,34 +193,37 @@ def _errors(traced: Sequence[tuple[Workload, Arch]]) -> Figure:
     return figure
 
 
-def _axis_effects(table: pd.DataFrame, axes: Sequence[str], reference: pd.Series[Any]) -> Figure:
+def _axis_effects(
+    table: pd.DataFrame, axes: Sequence[str], reference: pd.Series[Any], column: str = "wall_s"
+) -> Figure:
     """Draw the nominal launch mode, and each other in which an axis counts that does not there."""
     held = _held(table, axes, reference)
     parts = [(table, held)]
-    still = {a for a, change in plots.effects(table, axes, held).items() if not plots.moves(change)}
+    found = plots.effects(table, axes, held, column)
+    still = {a for a, change in found.items() if not plots.moves(change)}
     for launch in table["launch"].unique():
         part, of_launch = table[table["launch"] == launch], held.copy()
         of_launch["launch"] = launch
-        found = plots.effects(part, axes, of_launch)
+        found = plots.effects(part, axes, of_launch, column)
         if launch != held["launch"] and any(plots.moves(found[a]) for a in still):
             parts.append((part, of_launch))
     figure, panels = _grid(len(parts), 1, 9, 1.4 + 0.42 * (len(axes) + 1))
     for panel, (part, of_launch) in zip(panels, parts, strict=True):
-        plots.axis_effects(panel, part, axes, of_launch)
-        panel.set_title(_zero(part, axes, of_launch))
+        plots.axis_effects(panel, part, axes, of_launch, column)
+        panel.set_title(_zero(part, axes, of_launch, column))
     return figure
 
 
-def _zero(table: pd.DataFrame, axes: Sequence[str], reference: pd.Series[Any]) -> str:
+def _zero(table: pd.DataFrame, axes: Sequence[str], reference: pd.Series[Any], column: str) -> str:
     """Say what stands at zero: the nominal design, or the nearest to it that was swept."""
     zero = plots.nearest(table, axes, reference)
     if zero is None or all(math.isclose(zero[a], reference[a], abs_tol=1e-30) for a in axes):
         what = "the nominal design"
     else:
         what = "the design nearest to the nominal one"
-    time = reference["wall_s"] if zero is None else zero["wall_s"]
-    launch = reference["launch"]
-    return f"one axis changed at a time; 0 is {what}: {time * 1e3:.4g} ms, launch {launch}"
+    value, launch = (reference if zero is None else zero)[column], reference["launch"]
+    shown = f"{value * 1e3:.4g} ms" if column == "wall_s" else f"{value:.4g} {MERITS[column]}"
+    return f"one axis changed at a time; 0 is {what}: {shown}, launch {launch}"
 
 
 def _held(table: pd.DataFrame, axes: Sequence[str], reference: pd.Series[Any]) -> pd.Series[Any]:

@@ -20,6 +20,7 @@ from npusim.compare import compare_designs, measured
 from npusim.constraints import NOMINAL, allowed
 from npusim.job import Job
 from npusim.load import load_arch, traced_arch
+from npusim.merit import MERITS
 from npusim.parameters import MEMORIES, PARAMETERS
 from npusim.space import (
     Progress,
@@ -36,6 +37,7 @@ from npusim.workload import Workload
 
 _FIGURES = (
     "latency_cost.png", "axis_effects.png", "roofline.png", "predicted_measured.png",
+    *(f"axis_effects_{name}.png" for name in MERITS),
     *(f"dram_traffic_{memory}.png" for memory in MEMORIES),
     *(f"gain_by_context_{memory}.png" for memory in MEMORIES),
 )  # fmt: skip

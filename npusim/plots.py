@@ -283,8 +283,10 @@ def _draw_front(ax: Axes, front: pd.DataFrame, cost: str, scale: float, highest:
         ax.vlines(x[at], low, high, color=_INK, linewidth=0.8, alpha=0.6, label="its error band")
 
 
-def axis_effects(ax: Axes, table: pd.DataFrame, axes: Sequence[str], reference: Design) -> Axes:
-    """Draw how far each axis alone moves the step time, the widest on top.
+def axis_effects(
+    ax: Axes, table: pd.DataFrame, axes: Sequence[str], reference: Design, column: str = "wall_s"
+) -> Axes:
+    """Draw how far each axis alone moves the step time or another figure, the widest on top.
 
     Parameters
     ----------
@@ -296,6 +298,8 @@ def axis_effects(ax: Axes, table: pd.DataFrame, axes: Sequence[str], reference: 
         Dotted paths.
     reference : Series
         The design at which all other axes are held; where its value is not swept, the nearest is.
+    column : str
+        The figure, small is better.
 
     Examples
     --------
@@ -307,7 +311,7 @@ def axis_effects(ax: Axes, table: pd.DataFrame, axes: Sequence[str], reference: 
     >>> [label.get_text() for label in ax.get_yticklabels()]
     ['launch', 'memories.dram.bandwidth']
     """
-    found = effects(table, axes, reference)
+    found = effects(table, axes, reference, column)
     reach = {name: np.array([0.0, *change]) for name, change in found.items()}
     names = sorted(found, key=lambda name: np.ptp(reach[name]))
     sizes = [0.0, *sorted(float(np.abs(changes).max()) for changes in reach.values())]
@@ -318,25 +322,28 @@ def axis_effects(ax: Axes, table: pd.DataFrame, axes: Sequence[str], reference: 
     ends = 100 * np.clip(np.concatenate(list(reach.values())), -cut, cut)
     pad = max(0.55 * float(np.ptp(ends)), 1.0)  # room for what is written beside the bars
     ax.axvline(0, color=_INK, linewidth=1)
-    ax.set_xlabel("change of the time [%], slower hatched")
+    of_time = "change of the time [%], slower hatched"
+    ax.set_xlabel(of_time if column == "wall_s" else f"change of {column} [%], more of it hatched")
     ax.set_xlim(ends.min() - pad, ends.max() + pad)
     ax.set(ylim=(-0.6, len(names) - 0.4), yticks=range(len(names)), yticklabels=names)
     ax.grid(axis="y", visible=False)
     return ax
 
 
-def effects(table: pd.DataFrame, axes: Sequence[str], reference: Design) -> dict[str, Changes]:
+def effects(
+    table: pd.DataFrame, axes: Sequence[str], reference: Design, column: str = "wall_s"
+) -> dict[str, Changes]:
     """Return the relative change of the step time by value, for each axis and for ``launch``.
 
     Parameters are those of `axis_effects`; each change is sorted, the fastest value first.
     """
     match = _matches(table, axes, reference)
     zero = nearest(table, axes, reference)
-    base = float(reference["wall_s"] if zero is None else zero["wall_s"])
+    base = float(reference[column] if zero is None else zero[column])
     found = {}
     for name in match:
         rows = table[np.logical_and.reduce([match[other] for other in match if other != name])]
-        found[name] = rows.drop_duplicates(name).set_index(name)["wall_s"].sort_values() / base - 1
+        found[name] = rows.drop_duplicates(name).set_index(name)[column].sort_values() / base - 1
     return found
 
 

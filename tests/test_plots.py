@@ -275,6 +275,20 @@ def test_axis_effects_are_sorted_and_labelled(ax):
     assert any(text.startswith("2 TB/s  +7.1%") for text in words(ax))
 
 
+def test_effects_on_another_figure_than_time(ax):
+    table = designs()
+    table = table.assign(energy_j=table[UNITS] / table[UNITS].min())  # a joule for the fewest units
+    few = table[UNITS].min()
+    found = plots.effects(table, AXES, nominal(table), "energy_j")
+    assert found[UNITS].index[0] == few
+    assert found[UNITS][few] == pytest.approx(few / nominal(table)[UNITS] - 1)
+    plots.axis_effects(ax, table, AXES, nominal(table), "energy_j")
+    assert ax.get_xlabel() == "change of energy_j [%], more of it hatched"
+    title = figures._axis_effects(table, AXES, nominal(table), "energy_j").axes[0].get_title()
+    joules = nominal(table)[UNITS] / few
+    assert f"0 is the nominal design: {joules:.4g} J, launch queue" in title
+
+
 def test_an_axis_without_effect_is_named_and_so_is_one_of_one_value(ax):
     plots.axis_effects(ax, designs(), AXES, nominal(designs()))
     assert words(ax).count("no effect here") == 1  # units

@@ -31,7 +31,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npusim.arch import Designs
-from npusim.models.area import PARAMETERS as OF_AREA
 from npusim.models.area import block_areas
 from npusim.models.area import missing as without_area
 from npusim.models.hierarchy import LEVELS
@@ -60,8 +59,6 @@ PARAMETERS = (
     *(f"memories.{level}.capacity" for level in ON_DIE), *OF_VOLTAGE,
     *(f"node.{node}.{number}" for node in NODES for number in ("energy", "leakage")),
 )  # fmt: skip
-
-READS = {*PARAMETERS, *OF_AREA}
 
 # Without one of these nothing can be said of the energy of a machine; of the two ways to say what
 # it takes without work, the first needs the area of its die.
