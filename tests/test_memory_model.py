@@ -158,11 +158,16 @@ def test_clocks_by_hand():
     # between 1 and 2 GHz, half-way: 1.5 with all 64 units; with 8 x as many half of it, with an
     # eighth twice of it, but never more than what the peak is quoted at
     d = designs(units__base_clock=1e9, matrix__clock=2e9, matrix__boost_share=0.5,
-                units__powered=64, units__count=[64, 512, 8])  # fmt: skip
+                units__powered=64, units__count=[64, 512, 8], units__clock=2.2e9)  # fmt: skip
     assert sustained_clock(d) == pytest.approx([1.5e9, 0.75e9, 2e9])
+    # nor than what the units run at
+    held = designs(units__base_clock=1e9, matrix__clock=2e9, matrix__boost_share=0.5,
+                   units__powered=64, units__count=[64, 512, 8], units__clock=1.2e9)  # fmt: skip
+    assert sustained_clock(held) == pytest.approx([1.2e9, 0.75e9, 1.2e9])
     # 1,024 FLOP a clock and unit, of which nine in ten are reached
     d = designs(units__base_clock=1e9, matrix__clock=2e9, matrix__boost_share=0.5,
-                units__powered=64, units__count=64, matrix__efficiency=0.9)  # fmt: skip
+                units__powered=64, units__count=64, matrix__efficiency=0.9,
+                units__clock=2e9)  # fmt: skip
     assert throughput("gemm", "bf16", d).item() == pytest.approx(0.9 * 64 * 1024 * 1.5e9)
 
 

@@ -24,7 +24,7 @@ def modelled() -> dict[str, tuple[str, ...]]:
     Examples
     --------
     >>> modelled()["memories.dram.bandwidth"]
-    ('memory', 'roofline')
+    ('area', 'memory', 'roofline')
     >>> "area.die" in modelled()
     False
     """
