@@ -516,7 +516,8 @@ def board(torch, monkeypatch):
         return made
 
     counter = Counter(torch)
-    monkeypatch.setattr(power, "time", SimpleNamespace(perf_counter=look, sleep=sleep))
+    for module in (power, nvml):
+        monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=look, sleep=sleep))
     monkeypatch.setattr(power, "wake", lambda *_: sleep(1.0))
     monkeypatch.setattr(power, "open_board", lambda _: counter)
     torch.cuda.Event = waited_for

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from npusim.capture.gpu import Row, Unavailable
-from npusim.capture.nvml import SETTLE, Board, open_board
+from npusim.capture.nvml import SETTLE, Board, idle, open_board
 from npusim.capture.timing import Call, capture_graph, replay_ms, wake
 
 AXES = ("power",)
@@ -151,21 +151,14 @@ def measure(torch: Any, point: Row) -> Row:
     if point["what"] == "idle":
         wake(torch, 1.0)
         time.sleep(point["after_s"])
-        return _resting(board, seconds)
+        spent = idle(board, seconds)
+        return _figures(board, spent.joules, spent.seconds, spent.sm_mhz)
     work = _work(torch, point)
     if point["what"] == "tiny":
         return _spaced(torch, board, work, point["every_us"] * 1e-6, seconds)
     burst_ms = sorted(replay_ms(torch, work.run, 7))[3]
     every = burst_ms * 1e-3 / float(point.get("duty", 1.0))
     return {"burst_ms": burst_ms, **_spaced(torch, board, work, every, seconds)}
-
-
-def _resting(board: Board, seconds: float) -> Row:
-    time.sleep(SETTLE)
-    before, start = board.joules(), time.perf_counter()
-    time.sleep(seconds)
-    took = time.perf_counter() - start
-    return _figures(board, board.joules() - before, took, board.sm_mhz())
 
 
 def _spaced(torch: Any, board: Board, work: _Work, every: float, seconds: float) -> Row:
