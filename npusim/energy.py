@@ -185,11 +185,12 @@ def step_energy(workload: Workload, designs: Designs, time: Durations, wall: Arr
     cost = kernel_cost(operations, designs) if time.cost is None else time.cost
     times = np.bincount(inverse, minlength=len(rows)) / steps
     took = _seconds(workload, time, inverse, len(rows)) / steps
+    flop = _flop(operations, designs, cost)
     parts = [
-        *_computed(operations, times, designs, cost),
+        *_computed(operations, times, designs, flop),
         *_moved(workload, designs),
         *_at_work(operations, took, designs),
-        *_static(operations, took, designs, cost, wall),
+        *_static(took, designs, flop, wall),
     ]
     return Spent(tuple(p for p in parts if p.joules.any()), wall)
 
@@ -204,9 +205,10 @@ def _seconds(workload: Workload, time: Durations, inverse: NDArray[np.intp], n: 
     return total + unknown[:, None]
 
 
-def _computed(operations: Operations, times: Array, designs: Designs, cost: Cost) -> Iterator[Part]:
+def _computed(
+    operations: Operations, times: Array, designs: Designs, flop: dict[str, Array]
+) -> Iterator[Part]:
     """Yield what arithmetic takes."""
-    flop = _flop(operations, designs, cost)
     filling = padded(operations)[:, None] * (flop["matrix"] > 0)
     for dtype in MATRIX_DTYPES:
         of, path = operations.dtype == dtype, f"energy.matrix.{dtype}"
@@ -269,13 +271,11 @@ def _at_work(operations: Operations, took: Array, designs: Designs) -> Iterator[
     yield _part("units", "energy.cycle", joules, designs)
 
 
-def _static(
-    operations: Operations, took: Array, designs: Designs, cost: Cost, wall: Array
-) -> Iterator[Part]:
+def _static(took: Array, designs: Designs, flop: dict[str, Array], wall: Array) -> Iterator[Part]:
     """Yield clocks and leakage of each block, and the board beside the die."""
     rest, leaks = resting(designs)
     given = "power.idle" if "power.idle" in designs else ""
-    used = _used(operations, took, designs, cost, wall)
+    used = _used(took, flop, wall)
     saved = {kind: designs[f"gating.{kind}"] if f"gating.{kind}" in designs else np.zeros(1)
              for kind in ("clocks", "leakage")}  # fmt: skip
     for block, power in leaks.items():
@@ -289,21 +289,13 @@ def _static(
     yield _part("board", given or "power.rest", rest * wall, designs, "leakage")
 
 
-def _used(
-    operations: Operations, took: Array, designs: Designs, cost: Cost, wall: Array
-) -> dict[str, Array]:
+def _used(took: Array, flop: dict[str, Array], wall: Array) -> dict[str, Array]:
     """Return for how long operations use each block that can be gated, each (D,) [s]."""
     busy = np.minimum(took.sum(axis=0), wall)
     found = dict.fromkeys(_IN_KERNELS, busy)
-    for unit, uses in uses_of(operations, designs, cost).items():
-        found[unit] = np.minimum((took * uses).sum(axis=0), wall)
+    for unit in PRODUCTS:
+        found[unit] = np.minimum((took * (flop[unit] > 0)).sum(axis=0), wall)
     return found
-
-
-def uses_of(operations: Operations, designs: Designs, cost: Cost) -> dict[str, NDArray[np.bool_]]:
-    """Return which operations use each unit for products, each (U, D)."""
-    flop = _flop(operations, designs, cost)
-    return {unit: flop[unit] > 0 for unit in PRODUCTS}
 
 
 def wake_up(workload: Workload, designs: Designs) -> Array:
@@ -328,11 +320,11 @@ def wake_up(workload: Workload, designs: Designs) -> Array:
         return np.zeros(len(designs))
     rows, inverse = workload.unique()
     operations = workload.operations(rows)
-    uses = uses_of(operations, designs, kernel_cost(operations, designs))
+    flop = _flop(operations, designs, kernel_cost(operations, designs))
     opens = np.append(True, np.diff(workload["step"]) != 0)[:, None]
     wakes = np.zeros((len(workload), len(designs)), dtype=bool)
-    for unit in uses.values():
-        now = np.broadcast_to(unit, (len(rows), len(designs)))[inverse]
+    for unit in PRODUCTS:
+        now = np.broadcast_to(flop[unit] > 0, (len(rows), len(designs)))[inverse]
         before = np.vstack([np.zeros((1, now.shape[1]), dtype=bool), now[:-1]])
         wakes |= now & (opens | ~before)
     result: Array = each * wakes.sum(axis=0) / len(workload.steps)
