@@ -12,19 +12,20 @@ from npusim.errors import InputError
 _HERE = Path(__file__).resolve().parent
 _SUFFIX = {
     "archs": ".yaml", "workloads": ".parquet", "studies": ".yaml", "models": ".yaml",
-    "lowerings": ".yaml",
+    "lowerings": ".yaml", "serving": ".yaml",
 }  # fmt: skip
 _ONE = {
     "archs": "arch", "workloads": "workload", "studies": "study", "models": "model",
-    "lowerings": "lowering",
+    "lowerings": "lowering", "serving": "serving study",
 }  # fmt: skip
-_BELOW = {"models": "workloads", "lowerings": "workloads"}
+_BELOW = {"models": "workloads", "lowerings": "workloads", "serving": "studies"}
 
 
 def folder(collection: str) -> Path:
     """Return the folder of a collection.
 
-    ``archs``, ``workloads`` or ``studies``; ``models`` and ``lowerings`` lie among the workloads.
+    ``archs``, ``workloads`` or ``studies``; ``models`` and ``lowerings`` lie among the workloads,
+    ``serving`` among the studies.
     """
     if collection in _BELOW:
         return folder(_BELOW[collection]) / collection

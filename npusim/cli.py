@@ -22,6 +22,7 @@ from npusim.cli_measured import calibrate, validate
 from npusim.cli_output import CACHES, JSON, UNPROFILED, command_line, print_json
 from npusim.cli_power import power
 from npusim.cli_reuse import reuse
+from npusim.cli_serving import serve_sim
 from npusim.cli_workloads import rescale, template
 from npusim.errors import InputError, NpusimError
 
@@ -60,7 +61,18 @@ def main() -> None:
     """
 
 
-for command in (area, capture, calibrate, validate, reuse, fuse, power, rescale, template):
+for command in (
+    area,
+    capture,
+    calibrate,
+    validate,
+    reuse,
+    fuse,
+    power,
+    rescale,
+    serve_sim,
+    template,
+):
     main.add_command(command)
 
 

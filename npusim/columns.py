@@ -68,7 +68,8 @@ COLUMNS: Mapping[str, Column] = MappingProxyType({c.name: c for c in (
     Column("m", "count", "1", "rows of the result; query length of attention"),
     Column("n", "count", "1", "columns of the result; key length of attention"),
     Column("k", "count", "1",
-           "reduction length; head size of attention; branches of a fused kernel"),
+           "reduction length; head size of attention; branches of a fused kernel; chips that take "
+           "part in a collective"),
     Column("heads", "count", "1", "query heads of attention, 0 elsewhere"),
     Column("kv_heads", "count", "1", "key and value heads of attention, 0 elsewhere"),
     Column("groups", "count", "1", "matrices of a grouped GEMM that it may read, 0 elsewhere"),

@@ -26,14 +26,15 @@ class Latency:
     Attributes
     ----------
     count : int
-    mean_s, p50_s, p95_s, most_s : float
-        Mean, median, 95th percentile and the largest [s].
+    mean_s, p50_s, p95_s, p99_s, most_s : float
+        Mean, median, 95th and 99th percentile and the largest [s].
     """
 
     count: int
     mean_s: float
     p50_s: float
     p95_s: float
+    p99_s: float
     most_s: float
 
 
@@ -53,7 +54,7 @@ def summary(seconds: Sequence[float] | Array) -> Latency:
     Examples
     --------
     >>> summary(range(21))
-    Latency(count=21, mean_s=10.0, p50_s=10.0, p95_s=19.0, most_s=20.0)
+    Latency(count=21, mean_s=10.0, p50_s=10.0, p95_s=19.0, p99_s=19.8, most_s=20.0)
     """
     values = np.asarray(seconds, dtype=np.float64)
     if values.size == 0:
@@ -61,8 +62,8 @@ def summary(seconds: Sequence[float] | Array) -> Latency:
     wrong = values[~(np.isfinite(values) & (values >= 0))]
     if wrong.size:
         raise InputError("not a latency", value=float(wrong[0]), allowed="0 s or more")
-    p50, p95 = np.percentile(values, [50, 95])
-    return Latency(values.size, float(values.mean()), float(p50), float(p95), float(values.max()))
+    p50, p95, p99 = (float(p) for p in np.percentile(values, [50, 95, 99]))
+    return Latency(values.size, float(values.mean()), p50, p95, p99, float(values.max()))
 
 
 def slow_one(count: int, mean_s: float, usual_s: float) -> float:

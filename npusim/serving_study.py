@@ -1,0 +1,356 @@
+"""A serving study: from its file to runs, each with a band and, where there is a log, beside it.
+
+Each point of the axes is one run: a machine, an engine on it with what memory leaves for its KV
+cache, requests, and what came of them. Step times are computed once for all runs that share
+machine, engine and lengths. The band comes from running again with all step times at either end of
+theirs.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from npusim.arch import Arch, with_value
+from npusim.errors import InputError
+from npusim.latency import Latency, summary
+from npusim.load import load_arch
+from npusim.memory_plan import memory_plan
+from npusim.predict import replay
+from npusim.request_file import Log, read_requests
+from npusim.serving import Fleet, Limits, Outcome, Policy, Pool, Request, Transfer, serve
+from npusim.serving.arrivals import Lengths, crowd, poisson, sized
+from npusim.serving_block import Engine, Requests, Serving, ServingFile, with_axis
+from npusim.space import unmodelled
+from npusim.step_times import CAPTURED, ENDS, GridTimes, Sizes, grid_times
+from npusim.templates import template
+
+_SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
+Tick = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a log says of the same requests.
+
+    Attributes
+    ----------
+    samples : mapping of str to array
+        ``ttft``, ``tpot`` and ``latency`` of each request that has one [s].
+    """
+
+    samples: Mapping[str, NDArray[np.float64]]
+
+    @property
+    def summaries(self) -> dict[str, Latency]:
+        """Mean and percentiles of each."""
+        return {name: summary(values) for name, values in self.samples.items() if len(values)}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One point of a study.
+
+    Attributes
+    ----------
+    axes : mapping
+        Where it is.
+    middle : Outcome
+    low, high : Outcome, optional
+        With step times at the low and high end of their band.
+    limits : Limits
+    policy : Policy
+        Of the engines that answer.
+    kv_token : float
+        KV cache of a token on one chip [B].
+    measured : Measured, optional
+    """
+
+    axes: Mapping[str, Any]
+    middle: Outcome
+    low: Outcome | None
+    high: Outcome | None
+    limits: Limits
+    policy: Policy
+    kv_token: float
+    measured: Measured | None = None
+
+
+@dataclass
+class _Times:
+    """Step times that were computed, by what they depend on."""
+
+    tick: Tick = lambda _: None
+    known: dict[tuple[Any, ...], GridTimes] = field(default_factory=dict)
+
+
+def run_study(
+    study: ServingFile, band: bool = True, tick: Callable[[int, int, float], None] | None = None
+) -> list[Run]:
+    """Run a study.
+
+    Parameters
+    ----------
+    study : ServingFile
+    band : bool
+        Whether to run each point at both ends of its band, too.
+    tick : callable, optional
+        Told which run of how many is under way, and the share of its step times that is computed.
+
+    Raises
+    ------
+    InputError
+        A model, machine, lowering or log that is not there, a configuration that does not fit.
+    """
+    points, times = list(_points(study)), _Times()
+    found = []
+    for i, (axes, block) in enumerate(points):
+        if tick is not None:
+            times.tick = partial(tick, i, len(points))
+        times.tick(0.0)
+        found.append(_run(study, axes, block, band, times))
+    return found
+
+
+def _points(study: ServingFile) -> Iterator[tuple[dict[str, Any], Serving]]:
+    for values in itertools.product(*study.axes.values()):
+        axes = dict(zip(study.axes, values, strict=True))
+        block = study.block
+        for path, value in axes.items():
+            block = with_axis(block, path, value)
+        yield axes, block
+
+
+def _run(
+    study: ServingFile, axes: Mapping[str, Any], block: Serving, band: bool, times: _Times
+) -> Run:
+    image = _image(block)
+    log = _log(study, block.requests)
+    requests = list(log.requests) if log is not None else _made(block, image)
+    every = requests if isinstance(requests[0], Request) else list(itertools.chain(*requests))
+    longest = max(r.tokens for r in every)
+    arch = _machine(study.arch, block.set)
+    pool, kv_token = _pool(block, block.engine, arch, block.engines, longest, image, times)
+    fleet = Fleet(pool, block.route)
+    if block.prefill is not None and block.link is not None:
+        other = _machine(block.prefill.arch or study.arch, block.set)
+        engine = block.prefill.engine or block.engine
+        prompts, _ = _pool(block, engine, other, block.prefill.engines, longest, image, times)
+        link = Transfer(kv_token * block.engine.tensor, float(block.link.bandwidth),
+                        float(block.link.latency))  # fmt: skip
+        fleet = replace(fleet, prompts=prompts, transfer=link)
+    until = None if block.until is None else float(block.until)
+    ends = {end: serve(requests, _at_end(fleet, end), until, bool(block.requests.rounds))
+            for end in (ENDS if band else ENDS[1:2])}  # fmt: skip
+    limits = Limits(**{f"{n}_s": float(v) for n, v in block.limits if v is not None})
+    return Run(axes, ends["middle"], ends.get("low"), ends.get("high"), limits, pool.policy,
+               kv_token, _measured(log))  # fmt: skip
+
+
+def _at_end(fleet: Fleet, end: str) -> Fleet:
+    """Return a fleet whose step times are at an end of their band."""
+
+    def moved(pool: Pool) -> Pool:
+        times = pool.times
+        return replace(pool, times=times.at_end(end)) if isinstance(times, GridTimes) else pool
+
+    prompts = None if fleet.prompts is None else moved(fleet.prompts)
+    return replace(fleet, pool=moved(fleet.pool), prompts=prompts)
+
+
+def _machine(name: str, settings: Mapping[str, Any]) -> Arch:
+    arch = load_arch(name)
+    for error in unmodelled(list(settings)):
+        raise error
+    for path, value in settings.items():
+        arch = with_value(arch, path, value)
+    return arch
+
+
+def _pool(
+    block: Serving, engine: Engine, arch: Arch, engines: int, longest: int,
+    image: tuple[float, int] | None, times: _Times,
+) -> tuple[Pool, float]:  # fmt: skip
+    """Return engines that are alike, and the KV cache of a token on one of their chips [B]."""
+    plan = memory_plan(
+        block.model, arch, engine.max_model_len, engine.max_num_seqs,
+        engine.max_num_batched_tokens, engine.gpu_memory_utilization,
+        block_tokens=engine.block_size, tensor=engine.tensor,
+        chunked_prefill=engine.chunked_prefill,
+    )  # fmt: skip
+    if not engine.kv_blocks and not plan.fits:
+        raise InputError(
+            "does not fit the memory", place="--max-model-len", value=engine.max_model_len,
+            hint=f"npusim memory {block.model} --arch {arch.name} says what to change",
+        )  # fmt: skip
+    policy = Policy(
+        engine.max_num_seqs, engine.max_num_batched_tokens, engine.max_model_len,
+        engine.kv_blocks or plan.blocks, engine.block_size, engine.chunked_prefill,
+        not engine.prefill_apart, engine.one_prompt_a_step, engine.prefix_caching, True,
+        engine.encoder_cache_tokens,
+    )  # fmt: skip
+    sizes = Sizes(
+        min(engine.max_num_batched_tokens, max(longest, engine.max_num_seqs) * 8),
+        engine.max_num_seqs, min(engine.max_model_len, longest),
+    )  # fmt: skip
+    grid = _grid(block, engine, arch, sizes, times)
+    grid = replace(grid, engine_s=float(engine.step_overhead))
+    if image is not None:
+        grid = replace(grid, image_token_s=_image_time(block, arch) / image[1])
+    return Pool(grid, policy, engines), plan.kv_token
+
+
+def _grid(block: Serving, engine: Engine, arch: Arch, sizes: Sizes, times: _Times) -> GridTimes:
+    """Return step times, computed once."""
+    key = (arch.name, tuple(sorted(arch.values.items())), block.model, block.lowering, block.launch,
+           repr(block.settings), engine.tensor, sizes)  # fmt: skip
+    if key not in times.known:
+        how: dict[str, Any] = {"lowering": block.lowering, "settings": block.settings,
+                               "tensor": engine.tensor}  # fmt: skip
+        captured = [c for c in CAPTURED if c <= max(sizes.requests * 2, 1)]
+        times.known[key] = grid_times(
+            lambda b, c: template(block.model, "decode", batch=b, context=c, **how),
+            lambda n, c: template(block.model, "prefill", context=c or n, new=n if c else None,
+                                  **how),
+            arch, sizes, block.launch, captured if block.launch == "graph" else (), times.tick,
+        )  # fmt: skip
+    return times.known[key]
+
+
+def _image(block: Serving) -> tuple[float, int] | None:
+    """Return width of an image, and tokens that the encoder makes of one; None without images."""
+    if block.requests.image is None:
+        return None
+    w = _seen(block)
+    return float(block.requests.image[0]), int(w.meta["tokens"])
+
+
+def _image_time(block: Serving, arch: Arch) -> float:
+    return replay(_seen(block), arch, block.launch).wall_s
+
+
+def _seen(block: Serving) -> Any:
+    width, height = block.requests.image or (0, 0)
+    return template(block.model, "vision", image=(width, height), lowering=block.lowering,
+                    settings=block.settings)  # fmt: skip
+
+
+def _made(block: Serving, image: tuple[float, int] | None) -> list[Request] | list[list[Request]]:
+    """Return requests that are drawn, or what clients send."""
+    r = block.requests
+    random = np.random.default_rng(r.seed or 0)
+    count = r.count if r.arrivals == "poisson" else (r.clients or 1) * (r.each or 1)
+    drawn = sized(count or 1, _lengths(r.prompt), _lengths(r.output), random,
+                  block.engine.max_model_len)  # fmt: skip
+    drawn = [_dressed(request, i, r, image) for i, request in enumerate(drawn)]
+    if r.arrivals == "poisson":
+        return poisson(drawn, float(r.rate_per_s or 0), random)
+    waiting = [replace(x, arrival_s=float(r.think or 0)) for x in drawn]
+    return crowd(r.clients or 1, r.each or 1, waiting)
+
+
+def _dressed(request: Request, i: int, r: Requests, image: tuple[float, int] | None) -> Request:
+    """Return a request with the prefix and the image that it has."""
+    more: dict[str, Any] = {}
+    if r.prefix_tokens:
+        more |= {"prefix": "shared", "prefix_tokens": r.prefix_tokens}
+    if image is not None:
+        more |= {"image": f"image {i % r.images if r.images else i}", "image_tokens": image[1]}
+    return replace(request, **more) if more else request
+
+
+def _lengths(given: Any) -> Lengths:
+    return Lengths(float(given.mean), float(given.spread)) if hasattr(given, "mean") else Lengths(
+        float(given))  # fmt: skip
+
+
+def _log(study: ServingFile, r: Requests) -> Log | None:
+    """Return the log of a study, looked for beside its file."""
+    if r.file is None:
+        return None
+    file = Path(r.file) if Path(r.file).is_absolute() else study.file.parent / r.file
+    log = read_requests(file, r.columns, _SECONDS[r.time_unit or "s"])
+    if r.count is not None:
+        log = replace(log, requests=log.requests[: r.count],
+                      first_s=None if log.first_s is None else log.first_s[: r.count],
+                      last_s=None if log.last_s is None else log.last_s[: r.count])  # fmt: skip
+    if r.rate_per_s is not None:
+        span = log.requests[-1].arrival_s
+        rate = (len(log.requests) - 1) / span if span > 0 else float(r.rate_per_s)
+        faster = rate / float(r.rate_per_s)
+        moved = tuple(replace(x, arrival_s=x.arrival_s * faster) for x in log.requests)
+        log = Log(moved, None, None, log.columns)  # measured at another rate
+    return log
+
+
+def _measured(log: Log | None) -> Measured | None:
+    if log is None or log.first_s is None or log.last_s is None:
+        return None
+    sent = np.array([r.arrival_s for r in log.requests])
+    gaps = np.array([r.output - 1 for r in log.requests])
+    many = gaps > 0
+    tpot: NDArray[np.float64] = (log.last_s - log.first_s)[many] / gaps[many]
+    return Measured({"ttft": log.first_s - sent, "tpot": tpot, "latency": log.last_s - sent})
+
+
+def notes(study: ServingFile, runs: Sequence[Run]) -> list[str]:
+    """Return what a reader of the runs should know."""
+    block = study.block
+    found = [f"times of steps: replays of {block.model}, lowering {block.lowering}, "
+             f"{block.launch} launch, interpolated; nothing of them is measured"]  # fmt: skip
+    if block.launch == "eager":
+        found.append("eager launch: host time of a kernel is the lowering's where it has been "
+                     "measured, else the machine's launch.eager.host")  # fmt: skip
+    if runs[0].low is None:
+        found.append("no band asked for")
+    late = sum(run.middle.in_flight for run in runs)
+    if late:
+        found.append(f"{late} requests were in flight when a run was ended: no wait of theirs is "
+                     "in the percentiles")  # fmt: skip
+    found += [f"rejected: {why}" for why in dict.fromkeys(
+        why.split(": ", 1)[1] for run in runs for why in run.middle.rejected[:1])]  # fmt: skip
+    if any(run.measured is not None and run.middle.rejected for run in runs):
+        found.append("requests of the log were rejected, so measured percentiles hold more of them")
+    return found
+
+
+def told(run: Run) -> dict[str, Any]:
+    """Return a run as plain values in SI units."""
+    found: dict[str, Any] = {"axes": dict(run.axes), **_figures(run.middle, run)}
+    if run.low is not None and run.high is not None:
+        found["band"] = {"low": _figures(run.low, run), "high": _figures(run.high, run)}
+    if run.measured is not None:
+        found["measured"] = {name: _latency(s) for name, s in run.measured.summaries.items()}
+    return found
+
+
+def _latency(latency: Latency) -> dict[str, float]:
+    return {
+        name: getattr(latency, name) for name in ("mean_s", "p50_s", "p95_s", "p99_s", "most_s")
+    }
+
+
+def _figures(o: Outcome, run: Run) -> dict[str, Any]:
+    held = np.concatenate([e.blocks for e in o.engines]) if o.engines else np.zeros(0)
+    return {
+        "arrived": o.arrived, "answered": len(o), "in_flight": o.in_flight,
+        "rejected": len(o.rejected), "stops": int(o.stops.sum()),
+        "seconds": o.end_s, "steps": sum(len(e.end_s) for e in o.engines),
+        **{name: _latency(s) for name, s in o.summaries().items()},
+        "requests_per_s": o.requests_per_s, "tokens_per_s": o.tokens_per_s,
+        "goodput_per_s": o.goodput(run.limits), "utilisation": o.utilisation,
+        "in_system": o.in_system, "cached_share": _share(o.cached, o.prompt),
+        "kv_blocks": run.policy.blocks, "kv_blocks_most": int(held.max(initial=0)),
+    }  # fmt: skip
+
+
+def _share(part: Sequence[int] | NDArray[np.int64], whole: NDArray[np.int64]) -> float:
+    total = float(np.sum(whole))
+    return float(np.sum(part)) / total if total else 0.0
