@@ -219,7 +219,7 @@ def clients():
             run = way(cost)
             rows.append([
                 f"a, b of {name}", ms(service.taken_in(cost), 0), how,
-                f"{run.latency.mean_s:.3f}", off(run.latency.mean_s, study.FOUR_S),
+                f"{run.latency_s.mean():.3f}", off(run.latency_s.mean(), study.FOUR_S),
                 f"{run.requests_per_s:.2f}", off(run.requests_per_s, study.FOUR_PER_S),
             ])  # fmt: skip
     return table(["step", "to take in, ms", "taken in", "mean, s", "off", "req/s", "off"], rows)
@@ -278,7 +278,7 @@ def gains():
                  {"sizes": service.SPREAD}))  # fmt: skip
     for name, way, how in ways:
         told = service.change(way, cost, less, **how)
-        rows.append([name, f"{way(cost, **how).latency.mean_s:.2f}",
+        rows.append([name, f"{way(cost, **how).latency_s.mean():.2f}",
                      *(percent(told[k]) for k in ("mean", "P50", "P95")),
                      ms(service.needed_s(way, cost), 0),
                      percent(service.change(way, cost, cached, **how)["mean"], 0)])  # fmt: skip

@@ -7,13 +7,27 @@ request (or a group of them) blocks the engine: what is saved of vision and pref
 import host_studies_figures as study
 import numpy as np
 
-from npusim.requests import Engine, Request, closed_loop
+from npusim.serving import Fleet, LinearTimes, Policy, Pool, Request, serve
 from npusim.step_cost import fit_step_cost
 
 CLIENTS, EACH = 4, 8
 MOST = 4  # max_num_seqs of the services
 APART_S = 1e-3  # between clients whose answers are done together, on their way to the engine
 SPREAD = (0.5, 1.4, 0.8, 1.0, 0.7, 1.8, 0.9, 0.9)  # sizes of images, as multiples of the usual one
+
+
+def engine(cost, packed=False, group_s=0.0):
+    """Return an engine that takes requests in before it decodes on: one by one, or all that wait.
+
+    What a request takes before its first token is its ``work_s``; prompts have one token.
+    """
+    policy = Policy(MOST, mixed=False, one_by_one=not packed)
+    return Fleet(Pool(LinearTimes(cost, group_s=group_s), policy))
+
+
+def request(seconds, steps, outside_s=0.0):
+    """Return a request that is taken in for so long, and decodes for so many steps."""
+    return Request(1, steps + 1, work_s=seconds, outside_s=outside_s)
 
 
 def asked_cost():
@@ -41,8 +55,8 @@ def runs_cost():
 def pairs(cost):
     """Return tokens a second of the five runs of two requests, simulated."""
     prefill = alone()[0]
-    runs = ([[Request(prefill, n - 1)] for n in tokens] for tokens in study.PAIRS)
-    return [closed_loop(sent, Engine(cost, MOST)).tokens_per_s for sent in runs]
+    runs = ([[request(prefill, n - 1)] for n in tokens] for tokens in study.PAIRS)
+    return [serve(sent, engine(cost)).tokens_per_s for sent in runs]
 
 
 def taken_in(cost):
@@ -53,10 +67,10 @@ def taken_in(cost):
 def one_by_one(cost, clients=CLIENTS, less=0.0, sizes=(1.0,)):
     """Serve short answers; the engine takes in one request after another."""
     whole = taken_in(cost)
-    requests = [Request(whole * size - less, study.SHORT_STEPS) for size in sizes]
+    requests = [request(whole * size - less, study.SHORT_STEPS) for size in sizes]
     sent = [[requests[(n * clients + c) % len(sizes)] for n in range(EACH)]
             for c in range(clients)]  # fmt: skip
-    return closed_loop(sent, Engine(cost, MOST))
+    return serve(sent, engine(cost))
 
 
 def packed(cost, clients=CLIENTS, less=0.0, apart_s=APART_S):
@@ -65,10 +79,8 @@ def packed(cost, clients=CLIENTS, less=0.0, apart_s=APART_S):
     Clients reach the engine one after another, so that the first of them finds it idle and is
     taken in alone; with ``apart_s=0`` all are taken in at once.
     """
-    engine = Engine(cost, MOST, packed=True, group_s=taken_in(cost) - less)
-    sent = [[Request(0.0, study.SHORT_STEPS, outside_s=c * apart_s)] * EACH
-            for c in range(clients)]  # fmt: skip
-    return closed_loop(sent, engine)
+    sent = [[request(0.0, study.SHORT_STEPS, c * apart_s)] * EACH for c in range(clients)]
+    return serve(sent, engine(cost, packed=True, group_s=taken_in(cost) - less))
 
 
 def together(cost, clients=CLIENTS, less=0.0):
@@ -79,7 +91,7 @@ def long_answers(cost, clients=CLIENTS, less=0.0):
     """Serve answers so long that one alone takes as long as seed 002's single request."""
     whole = taken_in(cost)
     steps = round((study.SINGLE_S[0] - whole) / cost.time(1))
-    return closed_loop([[Request(whole - less, steps)] * EACH] * clients, Engine(cost, MOST))
+    return serve([[request(whole - less, steps)] * EACH] * clients, engine(cost))
 
 
 WAYS = (
@@ -102,17 +114,17 @@ def cached_s():
 
 def change(way, cost, less, **how):
     """Return the relative change of mean, P50 and P95."""
-    before, after = (way(cost, less=x, **how).latency for x in (0.0, less))
+    before, after = (way(cost, less=x, **how).summaries()["latency"] for x in (0.0, less))
     return {"mean": after.mean_s / before.mean_s - 1, "P50": after.p50_s / before.p50_s - 1,
             "P95": after.p95_s / before.p95_s - 1}  # fmt: skip
 
 
 def paid(way, cost, clients, less=1e-3, **how):
     """Return by how much the mean latency falls for each second that is blocked less."""
-    before, after = (way(cost, clients, less=x, **how).latency.mean_s for x in (0.0, less))
+    before, after = (way(cost, clients, less=x, **how).latency_s.mean() for x in (0.0, less))
     return (before - after) / less
 
 
 def needed_s(way, cost):
     """Return what must be saved of a request (or group) for the measured change of the mean."""
-    return -study.GAIN["mean"] * way(cost).latency.mean_s / paid(way, cost, CLIENTS)
+    return -study.GAIN["mean"] * way(cost).latency_s.mean() / paid(way, cost, CLIENTS)

@@ -25,10 +25,13 @@ if TYPE_CHECKING:
     from npusim.page import page_times as page_times
     from npusim.predict import Result as Result
     from npusim.predict import replay as replay
-    from npusim.requests import Engine as Engine
-    from npusim.requests import Request as Request
-    from npusim.requests import closed_loop as closed_loop
     from npusim.rescaling import rescale as rescale
+    from npusim.serving import Fleet as Fleet
+    from npusim.serving import LinearTimes as LinearTimes
+    from npusim.serving import Policy as Policy
+    from npusim.serving import Pool as Pool
+    from npusim.serving import Request as Request
+    from npusim.serving import serve as serve
     from npusim.space import Space as Space
     from npusim.space import pareto as pareto
     from npusim.space import sweep as sweep
@@ -44,14 +47,16 @@ if TYPE_CHECKING:
 _WHERE = {
     "Arch": "arch",
     "Designs": "arch",
-    "Engine": "requests",
+    "Fleet": "serving",
+    "LinearTimes": "serving",
     "NpusimError": "errors",
-    "Request": "requests",
+    "Policy": "serving",
+    "Pool": "serving",
+    "Request": "serving",
     "Result": "predict",
     "Space": "space",
     "StepCost": "step_cost",
     "Workload": "workload",
-    "closed_loop": "requests",
     "fit_step_cost": "step_cost",
     "from_networkx": "graph",
     "import_trace": "importers",
@@ -62,6 +67,7 @@ _WHERE = {
     "page_times": "page",
     "replay": "predict",
     "rescale": "rescaling",
+    "serve": "serving",
     "save_timeline": "timeline_file",
     "save_workload": "workload_file",
     "sweep": "space",

@@ -151,9 +151,7 @@ def _times(file: Path, table: pd.DataFrame, column: str, scale: float) -> Array:
         except (ValueError, TypeError):
             raise InputError("neither seconds nor dates", file=file, place=column,
                              value=given.iloc[0]) from None  # fmt: skip
-        seconds = (dates - dates.iloc[0]).dt.total_seconds().to_numpy(dtype=np.float64)
-        if column != table.columns[0] and dates.isna().any():
-            seconds = np.where(dates.isna(), np.nan, seconds)
+        seconds = np.asarray((dates - dates.iloc[0]).dt.total_seconds(), dtype=np.float64)
     wrong = np.flatnonzero(~np.isfinite(seconds))
     if wrong.size:
         raise InputError("not a time", file=file, place=f"line {table.index[wrong[0]]}, {column}",

@@ -9,7 +9,7 @@ with a the time of dispatching a step (host-bound: launches) and b the work of a
 
 A throughput says this only if B requests were decoding all the time: where answers end early, or
 where prefill is part of what was timed, b holds that too. Then simulate the run
-(`npusim.requests`) rather than read b off it.
+(`npusim.serving`) rather than read b off it.
 
 Left out: steps that grow with context, batches large enough to bind on compute.
 """

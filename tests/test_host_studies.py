@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import npusim as ns
-from npusim.requests import Engine, Request, closed_loop, crowd
+from npusim.serving import serve
+from npusim.serving.arrivals import crowd
 from tests.conftest import ROOT, SHARED
 
 FACTS = SHARED / "facts"
@@ -163,8 +164,8 @@ def test_the_image_request_without_a_tracer(bench):
     service, study = bench["service"], bench["figures"]
     cost = service.runs_cost()
     for seconds, tokens in study.IMAGES:
-        run = closed_loop([[Request(service.taken_in(cost), tokens - 1)]], Engine(cost, 4))
-        assert run.makespan_s == pytest.approx(seconds, rel=0.05)
+        sent = [[service.request(service.taken_in(cost), tokens - 1)]]
+        assert serve(sent, service.engine(cost)).end_s == pytest.approx(seconds, rel=0.05)
 
 
 def test_four_clients_lie_between_packed_and_one_by_one(bench):
@@ -172,16 +173,17 @@ def test_four_clients_lie_between_packed_and_one_by_one(bench):
     for cost in (service.asked_cost(), service.runs_cost()):
         assert service.taken_in(cost) == pytest.approx(0.3572 - 8 * cost.time(1))
         low, high = service.together(cost), service.one_by_one(cost)
-        assert low.latency.mean_s < study.FOUR_S < high.latency.mean_s
+        assert low.latency_s.mean() < study.FOUR_S < high.latency_s.mean()
         assert low.requests_per_s > study.FOUR_PER_S > high.requests_per_s
         by_hand = 4 * service.taken_in(cost) + 8 * cost.time(4)
-        assert high.latency.mean_s == pytest.approx(by_hand)
+        assert high.latency_s.mean() == pytest.approx(by_hand)
 
 
 def test_rounds_and_clients_are_one_reading_for_requests_of_one_size(bench):
-    engine = Engine(bench["service"].runs_cost(), 4)
-    runs = [closed_loop(crowd(4, 8, [Request(0.19, 8)]), engine, rounds=r) for r in (False, True)]
-    assert runs[0].latencies_s == pytest.approx(runs[1].latencies_s)
+    service = bench["service"]
+    sent = crowd(4, 8, [service.request(0.19, 8)])
+    runs = [serve(sent, service.engine(service.runs_cost()), rounds=r) for r in (False, True)]
+    assert runs[0].latency_s == pytest.approx(runs[1].latency_s)
 
 
 def test_the_study_of_four_clients_agrees_with_itself(bench):
