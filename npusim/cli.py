@@ -19,9 +19,11 @@ from npusim.capture.commands import capture
 from npusim.cli_area import area
 from npusim.cli_fusion import fuse
 from npusim.cli_measured import calibrate, validate
+from npusim.cli_memory import memory
 from npusim.cli_output import CACHES, JSON, UNPROFILED, command_line, print_json
 from npusim.cli_power import power
 from npusim.cli_reuse import reuse
+from npusim.cli_scale import scale
 from npusim.cli_serving import serve_sim
 from npusim.cli_workloads import rescale, template
 from npusim.errors import InputError, NpusimError
@@ -61,18 +63,8 @@ def main() -> None:
     """
 
 
-for command in (
-    area,
-    capture,
-    calibrate,
-    validate,
-    reuse,
-    fuse,
-    power,
-    rescale,
-    serve_sim,
-    template,
-):
+for command in (area, calibrate, capture, fuse, memory, power, rescale, reuse, scale, serve_sim,
+                template, validate):  # fmt: skip
     main.add_command(command)
 
 

@@ -139,6 +139,39 @@ Hugging Face config.json. Its kernels are those that a framework would launch: -
     help="Experts that a step hits in a layer; by default as many as are expected.",
 )
 @click.option(
+    "--tensor",
+    type=int,
+    default=1,
+    show_default=True,
+    metavar="T",
+    help="Chips that share each product; the workload is that of one of them.",
+)
+@click.option(
+    "--expert",
+    type=int,
+    default=1,
+    show_default=True,
+    metavar="E",
+    help="Chips that share the experts: 1, or a multiple of T.",
+)
+@click.option(
+    "--pipeline",
+    type=int,
+    default=1,
+    show_default=True,
+    metavar="P",
+    help="Stages that share the layers.",
+)
+@click.option("--stage", type=int, metavar="S", help="Which stage, from 0; with --pipeline.")
+@click.option(
+    "--overlap",
+    type=int,
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="2: two halves of the step take turns, collectives of one beside the other's work.",
+)
+@click.option(
     "--set",
     "settings",
     multiple=True,
@@ -156,7 +189,8 @@ Hugging Face config.json. Its kernels are those that a framework would launch: -
 def template(
     model: str, phase: str, batch: int, context: int | None, new: int | None, steps: int,
     draft: int, acceptance: float | None, image: str | None, images: int, lowering: str,
-    logits: str, experts_hit: float | None, settings: Sequence[str], output: Path, as_json: bool,
+    logits: str, experts_hit: float | None, tensor: int, expert: int, pipeline: int,
+    stage: int | None, overlap: int, settings: Sequence[str], output: Path, as_json: bool,
 ) -> None:  # fmt: skip
     """Write a workload made of hyperparameters."""
     from npusim.templates import template as templated
@@ -165,7 +199,8 @@ def template(
     made = templated(
         model, phase, batch=batch, context=context, new=new, steps=steps, draft=draft,
         acceptance=acceptance, lowering=lowering, logits=logits, experts_hit=experts_hit,
-        image=None if image is None else _pixels(image), images=images,
+        image=None if image is None else _pixels(image), images=images, tensor=tensor,
+        expert=expert, pipeline=pipeline, stage=stage, overlap=overlap,
         settings=dict(map(_setting, settings)),
     ).renamed(output.stem)  # fmt: skip
     told = ("model", "parameters", "lowering", "batch", "context", "new", "tokens")

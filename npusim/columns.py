@@ -53,7 +53,8 @@ COLUMNS: Mapping[str, Column] = MappingProxyType({c.name: c for c in (
     Column("operator", "label", "1", "innermost framework operator that launched it"),
     Column("library", "label", "1", "library the kernel comes from"),
     Column("routine", "label", "1",
-           "which of the library's ways to do it (products: split, whole), empty if unknown"),
+           "which of the library's ways to do it (products: split, whole; collectives: which one), "
+           "empty if unknown"),
     Column("kind", "label", "1", "what it does, one of KINDS"),
     Column("dtype", "label", "1", "type it computes in"),
     Column("phase", "label", "1", "prefill, decode, encode or unknown"),

@@ -79,6 +79,21 @@ _PREFILL = {
 }
 _ATTENTION = ("cudnn", "fa2", "fa3", "fa3_sm80")
 
+_PROTOCOL = {
+    "start": ("1", 0, 1e3, "start and end of its kernel, in floors of a pointwise kernel"),
+    "hop": ("1", 0, 1e6, "clock cycles of a hop beside link.latency: flags, threads that wait"),
+    "channel": ("B/clock", 1e-3, 1e4, "what one thread block passes on"),
+    "share": ("1", 1e-3, 1, "data in what goes over the link"),
+}
+_GUESS = {
+    "guess_start": ("s", 0, 1e-3, "what the library takes its start to be"),
+    "guess_hop": ("s", 0, 1e-3, "what the library takes a hop to be"),
+    "guess_share": ("1", 1e-3, 1, "share of the link's rate that the library takes it to reach"),
+}
+_PROTOCOLS = {"flagged": {**_PROTOCOL, **_GUESS}, "lines": {**_PROTOCOL, **_GUESS},
+              "bulk": {**_PROTOCOL, **_GUESS}, "direct": _PROTOCOL, "direct_bulk": _PROTOCOL,
+              "switch": {**_PROTOCOL, **_GUESS}}  # fmt: skip
+
 PARAMETERS: Mapping[str, Parameter] = MappingProxyType({p.path: p for p in (
     Parameter("units.count", "1", 1, 1e6, "compute units enabled (SM, CU, AP, core)", True),
     Parameter("units.spare", "1", 0, 1e6, "compute units on the die that are not enabled"),
@@ -208,6 +223,19 @@ PARAMETERS: Mapping[str, Parameter] = MappingProxyType({p.path: p for p in (
       for number, (unit, low, high, meaning) in numbers.items()),
     *(Parameter(f"library.{routine}.{number}", unit, 0, high, f"routine {routine}: {meaning}")
       for routine in ROUTINES for number, (unit, high, meaning) in NUMBERS.items()),
+    Parameter("library.collective.algorithm", "algorithm", 0, len(CHOICES["algorithm"]) - 1,
+              "how chips gather and sum: library (ring or in_switch, as it guesses; where not "
+              "given), fastest, ring, tree, one_shot or in_switch"),
+    Parameter("library.collective.channels", "1", 1, 1e4,
+              "thread blocks that a collective takes, at most"),
+    Parameter("library.collective.least", "B", 1, 1e9,
+              "bytes of the message for which it takes another thread block"),
+    Parameter("library.collective.slice", "B", 1, 1e9,
+              "largest part that a thread block hands on at once in bulk"),
+    *(Parameter(f"library.collective_{protocol}.{number}", unit, low, high,
+                f"collectives, protocol {protocol}: {meaning}")
+      for protocol, numbers in _PROTOCOLS.items()
+      for number, (unit, low, high, meaning) in numbers.items()),
     Parameter("products.place", "products", 0, len(CHOICES["products"]) - 1,
               "where products run that several units take: fastest (each where it is faster, where "
               "not given), units (arrays where a machine has them), gemv_unit or array"),
@@ -250,6 +278,17 @@ PARAMETERS: Mapping[str, Parameter] = MappingProxyType({p.path: p for p in (
     Parameter("fusion.branch", "1", 0, 1e6,
               "clock cycles of a block for each branch in a fused chain: a read or write by index"),
     Parameter("link.bandwidth", "B/s", 1e6, 1e18, "bandwidth to other chips, both directions"),
+    Parameter("link.efficiency", "1", 1e-3, 1,
+              "share of link.bandwidth that long transfers reach"),
+    Parameter("link.latency", "s", 0, 1e-2,
+              "a hop: from a write until the other chip sees it"),
+    Parameter("link.topology", "topology", 0, len(CHOICES["topology"]) - 1,
+              "what links join: switch (every chip at full bandwidth, where not given), full (a "
+              "link to each), mesh (a torus of two dimensions) or ring"),
+    Parameter("link.peers", "1", 1, 1e5,
+              "chips that a full topology has links to (where not given: those that take part)"),
+    Parameter("link.reduces", "1", 0, 1,
+              "1: the switch sums and multicasts what chips send, 0 (where not given): not"),
     Parameter("link.spare", "1", 0, 1e6, "links on the die that are not used"),
     Parameter("power.limit", "W", 1e-3, 1e6,
               "board power limit: clocks fall until the mean power of a step is below it"),

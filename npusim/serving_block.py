@@ -55,13 +55,6 @@ class Prefill(Strict):
     engine: Engine | None = None
 
 
-class Link(Strict):
-    """What KV caches are sent over, for all chips of an engine together."""
-
-    bandwidth: _Quantity
-    latency: _Quantity = "0 s"
-
-
 class Lengths(Strict):
     """Lengths by chance."""
 
@@ -110,7 +103,6 @@ class Serving(Strict):
     engines: _Count = 1
     route: Literal["least_loaded", "round_robin"] = "least_loaded"
     prefill: Prefill | None = None
-    link: Link | None = None
     requests: Requests
     limits: Limits = Limits()
     until: _Quantity | None = None
@@ -133,11 +125,11 @@ _ARRIVALS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = MappingProxyT
                 ("think", "rounds", "seed", "prefix_tokens", "image", "images")),
     "file": (("file",), ("time_unit", "columns", "rate_per_s", "count", "seed")),
 })  # fmt: skip
-_UNITS = {"step_overhead": "s", "think": "s", "bandwidth": "B/s", "latency": "s", "ttft": "s",
-          "tpot": "s", "until": "s"}  # fmt: skip
+_UNITS = {"step_overhead": "s", "think": "s", "latency": "s", "ttft": "s", "tpot": "s",
+          "until": "s"}  # fmt: skip
 # What axes may vary: values of these, those of the block itself among `_PLAIN` only.
 _GROUPS: Mapping[str, Any] = MappingProxyType({
-    "": Serving, "engine": Engine, "requests": Requests, "link": Link, "prefill": Prefill,
+    "": Serving, "engine": Engine, "requests": Requests, "prefill": Prefill,
 })  # fmt: skip
 _PLAIN = ("engines", "route", "launch", "lowering")
 
@@ -177,10 +169,6 @@ def read_serving(file: Path) -> ServingFile:
     errors: list[InputError] = []
     block = _quantities(tree, read.serving, ("serving",), errors)
     _check_requests(tree, read.serving.requests, errors)
-    if (read.serving.prefill is None) != (read.serving.link is None) and read.serving.prefill:
-        place: Place = ("serving", "prefill")
-        errors.append(tree.error(place, "needs a link to the engines that answer",
-                                 hint="add link: {bandwidth: ...}"))  # fmt: skip
     settings = _settings(tree, read.serving.set, errors)
     axes = {p: _axis(tree, p, values, errors) for p, values in read.serving.axes.items()}
     runs = 1
@@ -237,7 +225,7 @@ def _quantity(
 ) -> float:
     try:
         value = units.parse(raw, unit)
-        if value < 0 or (value == 0 and place[-1] in ("bandwidth", "until")):
+        if value < 0 or (value == 0 and place[-1] == "until"):
             raise InputError("out of bounds", value=raw, allowed=f"above 0 {unit}")
     except InputError as error:
         errors.append(tree.error(place, str(error)))

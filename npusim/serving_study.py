@@ -87,6 +87,7 @@ class Run:
 class _Times:
     """Step times that were computed, by what they depend on."""
 
+    sizes: Sizes
     tick: Tick = lambda _: None
     known: dict[tuple[Any, ...], GridTimes] = field(default_factory=dict)
 
@@ -109,13 +110,14 @@ def run_study(
     InputError
         A model, machine, lowering or log that is not there, a configuration that does not fit.
     """
-    points, times = list(_points(study)), _Times()
+    points = [_asked(study, axes, block) for axes, block in _points(study)]
+    times = _Times(sizes=_sizes(points))
     found = []
-    for i, (axes, block) in enumerate(points):
+    for i, point in enumerate(points):
         if tick is not None:
             times.tick = partial(tick, i, len(points))
         times.tick(0.0)
-        found.append(_run(study, axes, block, band, times))
+        found.append(_run(study, point, band, times))
     return found
 
 
@@ -128,30 +130,79 @@ def _points(study: ServingFile) -> Iterator[tuple[dict[str, Any], Serving]]:
         yield axes, block
 
 
-def _run(
-    study: ServingFile, axes: Mapping[str, Any], block: Serving, band: bool, times: _Times
-) -> Run:
-    image = _image(block)
+@dataclass(frozen=True)
+class _Point:
+    """What one run is asked to do."""
+
+    axes: Mapping[str, Any]
+    block: Serving
+    requests: list[Any]
+    log: Log | None
+    image_tokens: int
+
+    @property
+    def engines(self) -> list[Engine]:
+        """Engines that answer, and those on which prompts enter."""
+        other = self.block.prefill.engine if self.block.prefill is not None else None
+        return [self.block.engine] if other is None else [self.block.engine, other]
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest request."""
+        flat = itertools.chain(*(r if isinstance(r, list) else [r] for r in self.requests))
+        return max(int(r.tokens) for r in flat)
+
+
+def _asked(study: ServingFile, axes: Mapping[str, Any], block: Serving) -> _Point:
+    tokens = int(_seen(block).meta["tokens"]) if block.requests.image is not None else 0
     log = _log(study, block.requests)
-    requests = list(log.requests) if log is not None else _made(block, image)
-    every = requests if isinstance(requests[0], Request) else list(itertools.chain(*requests))
-    longest = max(r.tokens for r in every)
+    requests = list(log.requests) if log is not None else _made(block, tokens)
+    return _Point(axes, block, requests, log, tokens)
+
+
+def _sizes(points: Sequence[_Point]) -> Sizes:
+    """Return what step times have to cover, for all runs of a study."""
+    engines = [(engine, point.longest) for point in points for engine in point.engines]
+    return Sizes(
+        max(min(e.max_num_batched_tokens, e.max_num_seqs * longest) for e, longest in engines),
+        max(e.max_num_seqs for e, _ in engines),
+        max(min(e.max_model_len, longest) for e, longest in engines),
+    )  # fmt: skip
+
+
+def _run(study: ServingFile, point: _Point, band: bool, times: _Times) -> Run:
+    block, requests = point.block, point.requests
     arch = _machine(study.arch, block.set)
-    pool, kv_token = _pool(block, block.engine, arch, block.engines, longest, image, times)
+    pool, kv_token = _pool(point, block.engine, arch, block.engines, times)
     fleet = Fleet(pool, block.route)
-    if block.prefill is not None and block.link is not None:
+    if block.prefill is not None:
         other = _machine(block.prefill.arch or study.arch, block.set)
         engine = block.prefill.engine or block.engine
-        prompts, _ = _pool(block, engine, other, block.prefill.engines, longest, image, times)
-        link = Transfer(kv_token * block.engine.tensor, float(block.link.bandwidth),
-                        float(block.link.latency))  # fmt: skip
-        fleet = replace(fleet, prompts=prompts, transfer=link)
+        prompts, _ = _pool(point, engine, other, block.prefill.engines, times)
+        between = _between((other, engine.tensor), (arch, block.engine.tensor), kv_token)
+        fleet = replace(fleet, prompts=prompts, transfer=between)
     until = None if block.until is None else float(block.until)
     ends = {end: serve(requests, _at_end(fleet, end), until, bool(block.requests.rounds))
             for end in (ENDS if band else ENDS[1:2])}  # fmt: skip
     limits = Limits(**{f"{n}_s": float(v) for n, v in block.limits if v is not None})
-    return Run(axes, ends["middle"], ends.get("low"), ends.get("high"), limits, pool.policy,
-               kv_token, _measured(log))  # fmt: skip
+    return Run(point.axes, ends["middle"], ends.get("low"), ends.get("high"), limits, pool.policy,
+               kv_token, _measured(point.log))  # fmt: skip
+
+
+def _between(sender: tuple[Arch, int], receiver: tuple[Arch, int], kv_token: float) -> Transfer:
+    """Return how KV caches get from engine to engine: over the links of all of their chips.
+
+    One way, half of ``link.bandwidth`` x ``link.efficiency`` of each chip, of the slower side.
+    """
+    rates, latency = [], 0.0
+    for arch, chips in (sender, receiver):
+        for path in ("link.bandwidth", "link.efficiency", "link.latency"):
+            if path not in arch.values:
+                raise InputError("has no link to other chips", file=arch.name, place=path,
+                                 hint=f"give it one: --set '{path}=...'")  # fmt: skip
+        rates.append(chips * arch["link.bandwidth"] / 2.0 * arch["link.efficiency"])
+        latency = max(latency, arch["link.latency"])
+    return Transfer(kv_token * receiver[1], min(rates), latency)
 
 
 def _at_end(fleet: Fleet, end: str) -> Fleet:
@@ -175,10 +226,10 @@ def _machine(name: str, settings: Mapping[str, Any]) -> Arch:
 
 
 def _pool(
-    block: Serving, engine: Engine, arch: Arch, engines: int, longest: int,
-    image: tuple[float, int] | None, times: _Times,
-) -> tuple[Pool, float]:  # fmt: skip
+    point: _Point, engine: Engine, arch: Arch, engines: int, times: _Times
+) -> tuple[Pool, float]:
     """Return engines that are alike, and the KV cache of a token on one of their chips [B]."""
+    block = point.block
     plan = memory_plan(
         block.model, arch, engine.max_model_len, engine.max_num_seqs,
         engine.max_num_batched_tokens, engine.gpu_memory_utilization,
@@ -196,40 +247,30 @@ def _pool(
         not engine.prefill_apart, engine.one_prompt_a_step, engine.prefix_caching, True,
         engine.encoder_cache_tokens,
     )  # fmt: skip
-    sizes = Sizes(
-        min(engine.max_num_batched_tokens, max(longest, engine.max_num_seqs) * 8),
-        engine.max_num_seqs, min(engine.max_model_len, longest),
-    )  # fmt: skip
-    grid = _grid(block, engine, arch, sizes, times)
+    grid = _grid(block, engine, arch, times)
     grid = replace(grid, engine_s=float(engine.step_overhead))
-    if image is not None:
-        grid = replace(grid, image_token_s=_image_time(block, arch) / image[1])
+    if point.image_tokens:
+        grid = replace(grid, image_token_s=_image_time(block, arch) / point.image_tokens)
     return Pool(grid, policy, engines), plan.kv_token
 
 
-def _grid(block: Serving, engine: Engine, arch: Arch, sizes: Sizes, times: _Times) -> GridTimes:
-    """Return step times, computed once."""
-    key = (arch.name, tuple(sorted(arch.values.items())), block.model, block.lowering, block.launch,
-           repr(block.settings), engine.tensor, sizes)  # fmt: skip
+def _grid(block: Serving, engine: Engine, arch: Arch, times: _Times) -> GridTimes:
+    """Return step times, computed once; one chip alone feels nothing of its links."""
+    felt = {p: v for p, v in arch.values.items() if engine.tensor > 1 or p[:5] != "link."}
+    key = (arch.name, tuple(sorted(felt.items())), block.model, block.lowering, block.launch,
+           repr(block.settings), engine.tensor)  # fmt: skip
     if key not in times.known:
         how: dict[str, Any] = {"lowering": block.lowering, "settings": block.settings,
                                "tensor": engine.tensor}  # fmt: skip
-        captured = [c for c in CAPTURED if c <= max(sizes.requests * 2, 1)]
+        captured = [c for c in CAPTURED if c <= 2 * times.sizes.requests]
         times.known[key] = grid_times(
             lambda b, c: template(block.model, "decode", batch=b, context=c, **how),
             lambda n, c: template(block.model, "prefill", context=c or n, new=n if c else None,
                                   **how),
-            arch, sizes, block.launch, captured if block.launch == "graph" else (), times.tick,
+            arch, times.sizes, block.launch, captured if block.launch == "graph" else (),
+            times.tick,
         )  # fmt: skip
     return times.known[key]
-
-
-def _image(block: Serving) -> tuple[float, int] | None:
-    """Return width of an image, and tokens that the encoder makes of one; None without images."""
-    if block.requests.image is None:
-        return None
-    w = _seen(block)
-    return float(block.requests.image[0]), int(w.meta["tokens"])
 
 
 def _image_time(block: Serving, arch: Arch) -> float:
@@ -242,27 +283,28 @@ def _seen(block: Serving) -> Any:
                     settings=block.settings)  # fmt: skip
 
 
-def _made(block: Serving, image: tuple[float, int] | None) -> list[Request] | list[list[Request]]:
+def _made(block: Serving, image_tokens: int) -> list[Any]:
     """Return requests that are drawn, or what clients send."""
     r = block.requests
     random = np.random.default_rng(r.seed or 0)
     count = r.count if r.arrivals == "poisson" else (r.clients or 1) * (r.each or 1)
     drawn = sized(count or 1, _lengths(r.prompt), _lengths(r.output), random,
                   block.engine.max_model_len)  # fmt: skip
-    drawn = [_dressed(request, i, r, image) for i, request in enumerate(drawn)]
+    drawn = [_dressed(request, i, r, image_tokens) for i, request in enumerate(drawn)]
     if r.arrivals == "poisson":
         return poisson(drawn, float(r.rate_per_s or 0), random)
     waiting = [replace(x, arrival_s=float(r.think or 0)) for x in drawn]
     return crowd(r.clients or 1, r.each or 1, waiting)
 
 
-def _dressed(request: Request, i: int, r: Requests, image: tuple[float, int] | None) -> Request:
+def _dressed(request: Request, i: int, r: Requests, image_tokens: int) -> Request:
     """Return a request with the prefix and the image that it has."""
     more: dict[str, Any] = {}
     if r.prefix_tokens:
         more |= {"prefix": "shared", "prefix_tokens": r.prefix_tokens}
-    if image is not None:
-        more |= {"image": f"image {i % r.images if r.images else i}", "image_tokens": image[1]}
+    if image_tokens:
+        image = f"image {i % r.images if r.images else i}"
+        more |= {"image": image, "image_tokens": image_tokens}
     return replace(request, **more) if more else request
 
 

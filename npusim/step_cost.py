@@ -48,7 +48,8 @@ class StepCost:
 
     def __post_init__(self) -> None:
         for place, value in (("dispatch_s", self.dispatch_s), ("request_s", self.request_s)):
-            if not (math.isfinite(value) and value >= 0):
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not (number and math.isfinite(value) and value >= 0):
                 raise InputError("not a time", place=place, value=value, allowed="0 s or more")
 
     def time(self, batch: int) -> float:

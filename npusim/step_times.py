@@ -13,6 +13,9 @@ of decode steps of B sequences at several contexts, of parts of prompts. Between
 are interpolated linearly. A graph is captured for some sizes only (`captured`): fewer tokens take
 as long as the next larger size.
 
+A power limit that holds the clock down is solved at every doubling of R, and its clock taken for
+all sizes between; attention runs at the clock that nothing holds down.
+
 Left out: sequences of very different lengths in one decode batch (attention is that of as many of
 the mean length); attention of prompts and of decoding in one kernel (each starts alone here);
 a decode step's tail where only prompts enter.
@@ -24,24 +27,30 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from npusim.arch import Arch, Designs
 from npusim.compare import replay_with_band
+from npusim.durations import durations
 from npusim.error_band import band_factors
 from npusim.errors import InputError
 from npusim.fusion.program import program
+from npusim.models.kernel import kernel_time
+from npusim.models.voltage import clocked
 from npusim.power import held
 from npusim.serving.step import Step
 from npusim.workload import Workload
 
+_Found = TypeVar("_Found")
 Array = NDArray[np.float64]
 ENDS = ("low", "middle", "high")
 _ATTENTION = ("attention", "attention_combine")
-_FEWEST = 16  # tokens of the smallest part of a prompt, and of the shortest context, in a grid
-_FINE = 16  # grid points of a doubling of what is entered, where nothing is captured
+_FEWEST = 16  # tokens of the smallest part of a prompt in a grid
+_SHORT = 128  # tokens of the shortest context in a grid: below, attention is its floor
+_FINE = 8  # grid points of a doubling of what is entered, where nothing is captured
 # Sizes that vLLM captures by default: 1, 2, 4, multiples of 8 to 256 and of 16 to 512
 # (docs.vllm.ai, configuration: cudagraph_capture_sizes).
 CAPTURED = (1, 2, 4, *range(8, 257, 8), *range(272, 513, 16))
@@ -241,32 +250,64 @@ def grid_times(
         As `npusim.replay`.
     """
     rows = _rows(sizes, captured)
-    contexts = _doubling(_FEWEST, sizes.context)
+    contexts = _doubling(_SHORT, sizes.context)
     batches = _doubling(1, sizes.requests)
     news = _doubling(min(_FEWEST, sizes.tokens), min(sizes.tokens, sizes.context), 2)
-    befores = [0, *_doubling(_FEWEST, max(sizes.context - 1, _FEWEST))]
-    most = len(rows) + len(batches) * len(contexts) + len(news) * len(befores)
-    done = 0
-
-    def told(w: Workload) -> _Replay:
-        nonlocal done
-        found = _replayed(w, Designs(arch), launch)
-        done += 1
-        tick(done / most)
-        return found
-
-    steps = [told(decode(r, _FEWEST)) for r in rows]
+    befores = [0, *_doubling(_SHORT, max(sizes.context - 1, _SHORT), 1 / 3)]
+    told = _Told(tick, len(rows) + len(batches) + len(news))
+    clocks = _clocks(decode, Designs(arch), launch, max(rows))
+    steps = [told(_replayed(decode(r, _FEWEST), Designs(arch), launch, clocks.at(r)))
+             for r in rows]  # fmt: skip
     whole = _lines(rows, steps)
-    keys = tuple(map(float, contexts))
-    lines = tuple(Line(keys, tuple(told(decode(b, c)).attention for c in contexts))
-                  for b in batches)  # fmt: skip
-    past = tuple(map(float, befores))
-    parts = tuple(Line(past, tuple(told(prompt(n, c)).attention for c in befores)) for n in news)
+    decoding = [told(_attending(decode, b, contexts, arch)) for b in batches]
+    entering = [told(_attending(prompt, n, befores, arch)) for n in news]
     return GridTimes(
         whole["rest"], whole["host"], whole["tail"], whole["head"],
-        Plane(tuple(map(float, batches)), lines), Plane(tuple(map(float, news)), parts),
+        Plane(tuple(map(float, batches)), tuple(decoding)),
+        Plane(tuple(map(float, news)), tuple(entering)),
         captured=tuple(sorted(captured)), ends=(whole["low"], whole["high"]),
     )  # fmt: skip
+
+
+class _Told:
+    """Counts what is done, and tells whoever wants to know."""
+
+    def __init__(self, tick: Callable[[float], None], most: int) -> None:
+        self._tick, self._most, self._done = tick, most, 0
+
+    def __call__(self, found: _Found) -> _Found:
+        self._done += 1
+        self._tick(self._done / self._most)
+        return found
+
+
+def _clocks(
+    decode: Callable[[int, int], Workload], designs: Designs, launch: str, most: int
+) -> Line:
+    """Return the share of its clock that a power limit leaves, by tokens that enter."""
+    if "power.limit" not in designs:
+        return Line((1.0,), (1.0,))
+    rows = _doubling(1, most)
+    steps = (program(decode(r, _FEWEST), designs, launch) for r in rows)
+    shares = [float(held(w, designs, launch).share[0]) for w in steps]
+    return Line(tuple(map(float, rows)), tuple(shares))
+
+
+def _attending(
+    step: Callable[[int, int], Workload], size: int, contexts: Sequence[int], arch: Arch
+) -> Line:
+    """Return the time of attention by context, at the clock of a step that nothing holds down."""
+    return Line(tuple(map(float, contexts)),
+                tuple(_attention(step(size, c), Designs(arch)) for c in contexts))  # fmt: skip
+
+
+def _attention(w: Workload, designs: Designs) -> float:
+    rows, inverse = w.unique()
+    attends = np.isin(w.text("kind")[rows], _ATTENTION)
+    if not attends.any():
+        return 0.0
+    times = kernel_time(w.operations(rows[attends]), designs)[:, 0]
+    return float(times @ np.bincount(inverse, minlength=len(rows))[attends])
 
 
 def _lines(rows: Sequence[int], steps: Sequence[_Replay]) -> dict[str, Line]:
@@ -285,7 +326,7 @@ def _rows(sizes: Sizes, captured: Sequence[int]) -> list[int]:
     return sorted(rows)
 
 
-def _doubling(least: int, most: int, parts: int = 1) -> list[int]:
+def _doubling(least: int, most: int, parts: float = 1) -> list[int]:
     """Return sizes that grow by 2 to the power of 1 / parts each, both ends among them."""
     if most <= least:
         return [least]
@@ -293,11 +334,12 @@ def _doubling(least: int, most: int, parts: int = 1) -> list[int]:
     return sorted({min(round(least * 2 ** (i / parts)), most) for i in range(steps + 1)} | {most})
 
 
-def _replayed(w: Workload, designs: Designs, launch: str) -> _Replay:
-    """Replay a step."""
+def _replayed(w: Workload, designs: Designs, launch: str, clock: float) -> _Replay:
+    """Replay a step at a share of its clock."""
+    if clock < 1:
+        designs = clocked(designs, np.array([clock]))
     ran = program(w, designs, launch)
-    settled = held(ran, designs, launch)
-    designs, time = settled.designs, settled.time
+    time = durations(ran, designs)
     banded = replay_with_band(ran, designs, time, launch, band_factors(ran, designs, time))
     each = time.table[time.row, 0] * time.scale
     attends = np.isin(ran.text("kind"), _ATTENTION)

@@ -76,6 +76,8 @@ CHOICES = {
     "dataflow": ("weight", "output", "input"), "registers": ("single", "double"),
     "node": ("n16", "n12", "n7", "n6", "n5", "n4", "n3"),
     "dram_type": ("hbm2", "hbm2e", "hbm3", "hbm3e", "gddr6", "gddr6x", "gddr7", "lpddr5x", "ddr5"),
+    "topology": ("switch", "full", "mesh", "ring"),
+    "algorithm": ("library", "fastest", "ring", "tree", "one_shot", "in_switch"),
     "link_type": ("nvlink3", "nvlink4", "infinity_fabric", "pcie4", "pcie5"),
 }  # fmt: skip
 

@@ -15,7 +15,7 @@ from npusim.workload import KINDS
 from tests.machines import machine, operations
 from tests.test_models import Recorder, machine_with_everything, operations_of_every_sort
 
-NAMES = ("fused", "routine", "attention", "attention_combine", "gemm", "stream")
+NAMES = ("collective", "fused", "routine", "attention", "attention_combine", "gemm", "stream")
 
 # ---------------------------------------------------------------- dispatch
 

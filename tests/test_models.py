@@ -16,6 +16,7 @@ from npusim.models import (
     area,
     attention,
     carbon,
+    collective,
     cost,
     die_cost,
     energy,
@@ -96,6 +97,7 @@ def operations_of_every_sort():
     rows += [{"kind": "gemm", "routine": how} for how in ("split", "whole")]
     rows += [{"kind": "gemv", "dtype": "bf16", "m": 1, "read_weight": 1e6}]
     rows += [{"kind": "fused", "routine": form} for form in fused.FORMS]
+    rows += [{"kind": "collective", "routine": how} for how in collective.ROUTINES]
     libraries = [library.name for library in LIBRARIES]
     rows += [{"kind": "attention", "library": name, "m": m, "blocks": blocks}
              for name in libraries for m in (1, 64) for blocks in (0, 8)]  # fmt: skip

@@ -19,6 +19,7 @@ from npusim.arch import Designs
 from npusim.models import (
     attention,
     attention_combine,
+    collective,
     fused,
     gemm,
     gemv_unit,
@@ -50,6 +51,7 @@ def _of(*kinds: str) -> _Which:
 
 # The first that takes an operation costs it.
 _MODELS: tuple[_Model, ...] = (
+    (collective.known, collective.READS, collective.collective_cost),
     (fused.known, fused.READS, fused.fused_cost),
     (routine.known, routine.READS, routine.routine_cost),
     (_of(*attention.KINDS), attention.READS, attention.attention_cost),

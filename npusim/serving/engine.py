@@ -94,8 +94,7 @@ class Engine:
             log.seconds.append(seconds)
             yield env.timeout(seconds)
             log.end_s.append(env.now)
-            answered = scheduler.finish(env.now)
-            for ticket in answered:
+            for ticket in scheduler.finish(env.now):
                 self._answered(ticket)
-            if answered:
-                yield env.timeout(0)  # their clients may send the next at once
+            if env.peek() <= env.now:
+                yield env.timeout(0)  # whoever comes at this very moment is seen

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from dataclasses import dataclass
 
 from npusim.errors import InputError
@@ -11,6 +11,7 @@ from npusim.serving.request import refuse_no_time
 from npusim.serving.step import StepTimes
 
 ROUTES = ("least_loaded", "round_robin")
+_MOST_ENGINES = 100_000
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,9 @@ class Transfer:
         refuse_no_time("latency_s", self.latency_s)
         for place, allowed in (("token_bytes", "0 B or more"), ("bandwidth", "above 0 B/s")):
             value = getattr(self, place)
-            if not (math.isfinite(value) and value >= 0) or (place == "bandwidth" and value == 0):
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not 0 <= value <= sys.float_info.max or (
+                    place == "bandwidth" and value == 0):  # fmt: skip
                 raise InputError("not a size or rate", place=place, value=value, allowed=allowed)
 
     def seconds(self, tokens: int) -> float:
@@ -69,9 +72,14 @@ class Pool:
     engines: int = 1
 
     def __post_init__(self) -> None:
-        if isinstance(self.engines, bool) or not isinstance(self.engines, int) or self.engines < 1:
-            raise InputError("no engines", place="engines", value=self.engines,
-                             allowed="a whole number from 1")  # fmt: skip
+        if not callable(getattr(self.times, "seconds", None)):
+            raise InputError("not times of steps", place="times", value=self.times,
+                             allowed="LinearTimes, or whatever tells seconds(step)")  # fmt: skip
+        _refuse_other("policy", self.policy, Policy)
+        whole = isinstance(self.engines, int) and not isinstance(self.engines, bool)
+        if not whole or not 1 <= self.engines <= _MOST_ENGINES:
+            raise InputError("not a number of engines", place="engines", value=self.engines,
+                             allowed=f"a whole number from 1 to {_MOST_ENGINES:,}")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -96,9 +104,20 @@ class Fleet:
     transfer: Transfer | None = None
 
     def __post_init__(self) -> None:
+        _refuse_other("pool", self.pool, Pool)
+        if self.prompts is not None:
+            _refuse_other("prompts", self.prompts, Pool)
+        if self.transfer is not None:
+            _refuse_other("transfer", self.transfer, Transfer)
         if self.route not in ROUTES:
             raise InputError("unknown way to choose an engine", place="route", value=self.route,
                              allowed=", ".join(ROUTES))  # fmt: skip
         if (self.prompts is None) != (self.transfer is None):
             raise InputError("engines for prompts need a link to those that answer, and it them",
                              place="prompts, transfer")  # fmt: skip
+
+
+def _refuse_other(place: str, value: object, kind: type) -> None:
+    if not isinstance(value, kind):
+        raise InputError("not what belongs here", place=place, value=value,
+                         allowed=f"a {kind.__name__}")  # fmt: skip

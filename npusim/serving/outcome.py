@@ -183,13 +183,16 @@ class Outcome:
         InputError
             A length that is none, or a million parts.
         """
-        if not every_s > 0 or self.end_s / every_s > 1e6:
+        refuse_no_time("every_s", every_s)
+        if every_s == 0 or self.end_s / every_s > 1e6:
             raise InputError("not a part of the run", place="every_s", value=every_s,
-                             allowed=f"above {self.end_s / 1e6:g} s")  # fmt: skip
+                             allowed=f"{self.end_s / 1e6:g} s or more, above 0 s")  # fmt: skip
         parts = max(int(np.ceil(self.end_s / every_s - 1e-9)), 1)
         found = {"t": every_s * np.arange(1, parts + 1, dtype=float)}
         for name in ("running", "waiting", "blocks"):
-            found[name] = np.sum([_means(e, name, every_s, parts) for e in self.engines], axis=0)
+            means = np.array([_means(e, name, every_s, parts) for e in self.engines])
+            nobody = np.isnan(means).all(axis=0)  # an engine that idles alone has nothing
+            found[name] = np.where(nobody, np.nan, np.nansum(means, axis=0))
         for name, column in (("tokens_per_s", "tokens"), ("answer_tokens_per_s", "samples")):
             found[name] = np.sum([_sums(e, column, every_s, parts) for e in self.engines],
                                  axis=0) / every_s  # fmt: skip

@@ -12,6 +12,8 @@ _FLAGS = {
     "max_model_len": "--max-model-len", "block": "--block-size", "blocks": "blocks of KV cache",
     "encoder_tokens": "encoder cache",
 }  # fmt: skip
+_SWITCHES = ("chunked", "mixed", "one_by_one", "prefix_cache", "reserve_prompt")
+_MOST_IN_BLOCK = 1_048_576
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,18 @@ class Policy:
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise InputError("nothing can be served", place=flag, value=value,
                                  allowed=f"a whole number from {least}")  # fmt: skip
+        for name in _SWITCHES:
+            if not isinstance(getattr(self, name), bool):
+                raise InputError("neither on nor off", place=name, value=getattr(self, name),
+                                 allowed="True, False")  # fmt: skip
+        if self.block > _MOST_IN_BLOCK:
+            raise InputError("not a block", place="--block-size", value=self.block,
+                             allowed=f"up to {_MOST_IN_BLOCK:,}")  # fmt: skip
+        if self.max_tokens < self.max_seqs:
+            raise InputError(
+                "a step does not hold a token of each request", place="--max-num-batched-tokens",
+                value=self.max_tokens, allowed=f"{self.max_seqs} (--max-num-seqs) or more",
+            )  # fmt: skip
         if self.blocks and self.blocks * self.block < self.max_model_len:
             raise InputError(
                 "the KV cache does not hold one sequence of this length", place="--max-model-len",

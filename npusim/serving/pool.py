@@ -5,8 +5,9 @@ was let go longest ago first, and of one request the last of its tokens first. S
 finds a beginning of what it had, perhaps all of it. What it does not take then is of no use to
 anyone.
 
-A prefix that several requests share is held once, by all of them, and let go with the last of them.
-Whoever finds only a part of it computes the rest, which others find then.
+A prefix that several requests share is held once, by all of them. Whoever finds only a part of it
+computes the rest, which others find then. If some hold less of it than others, what is beyond is
+let go, and forgotten, with the last one who holds that.
 
 Source: PagedAttention, W. Kwon et al., SOSP 2023, doi:10.1145/3600006.3613165; order of eviction as
 vLLM documents it (docs.vllm.ai, design: prefix caching).
@@ -37,7 +38,17 @@ class _Prefix:
     """A prefix in blocks that requests hold together."""
 
     blocks: int
-    holders: int = 0
+    holders: dict[int, int] = field(default_factory=dict)  # by how many blocks they hold
+
+    def more(self, blocks: int) -> None:
+        """Count somebody who holds so many blocks."""
+        self.holders[blocks] = self.holders.get(blocks, 0) + 1
+
+    def less(self, blocks: int) -> None:
+        """Count somebody less."""
+        self.holders[blocks] -= 1
+        if not self.holders[blocks]:
+            del self.holders[blocks]
 
 
 @dataclass
@@ -137,7 +148,7 @@ class Pool:
         if entry is None:
             self.take_kept(f"prefix {prefix}", blocks)
             entry = self._prefixes[prefix] = _Prefix(blocks)
-        entry.holders += 1
+        entry.more(blocks)
 
     def publish_prefix(self, prefix: str, blocks: int, of_these: int) -> bool:
         """Make blocks that one request holds a prefix that others can hold too.
@@ -158,18 +169,23 @@ class Pool:
         if not self.keeps or self.shared(prefix) > blocks:
             return False
         if entry is None:
-            self.take_kept(f"prefix {prefix}", 0)  # an older copy is of no use any more
-            self._prefixes[prefix] = _Prefix(blocks, holders=1)
+            entry = self._prefixes[prefix] = _Prefix(blocks)
         elif of_these == entry.blocks:
             entry.blocks = blocks
+            entry.less(of_these)
         else:
             return False
+        entry.more(blocks)
         return True
 
-    def let_go_prefix(self, prefix: str) -> None:
-        """Hold a prefix no longer."""
+    def let_go_prefix(self, prefix: str, blocks: int) -> None:
+        """Hold so many blocks of a prefix no longer."""
         entry = self._prefixes[prefix]
-        entry.holders -= 1
-        if entry.holders == 0:
+        entry.less(blocks)
+        if not entry.holders:
             del self._prefixes[prefix]
             self.give(entry.blocks, f"prefix {prefix}", entry.blocks)
+            return
+        most = max(entry.holders)
+        self.give(entry.blocks - most)
+        entry.blocks = most

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ class Request:
     prefix : str
         What the beginning of its prompt is called, if others begin with the same; else empty.
     prefix_tokens : int
-        Tokens of that beginning.
+        Tokens of that beginning; of different numbers under one name the shorter begins the longer.
     image : str
         What its image is called: the same name is the same image. Empty: no image.
     image_tokens : int
@@ -69,8 +69,10 @@ class Request:
         for place in ("arrival_s", "work_s", "outside_s"):
             refuse_no_time(place, getattr(self, place))
         for name, place in (("prefix", "prefix_tokens"), ("image", "image_tokens")):
-            tokens = getattr(self, place)
-            if tokens and not getattr(self, name):
+            tokens, called = getattr(self, place), getattr(self, name)
+            if not isinstance(called, str):
+                raise InputError("not a name", place=name, value=called, allowed="text")
+            if tokens and not called:
                 raise InputError(f"tokens of {_ARTICLE[name]} without a name", place=place,
                                  value=tokens, hint=f"say which: {name}")  # fmt: skip
             if tokens > self.prompt:
@@ -89,7 +91,7 @@ _ARTICLE = {"prefix": "a prefix", "image": "an image"}
 def refuse_no_time(place: str, value: Any) -> None:
     """Raise an InputError for what is no time of 0 s or more."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not (math.isfinite(value) and value >= 0):
+    if not number or not 0 <= value <= sys.float_info.max:  # a whole number may be beyond
         raise InputError("not a time", place=place, value=value, allowed="0 s or more")
 
 

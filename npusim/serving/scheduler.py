@@ -152,7 +152,7 @@ class Scheduler:
                 break
             needs = self._blocks_more(ticket.computed, new)
             while needs > self.pool.free and ticket.number in self.running:
-                self._stop(step)
+                self._stop()
                 stopped = True
             if ticket.number in self.running:
                 self.pool.take(needs)
@@ -253,17 +253,16 @@ class Scheduler:
     def _blocks_more(self, computed: int, new: int) -> int:
         return self.policy.blocks_of(computed + new) - self.policy.blocks_of(computed)
 
-    def _stop(self, step: Step | None = None) -> None:
-        """Stop the request that entered last; `step` is given once blocks for it were taken."""
+    def _stop(self) -> None:
+        """Stop the request that entered last.
+
+        A prompt that is still entering is always that one, so no request under way is stopped once
+        the blocks of a step were taken for it.
+        """
         _, ticket = self.running.popitem()
         if ticket.answers:
-            tokens = ticket.computed + self.ticks - ticket.since
-            if step is not None and self._decoded:
-                self.pool.give(int(tokens % self.policy.block == 0))
-                step.decodes -= 1
-                step.context -= tokens + 1
             ticket.made += self.ticks - ticket.since
-            ticket.computed = tokens
+            ticket.computed += self.ticks - ticket.since
             self._leave(ticket)
         self._entering.pop(ticket.number, None)
         ticket.stops += 1
@@ -284,7 +283,7 @@ class Scheduler:
         held = self.policy.blocks_of(ticket.computed) - ticket.shared
         self.pool.give(held, ticket.number, whole)
         if ticket.shared:
-            self.pool.let_go_prefix(ticket.request.prefix)
+            self.pool.let_go_prefix(ticket.request.prefix, ticket.shared)
         ticket.computed, ticket.shared, ticket.beyond = 0, 0, ticket.shared
 
     def finish(self, now: float) -> list[Ticket]:

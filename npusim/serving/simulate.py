@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from npusim.errors import InputError
 from npusim.serving.engine import Engine, Log
 from npusim.serving.fleet import Fleet, Pool
 from npusim.serving.outcome import Course, Outcome
-from npusim.serving.request import Request
+from npusim.serving.request import Request, refuse_no_time
 from npusim.serving.scheduler import Ticket
 
 Process = Generator[simpy.Event, Any, None]
@@ -71,22 +72,42 @@ def serve(
     >>> run.latency_s.tolist(), run.utilisation
     ([10.0, 10.0], 1.0)
     """
-    listed = list(requests)
-    closed = bool(listed) and not isinstance(listed[0], Request)
-    clients: list[Any] = listed if closed else [listed]
+    clients, closed = _listed(requests)
+    if not isinstance(fleet, Fleet):
+        raise InputError("nothing that serves", place="fleet", value=fleet, allowed="a Fleet")
     count = sum(map(len, clients))
     if not 0 < count <= _MOST:
         raise InputError("not a run that can be simulated", value=f"{count} requests",
                          allowed=f"1 to {_MOST:,}")  # fmt: skip
-    if until_s is not None and not until_s > 0:
-        raise InputError("a run that takes no time", place="until_s", value=until_s,
-                         allowed="above 0 s")  # fmt: skip
+    if until_s is not None:
+        refuse_no_time("until_s", until_s)
+        if until_s == 0:
+            raise InputError("a run that takes no time", place="until_s", value=until_s,
+                             allowed="above 0 s")  # fmt: skip
+    if rounds and not closed:
+        raise InputError("rounds need clients", place="rounds", value=rounds,
+                         allowed="requests listed by client")  # fmt: skip
     run = _Run(fleet, count)
     if closed:
         run.clients(clients, rounds)
     else:
         run.arrivals(clients[0])
     return run.outcome(until_s)
+
+
+def _listed(requests: Any) -> tuple[list[list[Request]], bool]:
+    """Return what each client sends, and whether there are clients."""
+    try:
+        listed = list(requests)
+        closed = bool(listed) and not isinstance(listed[0], Request)
+        clients = [list(sent) for sent in listed] if closed else [listed]
+    except TypeError:
+        raise InputError("neither requests nor lists of requests", place="requests",
+                         value=requests) from None  # fmt: skip
+    for request in chain.from_iterable(clients):
+        if not isinstance(request, Request):
+            raise InputError("not a request", place="requests", value=request)
+    return clients, closed
 
 
 class _Run:
@@ -128,7 +149,7 @@ class _Run:
         """Run, and return what came of it."""
         self._env.run(until=self._over if until_s is None else until_s)
         end = float(self._env.now)
-        if until_s is None and end == 0:
+        if until_s is None and end == 0 and self._sent:
             raise InputError("a run that takes no time", value=f"{len(self._sent)} requests",
                              allowed="steps above 0 s")  # fmt: skip
         done = [t for t in self._sent if t.done_s >= 0]
@@ -172,8 +193,9 @@ class _Run:
     def _send(self, request: Request, client: int) -> Ticket | None:
         """Send a request to an engine, unless none can ever serve it."""
         number = len(self._sent) + len(self._rejected)
-        first = self._prompts or self._engines
-        why = self._engines[0].scheduler.refuses(request) or first[0].scheduler.refuses(request)
+        why = self._engines[0].scheduler.refuses(request)
+        if self._prompts:
+            why = why or self._prompts[0].scheduler.refuses(replace(request, output=1))
         if why:
             self._rejected.append(f"request {number}: {why}")
             self._close()

@@ -9,6 +9,9 @@ cache. Prefill is a step without context, a chunk one with both, decode one with
 Source: Llama, arXiv:2302.13971; grouped-query attention, arXiv:2305.13245; latent attention,
 DeepSeek-V2, arXiv:2405.04434; experts, DeepSeekMoE, arXiv:2401.06066.
 
+On several chips (`npusim.templates.parallel`) the operators are those of one of them, with what it
+sends to the others between.
+
 Left out: sequences of different lengths in one step, dropout, parallel attention and feed-forward
 blocks, sliding windows.
 """
@@ -16,10 +19,11 @@ blocks, sliding windows.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from npusim.errors import InputError
 from npusim.reuse.experts import expected_hit, loads, zipf
 from npusim.templates.fields import ACTIVATIONS
 from npusim.templates.hyperparameters import (
@@ -32,6 +36,9 @@ from npusim.templates.hyperparameters import (
 )
 from npusim.templates.lowering import Lowering
 from npusim.templates.operators import Operator, operator
+from npusim.templates.overlap import interleaved
+from npusim.templates.parallel import ALONE, Parallel, gathered, share, stage_layers, summed
+from npusim.templates.parallel_experts import busiest, dealt_loads
 
 
 @dataclass(frozen=True)
@@ -71,39 +78,99 @@ class Tokens:
 
 
 def decoder_operators(
-    d: Decoder, t: Tokens, lowering: Lowering, logits: str = "last"
+    d: Decoder, t: Tokens, lowering: Lowering, logits: str = "last", parallel: Parallel = ALONE
 ) -> Iterator[Operator]:
-    """Yield the operators of a step.
+    """Yield the operators of a step on one chip.
 
     Parameters
     ----------
     d : Decoder
     t : Tokens
+        Of all tensor groups of a stage together.
     lowering : Lowering
         Decides how latent attention and experts are done.
     logits : str
         ``all`` or ``last``: of which tokens of a prompt the vocabulary projection is computed.
+    parallel : Parallel
+        How the model is cut over chips.
     """
+    if parallel.overlap == 1:
+        yield from _step(d, t, lowering, logits, parallel)
+        return
+    halves = halved(t, parallel)
+    early = "none" if len({h.context for h in halves}) > 1 and logits == "last" else logits
+    parts = (_step(d, half, lowering, wanted, parallel)
+             for half, wanted in zip(halves, (early, logits), strict=True))  # fmt: skip
+    yield from interleaved([list(part) for part in parts])
+
+
+def halved(t: Tokens, p: Parallel) -> tuple[Tokens, Tokens]:
+    """Return the halves of a step that take turns: of the sequences, or of one's new tokens.
+
+    Raises
+    ------
+    InputError
+        Nothing to halve, or a number of experts hit that nobody knows of the halves.
+    """
+    if t.hit is not None:
+        raise InputError("of a step, and not known of its halves", place="experts_hit",
+                         value=t.hit, allowed="overlap 1")  # fmt: skip
+    own = -(-t.batch // p.groups)
+    if own > 1:
+        first = (own - own // 2) * p.groups
+        return replace(t, batch=first), replace(t, batch=t.batch - first)
+    if t.decodes or t.new < 4:
+        raise InputError("needs two sequences a chip, or four tokens of a prompt", place="overlap",
+                         value=p.overlap, allowed="1")  # fmt: skip
+    first = t.new - t.new // 2
+    return replace(t, new=first), replace(t, new=t.new - first, context=t.context + first)
+
+
+def _step(
+    whole: Decoder, t: Tokens, lowering: Lowering, logits: str, p: Parallel
+) -> Iterator[Operator]:
+    """Yield the operators of a step, or of a part of it, on one chip of a stage."""
+    d, tokens = share(whole, p), t.rows
+    t = replace(t, batch=-(-t.batch // p.groups))
     norm = "rms_norm" if d.norm == "rms" else "layer_norm"
-    yield operator("embed", rows=t.rows, width=d.hidden, vocabulary=d.vocabulary)
+    layers = stage_layers(d.layers, p)
+    if p.stage == 0:
+        yield operator("embed", rows=t.rows, width=d.hidden, vocabulary=d.vocabulary)
+        yield from summed(p, t.rows, d.hidden)
     yield operator("positions", batch=t.batch, new=t.new, context=t.context)
-    if d.positions:
+    if d.positions and p.stage == 0:
         yield operator("embed", rows=t.new, width=d.hidden, vocabulary=d.positions)
         yield operator("residual", rows=t.rows, width=d.hidden)
     yield from _rotary_table(d.attention, t)
     if not d.norm_after:
-        yield operator(norm, 0, rows=t.rows, width=d.hidden)
-    for layer in range(d.layers):
+        yield operator(norm, layers.start, rows=t.rows, width=d.hidden)
+    for layer in layers:
         yield from _attention(d, t, layer, lowering.latent)
+        yield from summed(p, t.rows, d.hidden, layer)
         yield from _joined(d, t, layer, norm)
-        yield from _feed_forward(d, t, layer, lowering)
-        yield from _joined(d, t, layer, norm)
+        yield from _feed_forward(d, t, tokens, layer, lowering, p)
+        if layer == layers[-1] and not p.last and not d.norm_after:
+            yield operator("residual", layer, rows=t.rows, width=d.hidden)  # the norm comes next
+        else:
+            yield from _joined(d, t, layer, norm)
+    if p.last:
+        yield from _ending(whole, d, t, logits, p)
+    else:
+        yield operator("send", rows=t.rows, width=d.hidden)
+
+
+def _ending(whole: Decoder, d: Decoder, t: Tokens, logits: str, p: Parallel) -> Iterator[Operator]:
+    """Yield what comes behind the last layer: logits, and the tokens that are chosen by them."""
     if d.norm_after:
-        yield operator(norm, rows=t.rows, width=d.hidden)
+        yield operator("rms_norm" if d.norm == "rms" else "layer_norm", rows=t.rows, width=d.hidden)
     last = t.batch * (t.drafted + 1)
-    rows = t.rows if logits == "all" else last
-    yield operator("head", rows=rows, inner=d.hidden, width=d.vocabulary)
-    yield from _sampling(d, t)
+    rows = {"all": t.rows, "last": last, "none": 0}[logits]
+    if rows:
+        yield operator("head", rows=rows, inner=d.hidden, width=d.vocabulary)
+        yield from gathered(p, rows, d.vocabulary * p.tensor)
+    yield from _sampling(whole, t)
+    if t.decodes and p.pipeline > 1:
+        yield operator("send_tokens", rows=last)
 
 
 def _joined(d: Decoder, t: Tokens, layer: int, norm: str) -> Iterator[Operator]:
@@ -195,41 +262,76 @@ def _latent_attention(
     yield linear(a.heads * latent.value_size, d.hidden)
 
 
-def _feed_forward(d: Decoder, t: Tokens, layer: int, lowering: Lowering) -> Iterator[Operator]:
+def _feed_forward(
+    d: Decoder, t: Tokens, tokens: int, layer: int, lowering: Lowering, p: Parallel
+) -> Iterator[Operator]:
+    """Yield the feed-forward network of a layer, or its experts with their collectives.
+
+    Parameters
+    ----------
+    tokens : int
+        Of all tensor groups together.
+    """
     e, operations, rows = d.experts, ACTIVATIONS[d.activation], t.rows
     sizes = {"rows": rows, "inner": d.hidden, "operations": operations}
     kind = "gated_ffn" if d.gated else "ffn"
     if e is None or not has_experts(d, layer):
         yield operator(kind, layer, width=d.intermediate, bias=int(d.bias), **sizes)
+        yield from summed(p, rows, d.hidden, layer)
         return
-    yield operator("router", layer, rows=rows, inner=d.hidden, experts=e.count, chosen=e.chosen,
+    travel = p.groups > 1  # tokens to the experts of other groups
+    part = -(-rows // p.tensor) if travel else rows
+    sent = {"rows": part * e.chosen, "width": d.hidden, "chips": p.expert}
+    yield operator("router", layer, rows=part, inner=d.hidden, experts=e.count, chosen=e.chosen,
                    groups=e.groups, sigmoid=int(e.scoring == "sigmoid"))  # fmt: skip
-    yield from _experts(d, e, t, layer, lowering)
+    if travel:
+        yield operator("all_to_all", layer, **sent)
+    yield from _experts(d, e, t, tokens, layer, lowering, p)
+    if travel:
+        yield operator("all_to_all", layer, **sent)
+        yield operator("experts_sum", layer, rows=part, width=d.hidden, chosen=e.chosen)
+        yield from gathered(p, rows, d.hidden, layer)
     if e.shared:
         yield operator(kind, layer, width=shared_width(e), bias=int(d.bias), **sizes)
         if e.shared_gate:
             yield operator("shared_gate", layer, rows=rows, width=d.hidden)
+        if travel:
+            yield from summed(p, rows, d.hidden, layer)
         yield operator("residual", layer, rows=rows, width=d.hidden)
+    if not travel:
+        yield from summed(p, rows, d.hidden, layer)
 
 
 def _experts(
-    d: Decoder, e: Experts, t: Tokens, layer: int, lowering: Lowering
+    d: Decoder, e: Experts, t: Tokens, tokens: int, layer: int, lowering: Lowering, p: Parallel
 ) -> Iterator[Operator]:
-    """Yield the experts: all in one operator, or one after the other."""
+    """Yield the experts of a chip: all in one operator, or one after the other."""
     popularity = np.array(e.popularity) if e.popularity else zipf(e.count, e.skew)
-    sent = {"experts": e.count, "chosen": e.chosen}
+    sent: dict[str, float] = {"experts": e.count // p.expert, "chosen": e.chosen}
     each = {"inner": d.hidden, "width": e.intermediate, "operations": ACTIVATIONS[d.activation]}
+    rows = t.rows
+    if p.expert > 1:
+        got, expected = busiest(e, tokens, p.expert, t.hit)
+        # what came from elsewhere goes back one by one; what is here anyway is summed
+        rows = got if p.groups > 1 or lowering.experts == "loop" else rows
+        sent["chosen"] = got / rows
     if lowering.experts == "together":
-        expected = t.hit or expected_hit(popularity, e.chosen, t.rows)
-        yield operator("experts", layer, rows=t.rows, hit=expected, **each, **sent)
+        if p.expert == 1:
+            expected = t.hit or expected_hit(popularity, e.chosen, rows)
+        yield operator("experts", layer, rows=rows, hit=expected, **each, **sent)
         return
-    yield operator("experts_start", layer, rows=t.rows, inner=d.hidden, **sent)
+    yield operator("experts_start", layer, rows=rows, inner=d.hidden, **sent)
     before = sum(has_experts(d, i) for i in range(layer))
     # a whole number of experts in each layer, the mean over layers as asked
     hit = round((before + 1) * t.hit) - round(before * t.hit) if t.hit else None
-    for rows in loads(popularity, e.chosen, t.rows, hit):
-        yield operator("expert", layer, rows=rows, sent=t.rows * e.chosen, chosen=e.chosen, **each)
-    yield operator("experts_end", layer, rows=t.rows, inner=d.hidden, **sent)
+    if p.expert == 1:
+        shares = loads(popularity, e.chosen, rows, hit)
+    else:
+        shares = dealt_loads(e, tokens, p.expert, hit)
+    for one in shares:
+        yield operator("expert", layer, rows=one, sent=rows * sent["chosen"],
+                       chosen=sent["chosen"], **each)  # fmt: skip
+    yield operator("experts_end", layer, rows=rows, inner=d.hidden, **sent)
 
 
 def _sampling(d: Decoder, t: Tokens) -> Iterator[Operator]:

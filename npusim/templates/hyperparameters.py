@@ -196,10 +196,11 @@ def decoder_parameters(d: Decoder) -> int:
     """
     norm = d.hidden * (1 if d.norm == "rms" else 2)
     tables = (d.vocabulary * (1 if d.tied else 2) + d.positions) * d.hidden
-    return sum(_layer_parameters(d, layer) for layer in range(d.layers)) + norm + tables
+    return sum(layer_parameters(d, layer) for layer in range(d.layers)) + norm + tables
 
 
-def _layer_parameters(d: Decoder, layer: int) -> int:
+def layer_parameters(d: Decoder, layer: int) -> int:
+    """Return how many parameters a layer has."""
     norms = 2 * d.hidden * (1 if d.norm == "rms" else 2)
     e = d.experts
     if e is None or not has_experts(d, layer):

@@ -20,6 +20,7 @@ from npusim.errors import InputError
 from npusim.templates.kernels import ITEM, Row, kernel_row
 from npusim.templates.lowering import Lowering, Step
 from npusim.templates.operators import OPERATORS, Operator
+from npusim.templates.overlap import lanes
 from npusim.workload import Steps, Workload
 
 _DEEPEST = 20  # operators that operators are made of
@@ -150,23 +151,29 @@ def lower(
     labels["phase"] = list(dict.fromkeys(step.phase for step in steps))
     which = [labels["phase"].index(step.phase) for step in steps]
     columns["phase"] = np.array(which)[columns["step"]]
+    edges = None
+    if any(step.halves.any() for step in steps):
+        halves = np.concatenate([step.halves for step in steps])
+        apart = np.array([row["kind"] == "collective" for row in kernels.rows])[at]
+        columns["stream"], edges = lanes(halves, apart, columns["step"])
     times = Steps(np.zeros(len(steps)), np.array([step.tail_s for step in steps], dtype=np.float64))
     about = {
         "format": "template", "lowering": lowering.name, "launch": "eager", "host": "generated",
         "measured": False, "units": lowering.units, "marked_steps": len(steps),
         "npusim": __version__, **meta,
     }  # fmt: skip
-    return Workload(name, columns, labels, times, meta=about)
+    return Workload(name, columns, labels, times, edges, meta=about)
 
 
 @dataclass(frozen=True)
 class _Step:
-    """A step made of kernels: their numbers and layers, each (K,)."""
+    """A step made of kernels: their numbers, layers and halves, each (K,)."""
 
     phase: str
     tail_s: float
     kernels: NDArray[np.intp]
     layers: NDArray[np.int64]
+    halves: NDArray[np.int64]
 
 
 def _steps(name: str, phases: Iterable[Phase], kernels: _Kernels) -> list[_Step]:
@@ -175,9 +182,11 @@ def _steps(name: str, phases: Iterable[Phase], kernels: _Kernels) -> list[_Step]
     total = 0
     for phase in phases:
         parts = [kernels.numbers(o.name, o.sizes) for o in phase.operators]
-        layers = np.repeat([o.layer for o in phase.operators], [len(part) for part in parts])
+        counts = [len(part) for part in parts]
+        layers, halves = (np.repeat([getattr(o, of) for o in phase.operators], counts)
+                          for of in ("layer", "half"))  # fmt: skip
         numbers = np.array([i for part in parts for i in part], dtype=np.intp)
-        steps.append(_Step(phase.name, phase.tail_s, numbers, layers))
+        steps.append(_Step(phase.name, phase.tail_s, numbers, layers, halves))
         total += len(numbers)
         if total > _MOST:
             raise InputError("too many kernels", file=name, value=total,

@@ -31,6 +31,9 @@ from npusim.yaml_tree import Tree, read_tree
 GLOBALS = ("item", "units")
 # Routines that are no make of kernel of their own (`npusim.library`): ways of a product.
 _WAYS = ("", "whole", "split")
+_COLLECTIVES = (
+    "all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "send",
+)  # fmt: skip
 TEXTS = ("kind", "dtype", "of", "routine", "library", "operator")
 NUMBERS: tuple[str, ...] = (
     "batch", "m", "n", "k", "heads", "kv_heads", "groups", "inputs", "reads", "results", "writes",
@@ -366,9 +369,10 @@ def _step(tree: Tree, place: tuple[str | int, ...], s: _Step, known: set[str]) -
         if text is not None:
             texts[field] = read(field, text[1:].strip()) if text.startswith("=") else text
     routine = texts["routine"]
-    if isinstance(routine, str) and routine not in (*_WAYS, *ROUTINES):
+    known_routines = _COLLECTIVES if s.kind == "collective" else (*_WAYS, *ROUTINES)
+    if isinstance(routine, str) and routine not in known_routines:
         raise tree.error((*place, "routine"), "unknown routine", value=routine,
-                         allowed=", ".join((*_WAYS[1:], *ROUTINES)))  # fmt: skip
+                         allowed=", ".join(filter(None, known_routines)))  # fmt: skip
     numbers = {f: read(f, text) for f in NUMBERS if (text := getattr(s, f)) is not None}
     sizes = {size: _read(tree, (*place, "sizes", size), text, known)
              for size, text in s.sizes.items()}  # fmt: skip

@@ -8,7 +8,7 @@ kernels in one lowering and share a kernel with its neighbour in another.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 # Sizes of each operator. Rows are tokens of all sequences, ``new`` tokens of one in this step,
@@ -41,6 +41,13 @@ OPERATORS: Mapping[str, tuple[str, ...]] = MappingProxyType({
     "experts_end": ("rows", "inner", "experts", "chosen"),
     "shared_gate": ("rows", "width"),
     "place_images": ("rows", "width"),
+    # between chips: rows and width are those of the whole that the chips have together
+    "all_reduce": ("rows", "width", "chips"),
+    "all_gather": ("rows", "width", "chips"),
+    "all_to_all": ("rows", "width", "chips"),
+    "send": ("rows", "width"),
+    "send_tokens": ("rows",),
+    "experts_sum": ("rows", "width", "chosen"),
     # sampling
     "argmax": ("rows", "width"),
     "sample_top_k": ("rows", "width", "chosen"),
@@ -77,6 +84,9 @@ OPERATORS: Mapping[str, tuple[str, ...]] = MappingProxyType({
     "newlines": ("images", "high", "wide", "width"),
 })  # fmt: skip
 
+# Operators that move data between chips.
+COLLECTIVES = ("all_reduce", "all_gather", "all_to_all", "send", "send_tokens")
+
 
 @dataclass(frozen=True)
 class Operator:
@@ -90,11 +100,15 @@ class Operator:
         In the order that `OPERATORS` gives.
     layer : int
         Layer of the model, -1 outside of any.
+    half : int
+        Which part of a batch that takes turns it works on (`npusim.templates.overlap`), 0 if none
+        does.
     """
 
     name: str
     sizes: tuple[float, ...]
     layer: int = -1
+    half: int = field(default=0, repr=False)
 
     @property
     def named(self) -> dict[str, float]:

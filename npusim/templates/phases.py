@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from npusim.errors import InputError
+from npusim.templates import parallel
 from npusim.templates.asked import Asked, checked
 from npusim.templates.decoder import Tokens, decoder_operators
 from npusim.templates.hyperparameters import Model
@@ -14,6 +16,8 @@ from npusim.templates.lower import Phase, lower
 from npusim.templates.lowering import Lowering, load_lowering
 from npusim.templates.models import load_model
 from npusim.templates.pages import page_phases
+from npusim.templates.parallel import ALONE, Parallel, chip_parameters
+from npusim.templates.parallel_experts import dealt_popularity
 from npusim.templates.parameter_count import model_parameters
 from npusim.templates.vision import resized, view_tokens, vision_operators
 from npusim.transforms.speculation import expected_tokens
@@ -35,6 +39,11 @@ def template(
     experts_hit: float | None = None,
     image: tuple[int, int] | None = None,
     images: int = 1,
+    tensor: int = 1,
+    expert: int = 1,
+    pipeline: int = 1,
+    stage: int | None = None,
+    overlap: int = 1,
     settings: Mapping[str, Any] | None = None,
 ) -> Workload:
     """Return the workload of one phase of a model, from its hyperparameters.
@@ -73,6 +82,15 @@ def template(
         the whole of the model's page.
     images : int
         Images, all of one size.
+    tensor, expert, pipeline : int
+        Chips that share each product, the experts, and stages that share the layers: the workload
+        is that of one chip then (`npusim.templates.parallel`), and `batch` what the
+        ``max(tensor, expert)`` chips of a stage have together.
+    stage : int, optional
+        Which stage, from 0; needed where there are several.
+    overlap : int
+        2: two halves of the step take turns, collectives of one beside the other's work
+        (`npusim.templates.overlap`).
     settings : mapping, optional
         Hyperparameters that differ: dotted path -> value.
 
@@ -90,6 +108,8 @@ def template(
     m, how = load_model(model, settings), load_lowering(lowering)
     asked = checked(m, phase, Asked(batch, context, new, steps, draft, acceptance, logits,
                                     experts_hit, image, images))  # fmt: skip
+    split = parallel.asked(tensor, expert, pipeline, stage, overlap)
+    parallel.check(split, m.decoder, phase)
     phases: Iterable[Phase]
     if phase == "vision":
         phases, about = _vision(m, asked)
@@ -97,12 +117,12 @@ def template(
         phases, about = page_phases(m, how, asked.batch, asked.experts_hit)
         about |= {"batch": asked.batch}
     else:
-        phases, about = _decoder(m, phase, asked, how)
+        phases, about = _decoder(m, phase, asked, how, split)
     notes = [*m.notes, *about.get("notes", ())]
     about |= {"model": m.title, "source": m.source, "lowering_source": how.source, "notes": notes,
               "parameters": model_parameters(m)}  # fmt: skip
     if m.decoder.experts is not None:
-        about["experts"] = m.decoder.experts.popularity or m.decoder.experts.skew
+        about["experts"] = dealt_popularity(m.decoder.experts, split.expert)
     return lower(f"{_stem(Path(model))}_{phase}", phases, how, m.dtype, about)
 
 
@@ -132,18 +152,34 @@ def _vision(m: Model, asked: Asked) -> tuple[list[Phase], dict[str, Any]]:
 
 
 def _decoder(
-    m: Model, phase: str, asked: Asked, how: Lowering
+    m: Model, phase: str, asked: Asked, how: Lowering, split: Parallel
 ) -> tuple[Iterator[Phase], dict[str, Any]]:
     """Return steps of the decoder, each with a token more in its cache."""
     new, context = (asked.new or 1) + asked.draft, asked.context or 0
     phases = (
         Phase(phase, list(decoder_operators(
             m.decoder, Tokens(asked.batch, new, context + i, asked.draft, asked.experts_hit), how,
-            asked.logits)))
+            asked.logits, split)))
         for i in range(asked.steps)
     )  # fmt: skip
     about: dict[str, Any] = {"batch": asked.batch, "context": context, "new": new}
     if asked.acceptance is not None:
         tokens = expected_tokens(asked.draft, asked.acceptance)
         about |= {"acceptance": asked.acceptance, "tokens_per_step": asked.batch * tokens}
+    if split != ALONE:
+        about |= {"batch": -(-asked.batch // split.groups), "parallel": asdict(split),
+                  "chip_parameters": chip_parameters(m.decoder, split),
+                  "notes": _told(split)}  # fmt: skip
     return phases, about
+
+
+def _told(p: Parallel) -> list[str]:
+    """Say what a workload of one chip of several is."""
+    stage = f", stage {p.stage} of {p.pipeline}" if p.pipeline > 1 else ""
+    notes = [f"one chip of {p.chips}: tensor {p.tensor}, expert {p.expert}{stage}"]
+    if p.expert > 1:
+        notes.append("experts: those of the busiest chip, which the others wait for")
+    if p.overlap > 1:
+        notes.append("overlap: kernels side by side do not slow each other down here, so the gain "
+                     "is the most that it can be; each half reads the weights")  # fmt: skip
+    return notes
