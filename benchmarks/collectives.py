@@ -27,6 +27,7 @@ from npusim.workload import Operations
 ROOT = Path(__file__).resolve().parents[1]
 OURS = ROOT / "workloads" / "experiments" / "h200_collectives_axes.json"
 AGAIN = OURS.with_name("h200_collectives_axes_again.json")
+FOUR = OURS.with_name("h200_collectives_four_axes.json")
 OTHER = ROOT.parent / "shared" / "external" / "aiconfigurator" / "nccl_h200_2_4gpu.csv"
 
 PROTOCOL = {"LL": "flagged", "LL128": "lines", "Simple": "bulk"}
@@ -66,7 +67,7 @@ def predicted(rows, arch, launch="graph"):
 
 
 def measured(path):
-    """Return the rows of collectives that two chips did, without events between them."""
+    """Return the rows of collectives, without events between them."""
     return [
         r for r in json.loads(path.read_text())[1:] if r["op"] in ROUTINES and "mixing" not in r
     ]
@@ -203,6 +204,14 @@ def main():
     errors("Sizes held back, first run", [r for r in held if not r.get("protocol")], arch)
     again = [r for r in measured(AGAIN) if second_half(r) and not r.get("protocol")]
     errors("Sizes held back, second run", again, arch)
+    # without the switch's sums, as the host of these boards has it
+    ring = with_value(arch, "link.reduces", 0)
+    errors(
+        "Four boards of ours, a ring", [r for r in measured(FOUR) if not r.get("protocol")], ring
+    )
+    for protocol in PROTOCOL:
+        only = [r for r in measured(FOUR) if r.get("protocol") == protocol]
+        errors(f"Four boards of ours, protocol {protocol} alone", only, ring)
     for protocol in PROTOCOL:
         only = [r for r in held if r.get("protocol") == protocol]
         errors(f"Sizes held back, protocol {protocol} alone", only, arch)

@@ -312,6 +312,18 @@ def test_our_two_boards_at_sizes_that_were_held_back(bench, routine, path):
     assert median_error(bench, rows, "graph") < 0.1
 
 
+@pytest.mark.parametrize("routine", ["all_reduce", "all_gather", "reduce_scatter", "all_to_all"])
+def test_four_boards_of_ours_measured_after_the_fit(bench, routine):
+    """Two boards tell four: the switch's sums are off there, so it is a ring."""
+    ring = with_value(ns.load_arch("h200"), "link.reduces", 0)
+    rows = [r for r in bench.measured(bench.FOUR) if r["op"] == routine and "protocol" not in r]
+    assert {r["gpus"] for r in rows} == {4}
+    off = bench.predicted(rows, ring) / np.array([r["us"] for r in rows]) - 1
+    assert np.median(np.abs(off)) < 0.15
+    large = np.array([r["bytes"] >= 2**26 for r in rows])
+    assert np.abs(off[large]).max() < 0.15
+
+
 def test_messages_that_only_go_one_way(bench):
     for routine in bench.ONE_WAY:  # their period is less than what they take: see the benchmark
         rows = [r for r in bench.measured(bench.AGAIN) if r["op"] == routine]
