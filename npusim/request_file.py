@@ -1,16 +1,20 @@
 """Request logs: CSV or JSON lines with when requests came and how long they were.
 
-A column is found by its name; those of public logs are known (`NAMES`). Times are seconds, or dates
-with times of day; only their distances count.
+A column is found by its name; those of public logs are known (`NAMES`). Times are numbers or ISO
+dates with times of day; only their distances count. Columns that are not known are left alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import csv
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import pandas as pd
@@ -39,6 +43,12 @@ NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType({
 })  # fmt: skip
 _NEEDED = ("arrival", "prompt", "output")
 _PAIRS = (("prefix", "prefix_tokens"), ("image", "image_tokens"), ("first_token", "last_token"))
+_TIMES = ("arrival", "first_token", "last_token")
+_NAMED = ("prefix", "image")
+_OPTIONAL = ("prefix_tokens", "image_tokens")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?|[+-]?(nan|inf)", re.IGNORECASE)
+_DATE = re.compile(r"\s*\d{4}-\d\d-\d\d(?!\d)")
+_LONGEST = 400  # digits of a number; beyond, Python refuses to read some
 
 
 @dataclass(frozen=True)
@@ -61,13 +71,38 @@ class Log:
     columns: Mapping[str, str]
 
 
+@dataclass
+class _Table:
+    """Columns of a file that may be of use, the line of each row, and all names in it."""
+
+    file: Path
+    wanted: frozenset[str]
+    lines: list[int] = field(default_factory=list)
+    columns: dict[str, list[Any]] = field(default_factory=dict)
+    names: dict[str, None] = field(default_factory=dict)
+
+    def add(self, line: int, row: Mapping[str, Any]) -> None:
+        """Add a row; what it does not have is None."""
+        self.names.update(dict.fromkeys(row))
+        for name in self.wanted & row.keys() - self.columns.keys():
+            self.columns[name] = [None] * len(self.lines)
+        for name, values in self.columns.items():
+            values.append(row.get(name))
+        self.lines.append(line)
+
+    def error(self, row: int, column: str, problem: str, **more: Any) -> InputError:
+        """Return an error that names file, line and column."""
+        place = f"line {self.lines[row]}, {column}"
+        return InputError(problem, file=self.file, place=place, **more)
+
+
 def read_requests(file: Path, columns: Mapping[str, str] | None = None, scale: float = 1.0) -> Log:
     """Read a log.
 
     Parameters
     ----------
     file : Path
-        ``.csv``, or one JSON object a line (``.jsonl``).
+        ``.jsonl``, ``.ndjson`` or ``.json``: one JSON object a line; else CSV.
     columns : mapping of str to str, optional
         What a column is called, where that is not in `NAMES`.
     scale : float
@@ -78,100 +113,188 @@ def read_requests(file: Path, columns: Mapping[str, str] | None = None, scale: f
     InputError
         No such file, a column that is missing, a value that no request has, by its line.
     """
-    table = _table(file)
-    found = _columns(file, table, columns or {})
-    times = {name: _times(file, table, found[name], scale)
-             for name in ("arrival", "first_token", "last_token") if name in found}  # fmt: skip
+    asked = dict(columns or {})
+    table = _table(file, asked)
+    found = _columns(table, asked)
+    times = _times(table, found, scale)
     order = np.argsort(times["arrival"], kind="stable")
     start = times["arrival"][order[0]]
-    values = {name: table[found[name]].tolist() for name in found if name not in times}
     requests = tuple(
-        _request(file, table.index[i], {n: v[i] for n, v in values.items()},
-                 float(times["arrival"][i] - start))
-        for i in order.tolist()
-    )  # fmt: skip
-    ends = [times[name][order] - start if name in times else None
-            for name in ("first_token", "last_token")]  # fmt: skip
+        _request(table, found, i, float(times["arrival"][i] - start)) for i in order.tolist()
+    )
+    ends = [times[name][order] - start if name in times else None for name in _TIMES[1:]]
     return Log(requests, ends[0], ends[1], found)
 
 
-def _table(file: Path) -> pd.DataFrame:
+def _table(file: Path, asked: Mapping[str, str]) -> _Table:
     """Return the rows of a file, numbered by their lines."""
-    lines = file.suffix.lower() in (".jsonl", ".ndjson", ".json")
+    known = {column for columns in NAMES.values() for column in columns}
+    table = _Table(file, frozenset(known | set(asked.values())))
+    rows = _objects if file.suffix.lower() in (".jsonl", ".ndjson", ".json") else _records
     try:
-        if not lines:
-            table = pd.read_csv(file, skipinitialspace=True)
-            table.index += 2
-        else:
-            table = pd.read_json(file, lines=True)
-            table.index += 1
+        with file.open(encoding="utf-8-sig", newline="") as lines:
+            for line, row in rows(file, lines):
+                table.add(line, row)
+    except FileNotFoundError:
+        raise InputError("no such file", file=file) from None
     except OSError as error:
-        raise InputError(error.strerror or "cannot be read", file=file) from None
-    except (ValueError, pd.errors.ParserError) as error:
-        what = "JSON lines" if lines else "CSV"
-        raise InputError(f"not {what}: {str(error).splitlines()[0][:100]}", file=file) from None
-    if table.empty:
+        raise InputError(f"cannot be read: {error.strerror or error}", file=file) from None
+    except UnicodeDecodeError:
+        raise InputError("not UTF-8 text", file=file) from None
+    except ValueError:
+        raise InputError("not a path", file=file) from None
+    if not table.lines:
         raise InputError("holds no requests", file=file)
     return table
 
 
-def _columns(file: Path, table: pd.DataFrame, asked: Mapping[str, str]) -> dict[str, str]:
+def _objects(file: Path, lines: TextIO) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the JSON object of each line that is not empty."""
+    for i, text in enumerate(lines, 1):
+        if not text.strip():
+            continue
+        try:
+            row = json.loads(text)
+        except (ValueError, RecursionError):
+            row = None
+        if not isinstance(row, dict):
+            raise InputError("not a JSON object on a line of its own", file=file,
+                             place=f"line {i}", value=text.strip())  # fmt: skip
+        yield i, row
+
+
+def _records(file: Path, lines: TextIO) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the fields of each record of a CSV file, numbers as such, by the names of its head."""
+    reader = csv.reader(lines, skipinitialspace=True, strict=True)
+    names: list[str] = []
+    try:
+        for fields in reader:
+            if not any(part.strip() for part in fields):
+                continue
+            if not names:
+                names = [name.strip() for name in fields]
+                twice = [name for name in names if name and names.count(name) > 1]
+                if twice:
+                    raise InputError("column given twice", file=file,
+                                     place=f"line {reader.line_num}", value=twice[0])  # fmt: skip
+                continue
+            if len(fields) != len(names):
+                raise InputError("not as many values as columns", file=file,
+                                 place=f"line {reader.line_num}", value=len(fields),
+                                 allowed=str(len(names)))  # fmt: skip
+            yield reader.line_num, {n: _field(text) for n, text in zip(names, fields, strict=True)}
+    except csv.Error as error:
+        raise InputError(f"not CSV: {error}", file=file, place=f"line {reader.line_num}") from None
+
+
+class _Written(float):
+    """A number of a CSV file that remembers how it was written, for names."""
+
+    __slots__ = ("text",)
+    text: str
+
+
+def _field(text: str) -> Any:
+    """Return a field of a CSV file: nothing, a number or text."""
+    text = text.strip()
+    if not text or len(text) > _LONGEST or not _NUMBER.fullmatch(text):
+        return text or None
+    found = _Written(text)
+    found.text = text
+    return found
+
+
+def _columns(table: _Table, asked: Mapping[str, str]) -> dict[str, str]:
     for name, column in asked.items():
         if name not in NAMES:
-            raise InputError("unknown", file=file, place="columns", value=name,
+            raise InputError("unknown", file=table.file, place="columns", value=name,
                              allowed=", ".join(NAMES))  # fmt: skip
-        if column not in table.columns:
-            raise InputError("no such column", file=file, place=name, value=column,
-                             allowed=", ".join(map(str, table.columns)))  # fmt: skip
+        if column not in table.names:
+            raise InputError("no such column", file=table.file, place=name, value=column,
+                             allowed=", ".join(table.names))  # fmt: skip
     found = dict(asked)
     for name, known in NAMES.items():
-        there = [c for c in known if c in table.columns]
+        there = [c for c in known if c in table.names]
         if name not in found and there:
             found[name] = there[0]
     for name in _NEEDED:
         if name not in found:
-            raise InputError(f"no column for {name}", file=file,
+            raise InputError(f"no column for {name}", file=table.file,
                              allowed=", ".join(NAMES[name]),
                              hint="say which under columns")  # fmt: skip
     for pair in _PAIRS:
         if (pair[0] in found) != (pair[1] in found):
-            raise InputError("one column needs the other", file=file, place=" and ".join(pair))
+            raise InputError("one column needs the other", file=table.file,
+                             place=" and ".join(pair))  # fmt: skip
     return found
 
 
-def _times(file: Path, table: pd.DataFrame, column: str, scale: float) -> Array:
-    """Return times [s]."""
-    given = table[column]
-    seconds: Array
-    if pd.api.types.is_numeric_dtype(given):
-        seconds = np.asarray(given, dtype=np.float64) * scale
-    else:
-        try:
-            dates = pd.to_datetime(given, utc=True, format="ISO8601")
-        except (ValueError, TypeError):
-            raise InputError("neither seconds nor dates", file=file, place=column,
-                             value=given.iloc[0]) from None  # fmt: skip
-        seconds = np.asarray((dates - dates.iloc[0]).dt.total_seconds(), dtype=np.float64)
-    wrong = np.flatnonzero(~np.isfinite(seconds))
-    if wrong.size:
-        raise InputError("not a time", file=file, place=f"line {table.index[wrong[0]]}, {column}",
-                         value=given.iloc[wrong[0]])  # fmt: skip
-    return seconds
-
-
-def _request(file: Path, line: int, values: Mapping[str, Any], arrival: float) -> Request:
-    given: dict[str, Any] = {"arrival_s": arrival}
-    for name, value in values.items():
-        if name in ("prefix", "image"):
-            given[name] = "" if pd.isna(value) else str(value)
-        elif pd.isna(value) and name in ("prefix_tokens", "image_tokens"):
-            given[name] = 0
-        elif isinstance(value, str | bool) or pd.isna(value) or value != int(value):
-            raise InputError("not a whole number", file=file, place=f"line {line}, {name}",
-                             value=value)  # fmt: skip
+def _times(table: _Table, found: Mapping[str, str], scale: float) -> dict[str, Array]:
+    """Return times of requests and of their tokens, all from one origin [s]."""
+    given = {name: table.columns[found[name]] for name in _TIMES if name in found}
+    dated = isinstance(given["arrival"][0], str)
+    times: dict[str, Array] = {}
+    origin: Any = None
+    for name, values in given.items():
+        if dated:
+            dates = _dates(table, found[name], values)
+            origin = dates.iloc[0] if origin is None else origin
+            times[name] = np.asarray((dates - origin).dt.total_seconds(), dtype=np.float64)
         else:
+            seconds = [_time(table, found[name], i, value) for i, value in enumerate(values)]
+            times[name] = np.array(seconds) * scale
+    for before, after in zip(times, list(times)[1:], strict=False):
+        early = np.flatnonzero(times[after] < times[before])
+        if early.size:
+            raise table.error(int(early[0]), found[after], f"before {found[before]}",
+                              value=_shown(given[after][early[0]]))  # fmt: skip
+    return times
+
+
+def _dates(table: _Table, column: str, values: Sequence[Any]) -> Any:
+    texts = [v if isinstance(v, str) and _DATE.match(v) else None for v in values]
+    dates = pd.to_datetime(pd.Series(texts), utc=True, format="ISO8601", errors="coerce")
+    wrong = np.flatnonzero(dates.isna())
+    if wrong.size:
+        raise table.error(int(wrong[0]), column, "not a date", value=_shown(values[wrong[0]]),
+                          allowed="2024-05-12 00:00:01.25")  # fmt: skip
+    return dates
+
+
+def _time(table: _Table, column: str, row: int, value: Any) -> float:
+    if _is_number(value) and abs(value) < 1e300:
+        return float(value)
+    if value is None:
+        raise table.error(row, column, "is missing")
+    raise table.error(row, column, "not a time", value=_shown(value),
+                      allowed="a number, or in all rows a date")  # fmt: skip
+
+
+def _request(table: _Table, found: Mapping[str, str], row: int, arrival: float) -> Request:
+    given: dict[str, Any] = {"arrival_s": arrival}
+    for name, column in found.items():
+        value = table.columns[column][row]
+        if name in _NAMED:
+            given[name] = "" if value is None else str(_shown(value))
+        elif value is None and name in _OPTIONAL:
+            given[name] = 0
+        elif name not in _TIMES:
+            if value is None:
+                raise table.error(row, column, "is missing")
+            if not _is_number(value) or not math.isfinite(value) or value != int(value):
+                raise table.error(row, column, "not a whole number", value=_shown(value))
             given[name] = int(value)
     try:
         return Request(**given)
     except InputError as error:
-        raise InputError(str(error), file=file, place=f"line {line}") from None
+        place = f"line {table.lines[row]}"
+        raise InputError(str(error), file=table.file, place=place) from None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _shown(value: Any) -> Any:
+    """Return a value as it stands in the file."""
+    return value.text if isinstance(value, _Written) else value

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, ValidationError
 
 from npusim import units
 from npusim.arch import check, siblings
@@ -25,8 +25,24 @@ from npusim.yaml_tree import Place, Tree, read_tree
 _Count = Annotated[int, Field(ge=1, le=10_000_000)]
 _Some = Annotated[int, Field(ge=0, le=10_000_000)]
 _Text = Annotated[str, Field(min_length=1)]
-_Quantity = str | float | int
 _MOST_RUNS = 10_000
+
+
+def _plain(value: Any) -> Any:
+    if not isinstance(value, str | float | int):
+        raise ValueError("not a single value")
+    return value
+
+
+def _quantity_only(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, str | float | int):
+        raise ValueError("not a quantity")
+    return value
+
+
+# Checked as one, so that a mistake is told once and not for each type that it might have been.
+_Quantity = Annotated[str | float | int, BeforeValidator(_quantity_only)]
+_Plain = Annotated[str | float | int | bool, BeforeValidator(_plain)]
 
 
 class Engine(Strict):
@@ -56,17 +72,28 @@ class Prefill(Strict):
 
 
 class Lengths(Strict):
-    """Lengths by chance."""
+    """Lengths by chance; a whole number alone is the length of all."""
 
-    mean: Annotated[float | int, Field(ge=1)]
-    spread: Annotated[float | int, Field(ge=0, le=10)] = 0.0
+    mean: Annotated[float, Field(ge=1, le=100_000_000)]
+    spread: Annotated[float, Field(ge=0, le=10)] = 0.0
+
+
+def _lengths(value: Any) -> Any:
+    if isinstance(value, Lengths | dict):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 100_000_000:
+        raise ValueError("neither a whole number of tokens from 1 nor a mapping of mean and spread")
+    return Lengths(mean=value)
+
+
+_Tokens = Annotated[Lengths, BeforeValidator(_lengths)]
 
 
 class Requests(Strict):
     """What is asked for."""
 
     arrivals: Literal["poisson", "clients", "file"]
-    rate_per_s: Annotated[float | int, Field(gt=0)] | None = None
+    rate_per_s: Annotated[float, Field(gt=0, le=1e9)] | None = None
     count: _Count | None = None
     clients: _Count | None = None
     each: _Count | None = None
@@ -75,8 +102,8 @@ class Requests(Strict):
     file: _Text | None = None
     time_unit: Literal["s", "ms", "us"] | None = None
     columns: dict[str, str] | None = None
-    prompt: _Count | Lengths | None = None
-    output: _Count | Lengths | None = None
+    prompt: _Tokens | None = None
+    output: _Tokens | None = None
     prefix_tokens: _Some | None = None
     image: Annotated[list[_Count], Field(min_length=2, max_length=2)] | None = None
     images: _Count | None = None
@@ -106,7 +133,7 @@ class Serving(Strict):
     requests: Requests
     limits: Limits = Limits()
     until: _Quantity | None = None
-    axes: dict[str, Annotated[list[_Quantity], Field(min_length=1)]] = Field(default_factory=dict)
+    axes: dict[str, Annotated[list[_Plain], Field(min_length=1)]] = Field(default_factory=dict)
 
 
 class _File(Strict):
@@ -123,7 +150,7 @@ _ARRIVALS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = MappingProxyT
                 ("seed", "prefix_tokens", "image", "images")),
     "clients": (("clients", "each", "prompt", "output"),
                 ("think", "rounds", "seed", "prefix_tokens", "image", "images")),
-    "file": (("file",), ("time_unit", "columns", "rate_per_s", "count", "seed")),
+    "file": (("file",), ("time_unit", "columns", "rate_per_s", "count")),
 })  # fmt: skip
 _UNITS = {"step_overhead": "s", "think": "s", "latency": "s", "ttft": "s", "tpot": "s",
           "until": "s"}  # fmt: skip
@@ -132,6 +159,7 @@ _GROUPS: Mapping[str, Any] = MappingProxyType({
     "": Serving, "engine": Engine, "requests": Requests, "prefill": Prefill,
 })  # fmt: skip
 _PLAIN = ("engines", "route", "launch", "lowering")
+_FIXED = ("arrivals", "columns", "image", "engine")  # no single values, or another study
 
 
 @dataclass(frozen=True)
@@ -165,12 +193,18 @@ def read_serving(file: Path) -> ServingFile:
         Every mistake in the file, each with its line and dotted path.
     """
     tree = read_tree(file)
+    if "serving" not in tree.values:
+        hint = "it has a sweep block: npusim sweep answers it" if "sweep" in tree.values else None
+        raise InputError("no serving block", file=file, hint=hint)
     read = checked(tree, _File)
     errors: list[InputError] = []
     block = _quantities(tree, read.serving, ("serving",), errors)
-    _check_requests(tree, read.serving.requests, errors)
+    _check_requests(tree, read.serving, errors)
     settings = _settings(tree, read.serving.set, errors)
     axes = {p: _axis(tree, p, values, errors) for p, values in read.serving.axes.items()}
+    for path in axes:
+        if path.startswith("prefill.") and read.serving.prefill is None:
+            errors.append(tree.error(("serving", "axes", path), "has no effect without prefill"))
     runs = 1
     for values in axes.values():
         runs *= len(values)
@@ -194,18 +228,52 @@ def with_axis(block: Serving, path: str, value: Any) -> Serving:
     return block.model_copy(update={groups[0]: inner.model_copy(update={leaf: value})})
 
 
-def _check_requests(tree: Tree, requests: Requests, errors: list[InputError]) -> None:
-    """Add what kinds of arrivals lack, and what they have no use for."""
+def axis_unit(path: str) -> str:
+    """Return the unit of an axis's values, "1" for what has none.
+
+    Examples
+    --------
+    >>> axis_unit("link.bandwidth"), axis_unit("engine.step_overhead"), axis_unit("engines")
+    ('B/s', 's', '1')
+    """
+    if path in PARAMETERS:
+        return PARAMETERS[path].unit
+    return _UNITS.get(path.rpartition(".")[2], "1")
+
+
+def axis_text(path: str, value: Any) -> str:
+    """Return a value of an axis as short text.
+
+    Examples
+    --------
+    >>> axis_text("link.bandwidth", 64e9), axis_text("requests.prompt", 2048)
+    ('64 GB/s', '2048')
+    """
+    unit = axis_unit(path)
+    if unit != "1":
+        return units.show(value, unit)
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _check_requests(tree: Tree, block: Serving, errors: list[InputError]) -> None:
+    """Add what kinds of arrivals lack, and what they have no use for; axes give values too."""
+    requests = block.requests
     needed, more = _ARRIVALS[requests.arrivals]
-    given = {name for name in requests.model_fields_set if getattr(requests, name) is not None}
+    place: Place = ("serving", "requests")
+    given = {name: (*place, name) for name in requests.model_fields_set
+             if getattr(requests, name) is not None}  # fmt: skip
+    for path in block.axes:
+        group, _, name = path.partition(".")
+        if group == "requests" and name in Requests.model_fields:
+            given.setdefault(name, ("serving", "axes", path))
     for name in needed:
         if name not in given:
-            errors.append(tree.error(("serving", "requests"),
-                                     f"{requests.arrivals} needs {name}"))  # fmt: skip
-    for name in sorted(given - {"arrivals", *needed, *more}):
-        place: Place = ("serving", "requests", name)
-        errors.append(tree.error(place, f"has no effect with arrivals: {requests.arrivals}",
+            errors.append(tree.error(place, f"{requests.arrivals} needs {name}"))
+    for name in sorted(given.keys() - {"arrivals", *needed, *more}):
+        errors.append(tree.error(given[name], f"has no effect with arrivals: {requests.arrivals}",
                                  allowed=", ".join((*needed, *more))))  # fmt: skip
+    if "images" in given and "image" not in given:
+        errors.append(tree.error(given["images"], "has no effect without image"))
 
 
 def _quantities(tree: Tree, model: Any, place: Place, errors: list[InputError]) -> Any:
@@ -220,22 +288,19 @@ def _quantities(tree: Tree, model: Any, place: Place, errors: list[InputError]) 
     return model.model_copy(update=found)
 
 
-def _quantity(
-    tree: Tree, place: Place, raw: _Quantity, unit: str, errors: list[InputError]
-) -> float:
+def _quantity(tree: Tree, place: Place, raw: Any, unit: str, errors: list[InputError]) -> float:
     try:
         value = units.parse(raw, unit)
         if value < 0 or (value == 0 and place[-1] == "until"):
-            raise InputError("out of bounds", value=raw, allowed=f"above 0 {unit}")
+            least = "above 0" if place[-1] == "until" else "from 0"
+            raise InputError("out of bounds", value=raw, allowed=f"{least} {unit}")
     except InputError as error:
         errors.append(tree.error(place, str(error)))
         return 0.0
     return value
 
 
-def _settings(
-    tree: Tree, given: Mapping[str, _Quantity], errors: list[InputError]
-) -> dict[str, float]:
+def _settings(tree: Tree, given: Mapping[str, Any], errors: list[InputError]) -> dict[str, float]:
     found: dict[str, float] = {}
     for path, raw in given.items():
         for value in _of_machine(tree, ("serving", "set", path), path, [raw], errors):
@@ -243,32 +308,47 @@ def _settings(
     return found
 
 
-def _axis(
-    tree: Tree, path: str, values: list[_Quantity], errors: list[InputError]
-) -> tuple[Any, ...]:
+def _axis(tree: Tree, path: str, values: list[Any], errors: list[InputError]) -> tuple[Any, ...]:
     """Return the values of an axis."""
     place: Place = ("serving", "axes", path)
     if path in PARAMETERS:
         return _of_machine(tree, place, path, values, errors)
-    *groups, leaf = path.split(".")
-    schema: Any = _GROUPS.get(".".join(groups))
-    if schema is None or leaf not in schema.model_fields or (not groups and leaf not in _PLAIN):
-        known = [f"{g}.{n}" for g, s in _GROUPS.items() if g for n in s.model_fields]
-        allowed = f"{', '.join((*_PLAIN, *known))} or a path of a machine"
-        errors.append(tree.error(place, "unknown axis", value=path, allowed=allowed))
+    group, _, leaf = path.rpartition(".")
+    schema: Any = _GROUPS.get(group)
+    if schema is None or leaf not in _varied(group):
+        errors.append(tree.error(place, "unknown axis", value=path, allowed=_near(path)))
         return ()
     if leaf in _UNITS:
         return tuple(_quantity(tree, place, v, _UNITS[leaf], errors) for v in values)
     for value in values:
         try:
             schema.__pydantic_validator__.validate_assignment(schema.model_construct(), leaf, value)
-        except ValueError:
-            errors.append(tree.error(place, "not a value of it", value=value))
+        except ValidationError as wrong:
+            why = wrong.errors()[0]["msg"].removeprefix("Value error, ")
+            errors.append(tree.error(place, "not a value of it", value=value, hint=why.lower()))
     return tuple(values)
 
 
+def _varied(group: str) -> list[str]:
+    """Return what of a group an axis may vary."""
+    if not group:
+        return list(_PLAIN)
+    return [name for name in _GROUPS[group].model_fields if name not in _FIXED]
+
+
+def _near(path: str) -> str:
+    """Return what an unknown axis may have meant, as text for a message."""
+    group = path.partition(".")[0]
+    if group and group in _GROUPS:
+        return ", ".join(f"{group}.{name}" for name in _varied(group))
+    if any(known.startswith(f"{group}.") for known in PARAMETERS) and group != "workload":
+        return siblings(path)
+    groups = ", ".join(f"{g}.*" for g in _GROUPS if g)
+    return f"{', '.join(_PLAIN)}, {groups} or a path of a machine"
+
+
 def _of_machine(
-    tree: Tree, place: Place, path: str, values: list[_Quantity], errors: list[InputError]
+    tree: Tree, place: Place, path: str, values: list[Any], errors: list[InputError]
 ) -> tuple[float, ...]:
     if path not in PARAMETERS or path in TRANSFORMABLE:
         errors.append(tree.error(place, "no parameter of a machine", value=path,

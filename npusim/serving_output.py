@@ -12,9 +12,10 @@ from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from npusim import serving_plots
+from npusim import serving_plots, units
 from npusim.atomic import whole_folder
 from npusim.figures import STYLE
+from npusim.serving_block import axis_text, axis_unit
 from npusim.serving_study import Run
 
 _DPI = 150
@@ -36,14 +37,15 @@ def save_runs(
     figures : bool
     """
     drawn = dict(_figures(runs)) if figures else {}
-    names = (*FILES, *drawn)
+    earlier = [f"run_{i}.png" for i in range(_MOST_FIGURES)]  # of runs that are no more
+    names = dict.fromkeys((*FILES, *earlier, *drawn))
     with whole_folder(folder, names) as temporary:
         (temporary / "summary.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
         requests_table(runs).to_parquet(temporary / "requests.parquet", index=False)
         for name, figure in drawn.items():
             FigureCanvasAgg(figure)
             figure.savefig(temporary / name, dpi=_DPI, format="png")
-    return list(names)
+    return [*FILES, *drawn]
 
 
 def requests_table(runs: Sequence[Run]) -> pd.DataFrame:
@@ -75,10 +77,10 @@ def _run(run: Run) -> Figure:
     for panel, what in zip(panels, ("ttft", "tpot", "latency"), strict=False):
         measured = None if run.measured is None else run.measured.samples[what]
         serving_plots.waits(panel, run.middle, what, band, measured)
-    serving_plots.over_time(panels[3], run.middle, run.policy.blocks)
+    serving_plots.over_time(panels[3], run.middle, run.policy.blocks, run.engines)
     if run.axes:
-        figure.suptitle(", ".join(f"{name} = {_short(v)}" for name, v in run.axes.items()),
-                        x=0.01, ha="left", fontsize=9)  # fmt: skip
+        where = ", ".join(f"{name} = {axis_text(name, v)}" for name, v in run.axes.items())
+        figure.suptitle(where, x=0.01, ha="left", fontsize=9)
     return figure
 
 
@@ -92,18 +94,23 @@ def _by_axes(runs: Sequence[Run]) -> list[tuple[str, Figure]]:
             len(others) > 1
             or len(set(values)) < 2
             or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+            or axis_unit(axis) in units.CHOICES
         ):
             continue
+        label, scale = _scaled(axis, max(values))
         figure = Figure((11, 3.6), layout="constrained")
         for panel, what in zip(figure.subplots(1, 3), ("ttft", "tpot", "latency"), strict=True):
-            points = {float(run.axes[axis]): run.middle.summaries()[what] for run in runs
+            points = {run.axes[axis] / scale: run.middle.summaries()[what] for run in runs
                       if what in run.middle.summaries()}  # fmt: skip
             if points:
-                serving_plots.by_axis(panel, axis, dict(sorted(points.items())), what.upper()
+                serving_plots.by_axis(panel, label, dict(sorted(points.items())), what.upper()
                                       if what != "latency" else "latency")  # fmt: skip
         found.append((f"by_{axis.replace('.', '_')}.png", figure))
     return found
 
 
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def _scaled(axis: str, most: float) -> tuple[str, float]:
+    """Return an axis with its unit, and what that is in SI units."""
+    unit = axis_unit(axis)
+    symbol = units.show(most, unit).partition(" ")[2]
+    return (f"{axis}, {symbol}", units.parse(f"1 {symbol}", unit)) if symbol else (axis, 1.0)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from npusim.latency import Latency
 from npusim.serving import Outcome
+from npusim.serving.outcome import Course
 
 Array = NDArray[np.float64]
 
@@ -40,39 +41,55 @@ def waits(
         What a log says [s].
     """
     x, share = _curve(getattr(outcome, f"{what}_s"))
-    if len(band) == 2:
-        ends = [np.sort(_known(getattr(o, f"{what}_s"))) for o in band]
-        if len({len(e) for e in ends}) == 1 and len(ends[0]):
-            ax.fill_betweenx(_shares(len(ends[0])), ends[0], ends[1], color=_BLUE, alpha=0.18,
-                             linewidth=0, label="band of step times")  # fmt: skip
-    ax.plot(x, share, color=_BLUE, label="predicted")
+    ends = [_curve(getattr(o, f"{what}_s"))[0] for o in band]
+    if not len(x):
+        ax.text(0.5, 0.5, "no request has one", transform=ax.transAxes, ha="center")
+    known = [curve for curve in (x, *ends, measured) if curve is not None and len(curve)]
+    scale, unit = _unit(max((float(np.nanmax(curve)) for curve in known), default=0.0))
+    if len(ends) == 2 and len(x) and len(ends[0]) == len(ends[1]):
+        ax.fill_betweenx(_curve(ends[0][1:])[1], scale * ends[0], scale * ends[1], color=_BLUE,
+                         alpha=0.18, linewidth=0, label="band of step times")  # fmt: skip
+    ax.plot(scale * x, share, color=_BLUE, label="predicted")
     if measured is not None:
-        ax.plot(*_curve(measured), color=_INK, linestyle="--", label="measured")
+        x_measured, share_measured = _curve(measured)
+        ax.plot(scale * x_measured, share_measured, color=_INK, linestyle="--", label="measured")
     ax.set_xlabel({"ttft": "time to the first token", "tpot": "time per output token",
-                   "latency": "time to the last token"}[what] + ", s")  # fmt: skip
+                   "latency": "time to the last token"}[what] + f", {unit}")  # fmt: skip
     ax.set_ylabel("share of requests")
     ax.set_ylim(0, 1)
-    if max(x, default=0) > 50 * max(np.median(x) if len(x) else 0, 1e-12):
+    if len(x) and x[-1] > 50 * max(float(np.median(x)), 1e-12) and x[0] > 0:
         ax.set_xscale("log")
     ax.legend(loc="lower right")
     return ax
 
 
-def over_time(ax: Axes, outcome: Outcome, blocks: int = 0) -> Axes:
-    """Draw requests that ran and waited over time and, if there is a pool, how full it was."""
-    course = outcome.over_time(outcome.end_s / _PARTS)
-    t = course["t"]
-    ax.plot(t, _filled(course["running"]), color=_BLUE, label="running")
-    ax.plot(t, _filled(course["waiting"]), color=_RED, linestyle="--", label="waiting")
-    ax.set_xlabel("time, s")
+def over_time(ax: Axes, outcome: Outcome, blocks: int = 0, engines: int = 1) -> Axes:
+    """Draw requests that ran and waited over time and, if there is a pool, how full it was.
+
+    Parameters
+    ----------
+    ax : Axes
+    outcome : Outcome
+    blocks : int
+        Of the pool of each engine that answers; 0: without end.
+    engines : int
+        That answer: the last ones of the outcome.
+    """
+    scale, unit = _unit(outcome.end_s)
+    edges = np.linspace(0.0, outcome.end_s, _PARTS + 1)
+    t = scale * edges[1:]
+    every = outcome.engines
+    ax.plot(t, _over(every, "running", edges), color=_BLUE, label="running")
+    ax.plot(t, _over(every, "waiting", edges), color=_RED, linestyle="--", label="waiting")
+    ax.set_xlabel(f"time, {unit}")
     ax.set_ylabel("requests")
     ax.set_ylim(bottom=0)
     if blocks:
         right = ax.twinx()
         right.grid(False)
         right.spines["right"].set_visible(True)
-        right.plot(t, 100 * _filled(course["blocks"]) / blocks, color=_ORANGE, linestyle="-.",
-                   label="KV cache held")  # fmt: skip
+        held = 100 * _over(every[-engines:], "blocks", edges) / (blocks * engines)
+        right.plot(t, held, color=_ORANGE, linestyle="-.", label="KV cache held")
         right.set_ylabel("KV cache held, %")
         right.set_ylim(0, 105)
         handles = [*ax.get_legend_handles_labels()[0], *right.get_legend_handles_labels()[0]]
@@ -85,11 +102,12 @@ def over_time(ax: Axes, outcome: Outcome, blocks: int = 0) -> Axes:
 def by_axis(ax: Axes, name: str, points: Mapping[float, Latency], what: str) -> Axes:
     """Draw mean and percentiles of a wait over the values of an axis."""
     x = list(points)
+    scale, unit = _unit(max(points[v].p99_s for v in x))
     for which, (colour, marker, dashes) in _MARKED.items():
-        y = [getattr(points[v], f"{which}_s") for v in x]
+        y = [scale * getattr(points[v], f"{which}_s") for v in x]
         ax.plot(x, y, color=colour, marker=marker, linestyle=dashes, markersize=4, label=which)
     ax.set_xlabel(name)
-    ax.set_ylabel(f"{what}, s")
+    ax.set_ylabel(f"{what}, {unit}")
     if min(x) > 0 and max(x) / min(x) >= 8:
         ax.set_xscale("log")
         ax.set_xticks(x, [f"{v:g}" for v in x])
@@ -103,23 +121,27 @@ def by_axis(ax: Axes, name: str, points: Mapping[float, Latency], what: str) -> 
     return ax
 
 
-def _known(values: Array) -> Array:
-    return values[~np.isnan(values)]
-
-
-def _shares(count: int) -> Array:
-    return np.arange(1, count + 1) / count
+def _unit(most: float) -> tuple[float, str]:
+    """Return what seconds are multiplied by, and the unit that results, for values up to `most`."""
+    if most >= 1 or most == 0:
+        return 1.0, "s"
+    return (1e3, "ms") if most >= 1e-3 else (1e6, "µs")
 
 
 def _curve(values: Array) -> tuple[Array, Array]:
-    known = np.sort(_known(values))
-    return known, _shares(len(known))
+    """Return values in order, the least of them twice, and the share that is no larger: from 0."""
+    known = np.sort(values[~np.isnan(values)])
+    count = len(known)
+    return np.concatenate([known[:1], known]), np.arange(count + 1)[count == 0 :] / max(count, 1)
 
 
-def _filled(values: Array) -> Array:
-    """Return means with those of parts without a step taken from the part before."""
-    known = ~np.isnan(values)
-    if not known.any():
-        return np.zeros(len(values))
-    last = np.maximum.accumulate(np.where(known, np.arange(len(values)), 0))
-    return np.where(known[last], values[last], 0.0)
+def _over(courses: Sequence[Course], name: str, edges: Array) -> Array:
+    """Return means over time between edges, all engines together; nothing while they idle."""
+    total = np.zeros(len(edges) - 1)
+    for c in courses:
+        ends = np.column_stack([c.end_s - c.seconds, c.end_s]).ravel()
+        done = np.cumsum(getattr(c, name) * c.seconds)
+        so_far = np.column_stack([np.concatenate([[0.0], done[:-1]]), done]).ravel()
+        if len(ends):
+            total += np.diff(np.interp(edges, np.maximum.accumulate(ends), so_far))
+    return total / np.diff(edges)

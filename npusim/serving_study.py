@@ -33,6 +33,7 @@ from npusim.step_times import CAPTURED, ENDS, GridTimes, Sizes, grid_times
 from npusim.templates import template
 
 _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
+_ASKED = "serving.requests"
 Tick = Callable[[float], None]
 
 
@@ -70,6 +71,10 @@ class Run:
         Of the engines that answer.
     kv_token : float
         KV cache of a token on one chip [B].
+    engines : int
+        That answer.
+    cut : int
+        Drawn requests that were cut to what an engine takes.
     measured : Measured, optional
     """
 
@@ -80,6 +85,8 @@ class Run:
     limits: Limits
     policy: Policy
     kv_token: float
+    engines: int
+    cut: int
     measured: Measured | None = None
 
 
@@ -139,6 +146,7 @@ class _Point:
     requests: list[Any]
     log: Log | None
     image_tokens: int
+    cut: int
 
     @property
     def engines(self) -> list[Engine]:
@@ -156,8 +164,8 @@ class _Point:
 def _asked(study: ServingFile, axes: Mapping[str, Any], block: Serving) -> _Point:
     tokens = int(_seen(block).meta["tokens"]) if block.requests.image is not None else 0
     log = _log(study, block.requests)
-    requests = list(log.requests) if log is not None else _made(block, tokens)
-    return _Point(axes, block, requests, log, tokens)
+    requests, cut = (list(log.requests), 0) if log is not None else _made(study, block, tokens)
+    return _Point(axes, block, requests, log, tokens, cut)
 
 
 def _sizes(points: Sequence[_Point]) -> Sizes:
@@ -186,7 +194,7 @@ def _run(study: ServingFile, point: _Point, band: bool, times: _Times) -> Run:
             for end in (ENDS if band else ENDS[1:2])}  # fmt: skip
     limits = Limits(**{f"{n}_s": float(v) for n, v in block.limits if v is not None})
     return Run(point.axes, ends["middle"], ends.get("low"), ends.get("high"), limits, pool.policy,
-               kv_token, _measured(point.log))  # fmt: skip
+               kv_token, block.engines, point.cut, _measured(point.log))  # fmt: skip
 
 
 def _between(sender: tuple[Arch, int], receiver: tuple[Arch, int], kv_token: float) -> Transfer:
@@ -248,7 +256,8 @@ def _pool(
         engine.encoder_cache_tokens,
     )  # fmt: skip
     grid = _grid(block, engine, arch, times)
-    grid = replace(grid, engine_s=float(engine.step_overhead))
+    captured = tuple(c for c in grid.captured if c <= 2 * engine.max_num_seqs)
+    grid = replace(grid, engine_s=float(engine.step_overhead), captured=captured)
     if point.image_tokens:
         grid = replace(grid, image_token_s=_image_time(block, arch) / point.image_tokens)
     return Pool(grid, policy, engines), plan.kv_token
@@ -283,18 +292,30 @@ def _seen(block: Serving) -> Any:
                     settings=block.settings)  # fmt: skip
 
 
-def _made(block: Serving, image_tokens: int) -> list[Any]:
-    """Return requests that are drawn, or what clients send."""
-    r = block.requests
+def _made(study: ServingFile, block: Serving, image_tokens: int) -> tuple[list[Any], int]:
+    """Return requests that are drawn, or what clients send, and how many had to be cut."""
+    r, most = block.requests, block.engine.max_model_len
+    count = (r.count if r.arrivals == "poisson" else (r.clients or 1) * (r.each or 1)) or 1
+    prompt, output = _lengths(r.prompt), _lengths(r.output)
+    if prompt.spread == output.spread == 0 and round(prompt.mean) + round(output.mean) > most:
+        raise InputError("longer than an engine takes", file=study.file, place=f"{_ASKED}.prompt",
+                         value=f"{prompt.mean:g} tokens and {output.mean:g} of the answer",
+                         allowed=f"{most} together (max_model_len)")  # fmt: skip
     random = np.random.default_rng(r.seed or 0)
-    count = r.count if r.arrivals == "poisson" else (r.clients or 1) * (r.each or 1)
-    drawn = sized(count or 1, _lengths(r.prompt), _lengths(r.output), random,
-                  block.engine.max_model_len)  # fmt: skip
+    free = sized(count, prompt, output, np.random.default_rng(r.seed or 0))
+    drawn = sized(count, prompt, output, random, most)
+    cut = sum(a != b for a, b in zip(free, drawn, strict=True))
+    shortest = min(request.prompt for request in drawn)
+    for name, tokens in (("image", image_tokens), ("prefix_tokens", r.prefix_tokens or 0)):
+        if tokens > shortest:
+            raise InputError("more tokens than the shortest prompt has", file=study.file,
+                             place=f"{_ASKED}.{name}", value=tokens,
+                             allowed=f"up to {shortest}")  # fmt: skip
     drawn = [_dressed(request, i, r, image_tokens) for i, request in enumerate(drawn)]
     if r.arrivals == "poisson":
-        return poisson(drawn, float(r.rate_per_s or 0), random)
+        return poisson(drawn, float(r.rate_per_s or 0), random), cut
     waiting = [replace(x, arrival_s=float(r.think or 0)) for x in drawn]
-    return crowd(r.clients or 1, r.each or 1, waiting)
+    return crowd(r.clients or 1, r.each or 1, waiting), cut
 
 
 def _dressed(request: Request, i: int, r: Requests, image_tokens: int) -> Request:
@@ -325,8 +346,11 @@ def _log(study: ServingFile, r: Requests) -> Log | None:
                       last_s=None if log.last_s is None else log.last_s[: r.count])  # fmt: skip
     if r.rate_per_s is not None:
         span = log.requests[-1].arrival_s
-        rate = (len(log.requests) - 1) / span if span > 0 else float(r.rate_per_s)
-        faster = rate / float(r.rate_per_s)
+        if span == 0:
+            raise InputError("all of its requests come at once, so there is no rate to change",
+                             file=file, place=f"{_ASKED}.rate_per_s",
+                             value=r.rate_per_s)  # fmt: skip
+        faster = (len(log.requests) - 1) / span / float(r.rate_per_s)
         moved = tuple(replace(x, arrival_s=x.arrival_s * faster) for x in log.requests)
         log = Log(moved, None, None, log.columns)  # measured at another rate
     return log
@@ -352,6 +376,9 @@ def notes(study: ServingFile, runs: Sequence[Run]) -> list[str]:
                      "measured, else the machine's launch.eager.host")  # fmt: skip
     if runs[0].low is None:
         found.append("no band asked for")
+    cut = max(run.cut for run in runs)
+    if cut:
+        found.append(f"drawn requests that were cut to max_model_len: up to {cut} of a run")
     late = sum(run.middle.in_flight for run in runs)
     if late:
         found.append(f"{late} requests were in flight when a run was ended: no wait of theirs is "
@@ -380,7 +407,7 @@ def _latency(latency: Latency) -> dict[str, float]:
 
 
 def _figures(o: Outcome, run: Run) -> dict[str, Any]:
-    held = np.concatenate([e.blocks for e in o.engines]) if o.engines else np.zeros(0)
+    held = np.concatenate([e.blocks for e in o.engines[-run.engines :]])
     return {
         "arrived": o.arrived, "answered": len(o), "in_flight": o.in_flight,
         "rejected": len(o.rejected), "stops": int(o.stops.sum()),

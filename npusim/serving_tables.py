@@ -9,7 +9,7 @@ from typing import Any
 from rich.text import Text
 
 from npusim import terminal, units
-from npusim.parameters import PARAMETERS
+from npusim.serving_block import axis_text
 
 _WAITS = (("ttft", "TTFT"), ("tpot", "TPOT"), ("latency", "latency"))
 _WHICH = ("mean_s", "p50_s", "p95_s", "p99_s")
@@ -71,7 +71,7 @@ def _many(runs: Sequence[Mapping[str, Any]]) -> None:
     for run in runs:
         waits = [_time(run[name][k]) if name in run else "-"
                  for name, _ in _WAITS for k in ("mean_s", "p95_s")]  # fmt: skip
-        where = [_value(name, v) for name, v in run["axes"].items()]
+        where = [axis_text(name, v) for name, v in run["axes"].items()]
         terminal.add(
             table, *where, f"{run['answered']}/{run['arrived']}", *waits,
             f"{run['tokens_per_s']:.4g}", f"{run['goodput_per_s']:.3g}",
@@ -92,9 +92,3 @@ def _time(seconds: float) -> str:
 
 def _off(predicted: float, measured: float) -> str:
     return f"{predicted / measured - 1:+.1%}" if measured > 0 else "-"
-
-
-def _value(name: str, value: Any) -> str:
-    if name in PARAMETERS:
-        return units.show(value, PARAMETERS[name].unit)
-    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -13,12 +13,18 @@ of decode steps of B sequences at several contexts, of parts of prompts. Between
 are interpolated linearly. A graph is captured for some sizes only (`captured`): fewer tokens take
 as long as the next larger size.
 
+Power is that of a decode step of R sequences with short contexts: a step's joules are its time
+times that.
+
 A power limit that holds the clock down is solved at every doubling of R, and its clock taken for
 all sizes between; attention runs at the clock that nothing holds down.
 
 Left out: sequences of very different lengths in one decode batch (attention is that of as many of
 the mean length); attention of prompts and of decoding in one kernel (each starts alone here);
-a decode step's tail where only prompts enter.
+a decode step's tail where only prompts enter; what else grows with the context: gaps and host time
+of the kernels that put split attention together (below 1 % of a step of a graph, up to 5 % of one
+that its host holds up), and caches that are copied as they grow, as lowerings of eager frameworks
+do (`hf-eager`).
 """
 
 from __future__ import annotations
@@ -35,9 +41,11 @@ from numpy.typing import NDArray
 from npusim.arch import Arch, Designs
 from npusim.compare import replay_with_band
 from npusim.durations import durations
+from npusim.energy import step_energy
 from npusim.error_band import band_factors
 from npusim.errors import InputError
 from npusim.fusion.program import program
+from npusim.models.energy import has_energy
 from npusim.models.kernel import kernel_time
 from npusim.models.voltage import clocked
 from npusim.power import held
@@ -121,6 +129,8 @@ class GridTimes:
         Each token that the encoder makes [s].
     engine_s : float
         Of the engine's own host program in each step, while the device waits [s].
+    watts : Line, optional
+        Mean power of one chip in a step, by tokens that enter [W]; None where no energy is known.
     captured : tuple of int
         Sizes of steps that a graph was captured for, rising; empty: each size has its own.
     ends : tuple of Line
@@ -137,6 +147,7 @@ class GridTimes:
     prompt: Plane
     image_token_s: float = 0.0
     engine_s: float = 0.0
+    watts: Line | None = None
     captured: tuple[int, ...] = ()
     ends: tuple[Line, Line] | None = None
     end: str = "middle"
@@ -204,7 +215,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class _Replay:
-    """Device times of one step: attention, head and the rest; what the host adds; the band [s]."""
+    """Device times of one step: attention, head and the rest; what the host adds; band, power."""
 
     attention: float
     head: float
@@ -213,6 +224,7 @@ class _Replay:
     tail: float
     low: float
     high: float
+    watts: float
 
 
 def grid_times(
@@ -265,6 +277,7 @@ def grid_times(
         whole["rest"], whole["host"], whole["tail"], whole["head"],
         Plane(tuple(map(float, batches)), tuple(decoding)),
         Plane(tuple(map(float, news)), tuple(entering)),
+        watts=whole["watts"] if has_energy(Designs(arch)) else None,
         captured=tuple(sorted(captured)), ends=(whole["low"], whole["high"]),
     )  # fmt: skip
 
@@ -313,7 +326,7 @@ def _attention(w: Workload, designs: Designs) -> float:
 def _lines(rows: Sequence[int], steps: Sequence[_Replay]) -> dict[str, Line]:
     x = tuple(map(float, rows))
     return {name: Line(x, tuple(getattr(step, name) for step in steps))
-            for name in ("rest", "host", "tail", "head", "low", "high")}  # fmt: skip
+            for name in ("rest", "host", "tail", "head", "low", "high", "watts")}  # fmt: skip
 
 
 def _rows(sizes: Sizes, captured: Sequence[int]) -> list[int]:
@@ -350,8 +363,10 @@ def _replayed(w: Workload, designs: Designs, launch: str, clock: float) -> _Repl
     wall, busy = float(middle.wall_s[0]), float(middle.device_busy_s[0])
     host = float(middle.host_busy_s[0])
     ends = [wall if end is None else float(end.wall_s[0]) for end in (banded.low, banded.high)]
+    spent = step_energy(ran, designs, time, middle.wall_s)
     attention, head = float(each[attends].sum()), float(each[after & ~attends].sum())
+    low, high = (end / wall if wall > 0 else 1.0 for end in ends)
     return _Replay(
-        attention, head, max(busy - attention - head, 0.0), host, wall - max(host, busy),
-        *(end / wall if wall > 0 else 1.0 for end in ends),
+        attention, head, max(busy - attention - head, 0.0), host, wall - max(host, busy), low, high,
+        0.0 if spent is None else float(spent.watts[0]),
     )  # fmt: skip
