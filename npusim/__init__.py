@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from npusim.predict import replay as replay
     from npusim.rescaling import rescale as rescale
     from npusim.serving import Fleet as Fleet
+    from npusim.serving import Limits as Limits
     from npusim.serving import LinearTimes as LinearTimes
     from npusim.serving import Policy as Policy
     from npusim.serving import Pool as Pool
@@ -48,6 +49,7 @@ _WHERE = {
     "Arch": "arch",
     "Designs": "arch",
     "Fleet": "serving",
+    "Limits": "serving",
     "LinearTimes": "serving",
     "NpusimError": "errors",
     "Policy": "serving",

@@ -31,7 +31,8 @@ _IMAGE = re.compile(r"([1-9][0-9]{0,5})x([1-9][0-9]{0,5})")
 @click.option("--max-num-seqs", type=int, default=256, show_default=True,
               help="Sequences that decode together at most.")  # fmt: skip
 @click.option("--max-num-batched-tokens", type=int,
-              help="Tokens that a step takes at most.  [default: --max-model-len]")  # fmt: skip
+              help="Tokens that a step takes at most.  [default: --max-model-len, up to 8192 with "
+              "chunked prefill]")  # fmt: skip
 @click.option("--gpu-memory-utilization", type=float, default=0.9, show_default=True,
               help="Share of the memory that the engine takes.")  # fmt: skip
 @click.option("--block-size", type=int,

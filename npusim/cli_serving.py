@@ -40,14 +40,18 @@ def serve_sim(
     from npusim import catalog, serving_output, terminal
     from npusim.atomic import check_folder
     from npusim.config import read_setting
-    from npusim.serving_block import read_serving, with_axis
+    from npusim.serving_block import OF_STEPS, read_serving, with_axis
     from npusim.serving_study import notes, run_study, told
+    from npusim.transforms import TRANSFORMABLE
 
     asked = read_serving(catalog.find("serving", study))
     for text in settings:
         path, value = read_setting(text)
         if path in asked.axes:
             raise InputError("is an axis of the study", place="--set", value=path)
+        if path in TRANSFORMABLE and path not in OF_STEPS:
+            raise InputError("cannot be changed for every step of an engine", place="--set",
+                             value=path, allowed=", ".join(OF_STEPS))  # fmt: skip
         asked = replace(asked, block=with_axis(asked.block, path, value))
     if output is not None:
         check_folder(output)

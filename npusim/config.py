@@ -233,6 +233,9 @@ def read_study(file: Path) -> Study:
         Every mistake in the file, each with its line and dotted path.
     """
     tree = read_tree(file)
+    if "serving" in tree.values and "sweep" not in tree.values:
+        raise InputError("no sweep block", file=file, place="serving",
+                         hint="`npusim serve-sim` answers what has a serving block")  # fmt: skip
     _refuse(_problems(tree, _StudyFile))
     errors: list[InputError] = []
     sweep = read_sweep(tree, tree.values["sweep"], errors)

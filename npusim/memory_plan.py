@@ -54,6 +54,9 @@ from npusim.templates.kernels import ITEM
 from npusim.templates.models import load_model
 from npusim.templates.parameter_count import model_parameters
 
+# Tokens of a step by default: what vLLM's server takes on large boards (docs.vllm.ai, engine
+# arguments: --max-num-batched-tokens; 2,048 on smaller ones).
+USUAL_STEP = 8192
 _CAPACITY, _UNITS = "memories.dram.capacity", "units.count"
 
 
@@ -258,7 +261,7 @@ class MemoryPlan:
             "pool_tokens": self.pool_tokens, "full_sequences": self.sequences(),
             "typical_tokens": self.typical,
             "typical_sequences": self.sequences(self.typical) if self.typical else None,
-            "overheads_bytes": dict(self.overheads),
+            "overheads_bytes": dict(self.overheads), "notes": list(self.model.notes),
         }  # fmt: skip
 
 
@@ -294,7 +297,8 @@ def memory_plan(
     max_num_seqs : int
         Sequences that decode together at most.
     max_num_batched_tokens : int, optional
-        Tokens that a step takes at most; by default the longest sequence.
+        Tokens that a step takes at most; by default the longest sequence, but no more than
+        `USUAL_STEP` where prompts may enter in parts.
     gpu_memory_utilization : float
         Share of the memory, above 0 to 1.
     framework : str
@@ -336,7 +340,9 @@ def memory_plan(
         raise InputError("unknown framework", place="--framework", value=framework,
                          allowed=", ".join(FRAMEWORKS))  # fmt: skip
     how, bits = FRAMEWORKS[framework], 8.0 * ITEM[m.dtype]
-    batched = max_model_len if max_num_batched_tokens is None else max_num_batched_tokens
+    batched = max_num_batched_tokens
+    if batched is None:
+        batched = min(max_model_len, USUAL_STEP) if chunked_prefill else max_model_len
     asked = Configuration(
         max_model_len, max_num_seqs, batched, gpu_memory_utilization,
         how.block_tokens if block_tokens is None else block_tokens,

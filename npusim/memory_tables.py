@@ -29,6 +29,8 @@ def shown(plan: MemoryPlan, content: Mapping[str, Any]) -> None:
     terminal.show(table)
     for line in _lines(plan, content):
         console.print(Text(line))
+    for note in content["notes"]:
+        console.print(Text(f"note: {note}"))
 
 
 def _parts(plan: MemoryPlan) -> Iterator[tuple[str, float, str]]:

@@ -28,6 +28,7 @@ import numpy as np
 from npusim.arch import Arch, Designs, with_value
 from npusim.errors import InputError
 from npusim.fusion.program import program
+from npusim.models.link import NEEDED as LINK
 from npusim.pipeline import passed, round_s
 from npusim.power import held
 from npusim.predict import Result, replay
@@ -243,6 +244,7 @@ class _Ask:
     def row(self, plan: Plan, alone: float) -> ScaleOut:
         """Return what comes of a plan, against the rate of one chip alone."""
         _check(plan, self._batch)
+        _check_links(plan, self._arch)
         own = -(-self._batch // plan.data)
         count = min(plan.pipeline, own)
         chips = [self.chip(plan, s, -(-own // count)) for s in range(plan.pipeline)]
@@ -279,6 +281,7 @@ class _Ask:
 
     def notes(self, rows: Sequence[ScaleOut]) -> Iterator[str]:
         """Say what a reader should know before using the numbers."""
+        yield from self._model.notes
         yield (
             "left out: activations and the framework's own memory, hosts that wait for each other, "
             "links beyond those of the machine"
@@ -321,6 +324,15 @@ class _Ask:
     def _energy(self, plan: Plan, result: Result) -> float | None:
         joules = result.energy_j
         return None if joules is None else joules * plan.chips / self.tokens
+
+
+def _check_links(plan: Plan, arch: Arch) -> None:
+    if plan.chips == plan.data:
+        return
+    for path in LINK:
+        if path not in arch.values:
+            raise InputError("has no link to other chips", file=arch.name, place=path,
+                             hint=f"give it one: --set '{path}=...'")  # fmt: skip
 
 
 def collective_share(w: Workload, arch: Arch, launch: str) -> float:

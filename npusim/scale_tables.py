@@ -25,7 +25,7 @@ def shown(content: Mapping[str, Any]) -> None:
     table = terminal.blank(
         f"{content['phase']} of {content['model']} on {content['arch']}, {content['launch']} "
         f"launch, {terminal.many(content['batch'], 'sequence')} of {content['context']} tokens",
-        *numbers, "fits", right=numbers,
+        *numbers, "weights + KV fit", right=numbers,
     )  # fmt: skip
     for row in rows:
         fits = {True: "yes", False: "no", None: "?"}[row["fits"]]

@@ -45,6 +45,22 @@ _Quantity = Annotated[str | float | int, BeforeValidator(_quantity_only)]
 _Plain = Annotated[str | float | int | bool, BeforeValidator(_plain)]
 
 
+def _from_text(value: Any) -> Any:
+    """Return a number that YAML takes for text: 1e3 has no point."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+# Changes of the workload that every step of an engine can have.
+OF_STEPS = ("workload.weight_bits", "workload.weight_group", "workload.scales",
+             "workload.arithmetic", "workload.quantize", "workload.kv_bits",
+             "workload.expert_skew")  # fmt: skip
+
+
 class Engine(Strict):
     """One engine and its flags."""
 
@@ -59,7 +75,8 @@ class Engine(Strict):
     one_prompt_a_step: bool = False
     prefix_caching: bool = True
     encoder_cache_tokens: _Some = 0
-    step_overhead: _Quantity = "0 s"
+    framework: Literal["vllm", "vllm-0.19", "fastdeploy"] = "vllm"
+    step_overhead: _Quantity = 0.0
     tensor: Annotated[int, Field(ge=1, le=1024)] = 1
 
 
@@ -93,7 +110,7 @@ class Requests(Strict):
     """What is asked for."""
 
     arrivals: Literal["poisson", "clients", "file"]
-    rate_per_s: Annotated[float, Field(gt=0, le=1e9)] | None = None
+    rate_per_s: Annotated[float, BeforeValidator(_from_text), Field(gt=0, le=1e9)] | None = None
     count: _Count | None = None
     clients: _Count | None = None
     each: _Count | None = None
@@ -205,6 +222,12 @@ def read_serving(file: Path) -> ServingFile:
     for path in axes:
         if path.startswith("prefill.") and read.serving.prefill is None:
             errors.append(tree.error(("serving", "axes", path), "has no effect without prefill"))
+    if not _has_links(read.serving):
+        for path in (*axes, *read.serving.set):
+            if path.startswith("link."):
+                where = "axes" if path in axes else "set"
+                errors.append(tree.error(("serving", where, path), "has no effect with one chip an "
+                                         "engine and no prefill"))  # fmt: skip
     runs = 1
     for values in axes.values():
         runs *= len(values)
@@ -213,8 +236,33 @@ def read_serving(file: Path) -> ServingFile:
                                  allowed=f"up to {_MOST_RUNS:,}"))  # fmt: skip
     if errors:
         raise errors[0] if len(errors) == 1 else InputErrors(errors)
-    block = block.model_copy(update={"set": settings, "axes": {}})
-    return ServingFile(file, read.title, read.question, read.source, read.arch, block, axes)
+    block = _beside(file, block.model_copy(update={"set": settings, "axes": {}}))
+    arch = _path_beside(file, read.arch)
+    return ServingFile(file, read.title, read.question, read.source, arch, block, axes)
+
+
+def _beside(file: Path, block: Serving) -> Serving:
+    """Return a block whose files are looked for beside the study first."""
+    found: dict[str, Any] = {
+        n: _path_beside(file, getattr(block, n)) for n in ("model", "lowering")
+    }
+    if block.prefill is not None and block.prefill.arch is not None:
+        arch = _path_beside(file, block.prefill.arch)
+        found["prefill"] = block.prefill.model_copy(update={"arch": arch})
+    return block.model_copy(update=found)
+
+
+def _path_beside(file: Path, name: str) -> str:
+    try:
+        return str(file.parent / name) if (file.parent / name).is_file() else name
+    except (OSError, ValueError):
+        return name
+
+
+def _has_links(block: Serving) -> bool:
+    """Return whether anything goes between chips."""
+    several = block.engine.tensor > 1 or "engine.tensor" in block.axes
+    return several or block.prefill is not None
 
 
 def with_axis(block: Serving, path: str, value: Any) -> Serving:
@@ -283,7 +331,7 @@ def _quantities(tree: Tree, model: Any, place: Place, errors: list[InputError]) 
         value = getattr(model, name)
         if isinstance(value, Strict):
             found[name] = _quantities(tree, value, (*place, name), errors)
-        elif name in _UNITS and value is not None:
+        elif name in _UNITS and value is not None and name in model.model_fields_set:
             found[name] = _quantity(tree, (*place, name), value, _UNITS[name], errors)
     return model.model_copy(update=found)
 
@@ -350,9 +398,12 @@ def _near(path: str) -> str:
 def _of_machine(
     tree: Tree, place: Place, path: str, values: list[Any], errors: list[InputError]
 ) -> tuple[float, ...]:
-    if path not in PARAMETERS or path in TRANSFORMABLE:
-        errors.append(tree.error(place, "no parameter of a machine", value=path,
-                                 allowed=siblings(path)))  # fmt: skip
+    if path in TRANSFORMABLE and path not in OF_STEPS:
+        errors.append(tree.error(place, "cannot be changed for every step of an engine",
+                                 value=path, allowed=", ".join(OF_STEPS)))  # fmt: skip
+        return ()
+    if path not in PARAMETERS:
+        errors.append(tree.error(place, "unknown parameter", value=path, allowed=siblings(path)))
         return ()
     found: list[float] = []
     for raw in values:

@@ -12,47 +12,32 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from npusim.arch import Arch, with_value
+from npusim.clock_modes import sleeping
 from npusim.errors import InputError
-from npusim.latency import Latency, summary
+from npusim.latency import Latency
 from npusim.load import load_arch
 from npusim.memory_plan import memory_plan
+from npusim.models.link import NEEDED as LINK
 from npusim.predict import replay
-from npusim.request_file import Log, read_requests
-from npusim.serving import Fleet, Limits, Outcome, Policy, Pool, Request, Transfer, serve
-from npusim.serving.arrivals import Lengths, crowd, poisson, sized
-from npusim.serving_block import Engine, Requests, Serving, ServingFile, with_axis
+from npusim.request_file import Log
+from npusim.serving import Fleet, Limits, Outcome, Policy, Pool, Transfer, serve
+from npusim.serving_block import Engine, Serving, ServingFile, with_axis
+from npusim.serving_requests import Measured, drawn, logged, measured
 from npusim.space import unmodelled
-from npusim.step_times import CAPTURED, ENDS, GridTimes, Sizes, grid_times
-from npusim.templates import template
+from npusim.step_times import CAPTURED, ENDS, GridTimes, Line, Sizes, grid_times
+from npusim.templates import load_model, template
+from npusim.transforms import applies, split, transformed
+from npusim.workload import Workload
 
 _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
 _ASKED = "serving.requests"
 Tick = Callable[[float], None]
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What a log says of the same requests.
-
-    Attributes
-    ----------
-    samples : mapping of str to array
-        ``ttft``, ``tpot`` and ``latency`` of each request that has one [s].
-    """
-
-    samples: Mapping[str, NDArray[np.float64]]
-
-    @property
-    def summaries(self) -> dict[str, Latency]:
-        """Mean and percentiles of each."""
-        return {name: summary(values) for name, values in self.samples.items() if len(values)}
 
 
 @dataclass(frozen=True)
@@ -75,6 +60,8 @@ class Run:
         That answer.
     cut : int
         Drawn requests that were cut to what an engine takes.
+    energy_j : float, optional
+        Energy of all chips over the run [J].
     measured : Measured, optional
     """
 
@@ -87,6 +74,7 @@ class Run:
     kv_token: float
     engines: int
     cut: int
+    energy_j: float | None
     measured: Measured | None = None
 
 
@@ -149,10 +137,18 @@ class _Point:
     cut: int
 
     @property
+    def prefill(self) -> Engine:
+        """An engine on which prompts enter: as those that answer, but for what is given."""
+        other = None if self.block.prefill is None else self.block.prefill.engine
+        if other is None:
+            return self.block.engine
+        given = {name: getattr(other, name) for name in other.model_fields_set}
+        return self.block.engine.model_copy(update=given)
+
+    @property
     def engines(self) -> list[Engine]:
         """Engines that answer, and those on which prompts enter."""
-        other = self.block.prefill.engine if self.block.prefill is not None else None
-        return [self.block.engine] if other is None else [self.block.engine, other]
+        return [self.block.engine, self.prefill]
 
     @property
     def longest(self) -> int:
@@ -163,8 +159,8 @@ class _Point:
 
 def _asked(study: ServingFile, axes: Mapping[str, Any], block: Serving) -> _Point:
     tokens = int(_seen(block).meta["tokens"]) if block.requests.image is not None else 0
-    log = _log(study, block.requests)
-    requests, cut = (list(log.requests), 0) if log is not None else _made(study, block, tokens)
+    log = logged(study, block.requests)
+    requests, cut = (list(log.requests), 0) if log is not None else drawn(study, block, tokens)
     return _Point(axes, block, requests, log, tokens, cut)
 
 
@@ -182,19 +178,49 @@ def _run(study: ServingFile, point: _Point, band: bool, times: _Times) -> Run:
     block, requests = point.block, point.requests
     arch = _machine(study.arch, block.set)
     pool, kv_token = _pool(point, block.engine, arch, block.engines, times)
-    fleet = Fleet(pool, block.route)
+    fleet, chips = Fleet(pool, block.route), [_chips(pool, block.engine, arch)]
     if block.prefill is not None:
         other = _machine(block.prefill.arch or study.arch, block.set)
-        engine = block.prefill.engine or block.engine
+        engine = point.prefill
         prompts, _ = _pool(point, engine, other, block.prefill.engines, times)
         between = _between((other, engine.tensor), (arch, block.engine.tensor), kv_token)
         fleet = replace(fleet, prompts=prompts, transfer=between)
+        chips.insert(0, _chips(prompts, engine, other))
     until = None if block.until is None else float(block.until)
     ends = {end: serve(requests, _at_end(fleet, end), until, bool(block.requests.rounds))
             for end in (ENDS if band else ENDS[1:2])}  # fmt: skip
     limits = Limits(**{f"{n}_s": float(v) for n, v in block.limits if v is not None})
     return Run(point.axes, ends["middle"], ends.get("low"), ends.get("high"), limits, pool.policy,
-               kv_token, block.engines, point.cut, _measured(point.log))  # fmt: skip
+               kv_token, block.engines, point.cut, _joules(ends["middle"], chips),
+               measured(point.log))  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Chips:
+    """The chips of some engines: how many of each, their power in steps and between them [W]."""
+
+    engines: int
+    tensor: int
+    watts: Line | None
+    idle_w: float | None
+
+
+def _chips(pool: Pool, engine: Engine, arch: Arch) -> _Chips:
+    watts = pool.times.watts if isinstance(pool.times, GridTimes) else None
+    return _Chips(pool.engines, engine.tensor, watts, None if watts is None else sleeping(arch))
+
+
+def _joules(o: Outcome, chips: Sequence[_Chips]) -> float | None:
+    """Return the energy of a run: of its steps by their tokens, and of idle chips [J]."""
+    total, courses = 0.0, iter(o.engines)
+    for some in chips:
+        if some.watts is None or some.idle_w is None:
+            return None
+        for course in itertools.islice(courses, some.engines):
+            power = np.interp(course.tokens, some.watts.x, some.watts.y)
+            idle = max(o.end_s - course.busy_s, 0.0) * some.idle_w
+            total += some.tensor * (float(power @ course.seconds) + idle)
+    return total
 
 
 def _between(sender: tuple[Arch, int], receiver: tuple[Arch, int], kv_token: float) -> Transfer:
@@ -204,13 +230,17 @@ def _between(sender: tuple[Arch, int], receiver: tuple[Arch, int], kv_token: flo
     """
     rates, latency = [], 0.0
     for arch, chips in (sender, receiver):
-        for path in ("link.bandwidth", "link.efficiency", "link.latency"):
-            if path not in arch.values:
-                raise InputError("has no link to other chips", file=arch.name, place=path,
-                                 hint=f"give it one: --set '{path}=...'")  # fmt: skip
+        _refuse_without_links(arch)
         rates.append(chips * arch["link.bandwidth"] / 2.0 * arch["link.efficiency"])
         latency = max(latency, arch["link.latency"])
     return Transfer(kv_token * receiver[1], min(rates), latency)
+
+
+def _refuse_without_links(arch: Arch) -> None:
+    for path in LINK:
+        if path not in arch.values:
+            raise InputError("has no link to other chips", file=arch.name, place=path,
+                             hint=f"give it one: --set '{path}=...'")  # fmt: skip
 
 
 def _at_end(fleet: Fleet, end: str) -> Fleet:
@@ -228,7 +258,7 @@ def _machine(name: str, settings: Mapping[str, Any]) -> Arch:
     arch = load_arch(name)
     for error in unmodelled(list(settings)):
         raise error
-    for path, value in settings.items():
+    for path, value in split(dict(settings))[0].items():
         arch = with_value(arch, path, value)
     return arch
 
@@ -238,11 +268,16 @@ def _pool(
 ) -> tuple[Pool, float]:
     """Return engines that are alike, and the KV cache of a token on one of their chips [B]."""
     block = point.block
+    if engine.tensor > 1:
+        _refuse_without_links(arch)
+    changes = _changes(block)
+    model = load_model(block.model, block.settings)
     plan = memory_plan(
-        block.model, arch, engine.max_model_len, engine.max_num_seqs,
+        model, arch, engine.max_model_len, engine.max_num_seqs,
         engine.max_num_batched_tokens, engine.gpu_memory_utilization,
-        block_tokens=engine.block_size, tensor=engine.tensor,
-        chunked_prefill=engine.chunked_prefill,
+        framework=engine.framework, block_tokens=engine.block_size, tensor=engine.tensor,
+        chunked_prefill=engine.chunked_prefill, kv_bits=changes.get("workload.kv_bits"),
+        weight_bits=changes.get("workload.weight_bits"),
     )  # fmt: skip
     if not engine.kv_blocks and not plan.fits:
         raise InputError(
@@ -259,111 +294,51 @@ def _pool(
     captured = tuple(c for c in grid.captured if c <= 2 * engine.max_num_seqs)
     grid = replace(grid, engine_s=float(engine.step_overhead), captured=captured)
     if point.image_tokens:
-        grid = replace(grid, image_token_s=_image_time(block, arch) / point.image_tokens)
+        low, middle, high = (t / point.image_tokens for t in _image_times(block, arch))
+        grid = replace(grid, image_token_s=(low, middle, high))
     return Pool(grid, policy, engines), plan.kv_token
 
 
 def _grid(block: Serving, engine: Engine, arch: Arch, times: _Times) -> GridTimes:
     """Return step times, computed once; one chip alone feels nothing of its links."""
     felt = {p: v for p, v in arch.values.items() if engine.tensor > 1 or p[:5] != "link."}
+    changes = _changes(block)
     key = (arch.name, tuple(sorted(felt.items())), block.model, block.lowering, block.launch,
-           repr(block.settings), engine.tensor)  # fmt: skip
+           repr(block.settings), repr(changes), engine.tensor)  # fmt: skip
     if key not in times.known:
         how: dict[str, Any] = {"lowering": block.lowering, "settings": block.settings,
                                "tensor": engine.tensor}  # fmt: skip
         captured = [c for c in CAPTURED if c <= 2 * times.sizes.requests]
+
+        def made(phase: str, **sizes: Any) -> Workload:
+            w = template(block.model, phase, **sizes, **how)
+            return transformed(w, {p: v for p, v in changes.items() if applies(w, p)})
+
         times.known[key] = grid_times(
-            lambda b, c: template(block.model, "decode", batch=b, context=c, **how),
-            lambda n, c: template(block.model, "prefill", context=c or n, new=n if c else None,
-                                  **how),
+            lambda b, c: made("decode", batch=b, context=c),
+            lambda n, c: made("prefill", context=c or n, new=n if c else None),
             arch, times.sizes, block.launch, captured if block.launch == "graph" else (),
             times.tick,
         )  # fmt: skip
     return times.known[key]
 
 
-def _image_time(block: Serving, arch: Arch) -> float:
-    return replay(_seen(block), arch, block.launch).wall_s
+def _changes(block: Serving) -> dict[str, float]:
+    """Return what is changed of the workloads of all steps."""
+    return {path: float(value) for path, value in split(dict(block.set))[1].items()}
+
+
+def _image_times(block: Serving, arch: Arch) -> tuple[float, float, float]:
+    """Return the time of the encoder, between the ends of its band [s]."""
+    found = replay(_seen(block), arch, block.launch)
+    low, high = (found.wall_s, found.wall_s) if found.band is None else found.band.wall_s
+    return low, found.wall_s, high
 
 
 def _seen(block: Serving) -> Any:
     width, height = block.requests.image or (0, 0)
     return template(block.model, "vision", image=(width, height), lowering=block.lowering,
                     settings=block.settings)  # fmt: skip
-
-
-def _made(study: ServingFile, block: Serving, image_tokens: int) -> tuple[list[Any], int]:
-    """Return requests that are drawn, or what clients send, and how many had to be cut."""
-    r, most = block.requests, block.engine.max_model_len
-    count = (r.count if r.arrivals == "poisson" else (r.clients or 1) * (r.each or 1)) or 1
-    prompt, output = _lengths(r.prompt), _lengths(r.output)
-    if prompt.spread == output.spread == 0 and round(prompt.mean) + round(output.mean) > most:
-        raise InputError("longer than an engine takes", file=study.file, place=f"{_ASKED}.prompt",
-                         value=f"{prompt.mean:g} tokens and {output.mean:g} of the answer",
-                         allowed=f"{most} together (max_model_len)")  # fmt: skip
-    random = np.random.default_rng(r.seed or 0)
-    free = sized(count, prompt, output, np.random.default_rng(r.seed or 0))
-    drawn = sized(count, prompt, output, random, most)
-    cut = sum(a != b for a, b in zip(free, drawn, strict=True))
-    shortest = min(request.prompt for request in drawn)
-    for name, tokens in (("image", image_tokens), ("prefix_tokens", r.prefix_tokens or 0)):
-        if tokens > shortest:
-            raise InputError("more tokens than the shortest prompt has", file=study.file,
-                             place=f"{_ASKED}.{name}", value=tokens,
-                             allowed=f"up to {shortest}")  # fmt: skip
-    drawn = [_dressed(request, i, r, image_tokens) for i, request in enumerate(drawn)]
-    if r.arrivals == "poisson":
-        return poisson(drawn, float(r.rate_per_s or 0), random), cut
-    waiting = [replace(x, arrival_s=float(r.think or 0)) for x in drawn]
-    return crowd(r.clients or 1, r.each or 1, waiting), cut
-
-
-def _dressed(request: Request, i: int, r: Requests, image_tokens: int) -> Request:
-    """Return a request with the prefix and the image that it has."""
-    more: dict[str, Any] = {}
-    if r.prefix_tokens:
-        more |= {"prefix": "shared", "prefix_tokens": r.prefix_tokens}
-    if image_tokens:
-        image = f"image {i % r.images if r.images else i}"
-        more |= {"image": image, "image_tokens": image_tokens}
-    return replace(request, **more) if more else request
-
-
-def _lengths(given: Any) -> Lengths:
-    return Lengths(float(given.mean), float(given.spread)) if hasattr(given, "mean") else Lengths(
-        float(given))  # fmt: skip
-
-
-def _log(study: ServingFile, r: Requests) -> Log | None:
-    """Return the log of a study, looked for beside its file."""
-    if r.file is None:
-        return None
-    file = Path(r.file) if Path(r.file).is_absolute() else study.file.parent / r.file
-    log = read_requests(file, r.columns, _SECONDS[r.time_unit or "s"])
-    if r.count is not None:
-        log = replace(log, requests=log.requests[: r.count],
-                      first_s=None if log.first_s is None else log.first_s[: r.count],
-                      last_s=None if log.last_s is None else log.last_s[: r.count])  # fmt: skip
-    if r.rate_per_s is not None:
-        span = log.requests[-1].arrival_s
-        if span == 0:
-            raise InputError("all of its requests come at once, so there is no rate to change",
-                             file=file, place=f"{_ASKED}.rate_per_s",
-                             value=r.rate_per_s)  # fmt: skip
-        faster = (len(log.requests) - 1) / span / float(r.rate_per_s)
-        moved = tuple(replace(x, arrival_s=x.arrival_s * faster) for x in log.requests)
-        log = Log(moved, None, None, log.columns)  # measured at another rate
-    return log
-
-
-def _measured(log: Log | None) -> Measured | None:
-    if log is None or log.first_s is None or log.last_s is None:
-        return None
-    sent = np.array([r.arrival_s for r in log.requests])
-    gaps = np.array([r.output - 1 for r in log.requests])
-    many = gaps > 0
-    tpot: NDArray[np.float64] = (log.last_s - log.first_s)[many] / gaps[many]
-    return Measured({"ttft": log.first_s - sent, "tpot": tpot, "latency": log.last_s - sent})
 
 
 def notes(study: ServingFile, runs: Sequence[Run]) -> list[str]:
@@ -374,6 +349,7 @@ def notes(study: ServingFile, runs: Sequence[Run]) -> list[str]:
     if block.launch == "eager":
         found.append("eager launch: host time of a kernel is the lowering's where it has been "
                      "measured, else the machine's launch.eager.host")  # fmt: skip
+    found += load_model(block.model, block.settings).notes
     if runs[0].low is None:
         found.append("no band asked for")
     cut = max(run.cut for run in runs)
@@ -393,6 +369,9 @@ def notes(study: ServingFile, runs: Sequence[Run]) -> list[str]:
 def told(run: Run) -> dict[str, Any]:
     """Return a run as plain values in SI units."""
     found: dict[str, Any] = {"axes": dict(run.axes), **_figures(run.middle, run)}
+    made = sum(int(e.samples.sum()) for e in run.middle.engines)
+    if run.energy_j is not None and made:
+        found |= {"energy_j": run.energy_j, "j_per_token": run.energy_j / made}
     if run.low is not None and run.high is not None:
         found["band"] = {"low": _figures(run.low, run), "high": _figures(run.high, run)}
     if run.measured is not None:

@@ -59,6 +59,8 @@ def _one(console: Any, run: Mapping[str, Any]) -> None:
         f"steps; {run['stops']} times a request was stopped for want of room; KV cache at most "
         f"{_held(run)}; {run['cached_share']:.1%} of prompt tokens found in it"
     )
+    if "energy_j" in run:
+        busy += f"; {units.show(run['j_per_token'], 'J')} a token"
     console.print(Text(answered))
     console.print(Text(busy))
 

@@ -16,8 +16,8 @@ as long as the next larger size.
 Power is that of a decode step of R sequences with short contexts: a step's joules are its time
 times that.
 
-A power limit that holds the clock down is solved at every doubling of R, and its clock taken for
-all sizes between; attention runs at the clock that nothing holds down.
+A power limit that holds the clock down is solved at every doubling of R, as decode up to the most
+requests and as a prompt beyond, and its clock taken for all sizes between.
 
 Left out: sequences of very different lengths in one decode batch (attention is that of as many of
 the mean length); attention of prompts and of decoding in one kernel (each starts alone here);
@@ -53,11 +53,13 @@ from npusim.serving.step import Step
 from npusim.workload import Workload
 
 _Found = TypeVar("_Found")
+_Make = Callable[[int, int], Workload]
 Array = NDArray[np.float64]
 ENDS = ("low", "middle", "high")
 _ATTENTION = ("attention", "attention_combine")
 _FEWEST = 16  # tokens of the smallest part of a prompt in a grid
 _SHORT = 128  # tokens of the shortest context in a grid: below, attention is its floor
+_GROWS = 0.01  # of the bytes of a step
 _FINE = 8  # grid points of a doubling of what is entered, where nothing is captured
 # Sizes that vLLM captures by default: 1, 2, 4, multiples of 8 to 256 and of 16 to 512
 # (docs.vllm.ai, configuration: cudagraph_capture_sizes).
@@ -125,8 +127,9 @@ class GridTimes:
         Attention of decoding, by requests and their mean context [s].
     prompt : Plane
         Attention of a prompt, by tokens that enter and that were there before [s].
-    image_token_s : float
-        Each token that the encoder makes [s].
+    image_token_s : tuple of float
+        Each token that the encoder makes, at the low end of the band, in its middle and at the
+        high end [s].
     engine_s : float
         Of the engine's own host program in each step, while the device waits [s].
     watts : Line, optional
@@ -145,7 +148,7 @@ class GridTimes:
     head: Line
     decode: Plane
     prompt: Plane
-    image_token_s: float = 0.0
+    image_token_s: tuple[float, float, float] = (0.0, 0.0, 0.0)
     engine_s: float = 0.0
     watts: Line | None = None
     captured: tuple[int, ...] = ()
@@ -170,7 +173,8 @@ class GridTimes:
         total = max(self.host.at(rows), device) + self.tail.at(rows) + self.engine_s
         if self.ends is not None and self.end != "middle":
             total *= self.ends[ENDS.index(self.end) // 2].at(rows)
-        return total + self.image_token_s * sum(step.images) + step.work_s
+        image = self.image_token_s[ENDS.index(self.end)]
+        return total + image * sum(step.images) + step.work_s
 
     def at_end(self, end: str) -> GridTimes:
         """Return the same at an end of its band.
@@ -228,8 +232,8 @@ class _Replay:
 
 
 def grid_times(
-    decode: Callable[[int, int], Workload],
-    prompt: Callable[[int, int], Workload],
+    decode: _Make,
+    prompt: _Make,
     arch: Arch,
     sizes: Sizes,
     launch: str = "graph",
@@ -259,20 +263,21 @@ def grid_times(
     Raises
     ------
     InputError
-        As `npusim.replay`.
+        As `npusim.replay`; a lowering under which a step is no sum of its parts.
     """
     rows = _rows(sizes, captured)
     contexts = _doubling(_SHORT, sizes.context)
     batches = _doubling(1, sizes.requests)
     news = _doubling(min(_FEWEST, sizes.tokens), min(sizes.tokens, sizes.context), 2)
     befores = [0, *_doubling(_SHORT, max(sizes.context - 1, _SHORT), 1 / 3)]
+    _refuse_growing(decode, contexts)
     told = _Told(tick, len(rows) + len(batches) + len(news))
-    clocks = _clocks(decode, Designs(arch), launch, max(rows))
+    clocks = _clocks(decode, prompt, Designs(arch), launch, sizes)
     steps = [told(_replayed(decode(r, _FEWEST), Designs(arch), launch, clocks.at(r)))
              for r in rows]  # fmt: skip
     whole = _lines(rows, steps)
-    decoding = [told(_attending(decode, b, contexts, arch)) for b in batches]
-    entering = [told(_attending(prompt, n, befores, arch)) for n in news]
+    decoding = [told(_attending(decode, b, contexts, Designs(arch), clocks)) for b in batches]
+    entering = [told(_attending(prompt, n, befores, Designs(arch), clocks)) for n in news]
     return GridTimes(
         whole["rest"], whole["host"], whole["tail"], whole["head"],
         Plane(tuple(map(float, batches)), tuple(decoding)),
@@ -280,6 +285,20 @@ def grid_times(
         watts=whole["watts"] if has_energy(Designs(arch)) else None,
         captured=tuple(sorted(captured)), ends=(whole["low"], whole["high"]),
     )  # fmt: skip
+
+
+def _refuse_growing(decode: _Make, contexts: Sequence[int]) -> None:
+    """Refuse steps in which more than attention grows with the context."""
+    moved = []
+    for context in (contexts[0], contexts[-1]):
+        w = decode(1, context)
+        moved.append(float(w.bytes_moved[~np.isin(w.text("kind"), _ATTENTION)].sum()))
+    if moved[1] > moved[0] * (1 + _GROWS):
+        raise InputError(
+            "kernels beside attention grow with the context (a cache that is copied, say), so a "
+            "step is no sum of its parts", place="lowering", value=w.meta.get("lowering", w.name),
+            hint="choose one of a serving engine: serving, serving-fa2, fastdeploy, npu",
+        )  # fmt: skip
 
 
 class _Told:
@@ -294,24 +313,31 @@ class _Told:
         return found
 
 
-def _clocks(
-    decode: Callable[[int, int], Workload], designs: Designs, launch: str, most: int
-) -> Line:
-    """Return the share of its clock that a power limit leaves, by tokens that enter."""
+def _clocks(decode: _Make, prompt: _Make, designs: Designs, launch: str, sizes: Sizes) -> Line:
+    """Return the share of its clock that a power limit leaves, by tokens that enter.
+
+    More tokens than requests are those of a prompt.
+    """
     if "power.limit" not in designs:
         return Line((1.0,), (1.0,))
-    rows = _doubling(1, most)
-    steps = (program(decode(r, _FEWEST), designs, launch) for r in rows)
-    shares = [float(held(w, designs, launch).share[0]) for w in steps]
+    rows = _doubling(1, max(sizes.tokens, sizes.requests))
+    steps = (decode(r, _SHORT) if r <= sizes.requests else prompt(min(r, sizes.context), 0)
+             for r in rows)  # fmt: skip
+    shares = [float(held(program(w, designs, launch), designs, launch).share[0]) for w in steps]
     return Line(tuple(map(float, rows)), tuple(shares))
 
 
 def _attending(
-    step: Callable[[int, int], Workload], size: int, contexts: Sequence[int], arch: Arch
+    step: _Make, size: int, contexts: Sequence[int], designs: Designs, clocks: Line
 ) -> Line:
-    """Return the time of attention by context, at the clock of a step that nothing holds down."""
+    """Return the time of attention by context, at the clock of a step of as many tokens."""
+    at = _at_clock(designs, clocks.at(size))
     return Line(tuple(map(float, contexts)),
-                tuple(_attention(step(size, c), Designs(arch)) for c in contexts))  # fmt: skip
+                tuple(_attention(step(size, c), at) for c in contexts))  # fmt: skip
+
+
+def _at_clock(designs: Designs, share: float) -> Designs:
+    return clocked(designs, np.array([share])) if share < 1 else designs
 
 
 def _attention(w: Workload, designs: Designs) -> float:
@@ -349,8 +375,7 @@ def _doubling(least: int, most: int, parts: float = 1) -> list[int]:
 
 def _replayed(w: Workload, designs: Designs, launch: str, clock: float) -> _Replay:
     """Replay a step at a share of its clock."""
-    if clock < 1:
-        designs = clocked(designs, np.array([clock]))
+    designs = _at_clock(designs, clock)
     ran = program(w, designs, launch)
     time = durations(ran, designs)
     banded = replay_with_band(ran, designs, time, launch, band_factors(ran, designs, time))

@@ -69,7 +69,7 @@ def test_json_is_one_object_with_its_fields(cli, study):
     assert set(content) == {"study", "title", "question", "source", "runs", "notes", "command"}
     assert (content["study"], content["title"]) == ("tiny", "Tiny")
     (run,) = content["runs"]
-    assert set(run) == FIGURES | {"axes", "band"}
+    assert set(run) == FIGURES | {"axes", "band", "energy_j", "j_per_token"}
     assert set(run["band"]) == {"low", "high"}
     assert set(run["band"]["low"]) == FIGURES
     assert set(run["ttft"]) == set(run["band"]["high"]["tpot"]) == WAIT
@@ -183,7 +183,7 @@ def test_settings_change_the_machine(cli, study):
         ("memories.dram.bandwidth=3", "--set memories.dram.bandwidth: has no unit"),
         ("memories.dram.bandwidth=-3 TB/s", "out of bounds: -3 TB/s"),
         ("area.die=400 mm2", "area.die: no cost model"),
-        ("workload.batch=4", "changes the workload, not the machine"),
+        ("workload.batch=4", "cannot be changed for every step"),
         ("link.bandwidth=64 GB/s", "--set: is an axis of the study: 'link.bandwidth'"),
     ],
 )

@@ -108,14 +108,14 @@ MISTAKES = [
     ("axes: {memories.dram.bandwidth: [1 TB, -1 TB/s]}", {},
      ["has the wrong unit: '1 TB'", "out of bounds: -1 TB/s"]),
     ("set: {memories.dram.bandwdth: 3 TB/s, memories.dram.bandwidth: 3}", {},
-     ["serving.set.memories.dram.bandwdth: no parameter of a machine",
+     ["serving.set.memories.dram.bandwdth: unknown parameter",
       "serving.set.memories.dram.bandwidth: has no unit"]),
-    ("set: {workload.batch: 4}", {}, ["serving.set.workload.batch: no parameter of a machine"]),
+    ("set: {workload.batch: 4}", {}, ["serving.set.workload.batch: cannot be changed"]),
     ("limits: {ttft: 3}\naxes: {nope: [1], engine.max_num_seqs: [a]}\nset: {a: 3}",
      {"a": ("count: 12, ", ""), "b": ("max_model_len: 256", "max_model_len: 256, "
                                                             "step_overhead: 3 MB")},
      ["line 7, serving.engine.step_overhead: has the wrong unit", "line 9, serving.limits.ttft",
-      "line 8, serving.requests: poisson needs count", "line 11, serving.set.a: no parameter",
+      "line 8, serving.requests: poisson needs count", "line 11, serving.set.a: unknown parameter",
       "line 10, serving.axes.nope: unknown", "line 10, serving.axes.engine.max_num_seqs: not a"]),
 ]  # fmt: skip
 
@@ -285,3 +285,64 @@ def test_fewer_requests_of_a_log_and_another_rate(study, tmp_path):
     assert faster.measured is None  # it was measured at another rate
     with pytest.raises(InputError, match="no rate to change"):
         run(log_study(study, tmp_path, ROWS[:1] * 2, ", rate_per_s: 10"))
+
+
+# ------------------------------------------------------------ settings, links, widths, energy
+
+
+def test_settings_reach_the_pool_and_narrow_caches_take_less_of_it(study):
+    blocks = {}
+    for name, more in {"whole": "", "short": "settings: {decoder.layers: 6}",
+                       "narrow": "set: {workload.kv_bits: 8}"}.items():  # fmt: skip
+        (only,) = run(study(more))
+        blocks[name] = only.policy.blocks
+    assert blocks["short"] > 2.9 * blocks["whole"]  # a third of the layers
+    assert blocks["narrow"] == pytest.approx(2 * blocks["whole"], rel=0.01)
+
+
+def test_narrow_weights_make_faster_steps(study):
+    wide, narrow = run(study("axes: {workload.weight_bits: [16, 8]}"))
+    assert narrow.middle.tpot_s.mean() < wide.middle.tpot_s.mean()
+
+
+def test_chips_without_links_serve_no_split_model(study):
+    with pytest.raises(InputError, match=r"metax_c500: link\.bandwidth: has no link"):
+        run(study(**{"arch": ("arch: h200", "arch: metax_c500")} | engine("tensor: 2")))
+    with pytest.raises(InputError, match="has no effect with one chip an engine and no prefill"):
+        study("axes: {link.bandwidth: [64 GB/s, 900 GB/s]}")
+
+
+def test_engines_for_prompts_are_as_the_others_but_for_what_is_given(study):
+    more = "prefill: {engines: 1, engine: {max_num_batched_tokens: 64}}"
+    (apart,) = run(study(more, **engine("block_size: 32")))
+    assert (apart.policy.block, apart.policy.max_tokens) == (32, 16)
+    prompts = apart.middle.engines[0]
+    assert prompts.tokens.max() == 64  # 50 of one and 14 of the next
+
+
+def test_energy_is_that_of_steps_and_of_idle_chips(study):
+    """By hand: power by tokens times each step's time, and a resting board between steps."""
+    (only,) = run(study())
+    (course,) = only.middle.engines
+    from npusim.clock_modes import sleeping
+
+    idle = (only.middle.end_s - course.busy_s) * sleeping(load_arch("h200"))
+    watts = (only.energy_j - idle) / course.busy_s
+    assert 100 < watts < 700  # between an idle board and its limit
+    found = told(only)
+    assert found["j_per_token"] == pytest.approx(only.energy_j / (12 * 10))
+    (two,) = run(study(**engine("tensor: 2")))
+    assert two.energy_j > 1.2 * only.energy_j  # two chips, each with less to do
+
+
+def test_files_are_looked_for_beside_the_study(study, tmp_path):
+    (tmp_path / "mine.yaml").write_text(
+        (catalog.folder("models") / "paddleocr_vl.yaml").read_text()
+    )
+    asked = study(model=("model: paddleocr_vl", "model: mine.yaml"))
+    assert asked.block.model == str(tmp_path / "mine.yaml")
+    assert len(run(asked)) == 1
+
+
+def test_a_rate_without_a_point_is_a_number(study):
+    assert study(**requests(ASKED.replace("200", "1e3"))).block.requests.rate_per_s == 1000

@@ -188,11 +188,11 @@ def test_each_part_of_a_step_counts_as_the_head_of_the_module_says():
     assert flat().seconds(Step([(5, 0)])) == 2.0 + 0.25  # no answer yet, so no head
     assert flat().seconds(Step([(5, 0)], 1)) == 2.75
     seen = Step([(5, 0)], 1, images=[100, 50], work_s=0.5)
-    assert flat(image_token_s=0.01).seconds(seen) == pytest.approx(2.75 + 1.5 + 0.5)
-    # the band is of the step itself, not of images and work before it
+    assert flat(image_token_s=(0.01, 0.01, 0.01)).seconds(seen) == pytest.approx(2.75 + 1.5 + 0.5)
+    # images have a band of their own, work before it has none
     ends = (Line((1.0,), (0.5,)), Line((1.0,), (2.0,)))
-    high = flat(image_token_s=0.01, ends=ends, end="high")
-    assert high.seconds(seen) == pytest.approx(5.5 + 1.5 + 0.5)
+    high = flat(image_token_s=(0.005, 0.01, 0.03), ends=ends, end="high")
+    assert high.seconds(seen) == pytest.approx(5.5 + 4.5 + 0.5)
 
 
 def test_attention_of_prompts_is_each_on_its_own():
@@ -255,3 +255,25 @@ def test_a_plane_lies_between_its_lines(one, other, share, y):
     assert plane.at(0.5, y) == low
     assert plane.at(3.0, y) == pytest.approx(high, abs=1e-9)
     assert plane.at(1 + 2 * share, y) == pytest.approx(low + share * (high - low), abs=1e-6)
+
+
+def test_a_prompt_is_held_down_by_its_own_power(h200):
+    """Products of a prompt take more power than a decode step of as many sequences."""
+    how = {"lowering": "serving", "settings": {"decoder.layers": 2}}
+    times = grid_times(
+        lambda b, c: template("llama_3_1_8b", "decode", batch=b, context=c, **how),
+        lambda n, c: template("llama_3_1_8b", "prefill", context=c or n, new=n if c else None,
+                                 **how),
+        h200, Sizes(2048, 8, 2048),
+    )  # fmt: skip
+    whole = replay(template("llama_3_1_8b", "prefill", context=2048, **how), h200, "graph")
+    assert whole.clock_share < 0.9
+    assert times.seconds(Step([(2048, 0)], 1)) == pytest.approx(whole.wall_s, rel=0.03)
+
+
+def test_a_cache_that_is_copied_is_refused(h200):
+    def decode(b, c):
+        return template("paddleocr_vl", "decode", batch=b, context=c, lowering="hf-eager")
+
+    with pytest.raises(InputError, match="kernels beside attention grow with the context"):
+        grid_times(decode, decode, h200, Sizes(4, 2, 4096))

@@ -159,6 +159,8 @@ class Outcome:
 
     def goodput(self, limits: Limits) -> float:
         """Return requests a second that were answered within limits; one token has no TPOT."""
+        if not isinstance(limits, Limits):
+            raise InputError("not limits", value=limits, allowed="npusim.serving.Limits")
         met = (self.ttft_s <= limits.ttft_s) & (self.latency_s <= limits.latency_s)
         met &= np.isnan(self.tpot_s) | (self.tpot_s <= limits.tpot_s)
         return float(met.sum()) / self.end_s if self.end_s else 0.0
