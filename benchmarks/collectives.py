@@ -107,6 +107,30 @@ def other_rows():
                 for r in csv.DictReader(file)]  # fmt: skip
 
 
+def report(arch):
+    """Return median, 90th percentile and worst error by operation, of what no fit saw."""
+    ring = with_value(arch, "link.reduces", 0)
+    sets = {
+        "two of ours, again": ([r for r in measured(AGAIN) if second_half(r)], arch, "graph"),
+        "four of ours, a ring": (measured(FOUR), ring, "graph"),
+    }
+    if OTHER.exists():
+        sets |= {f"{n} of others": ([r for r in other_rows() if r["gpus"] == n], arch, "eager")
+                 for n in (2, 4)}  # fmt: skip
+    yield "| H200 boards | operation | n | median | p90 | worst |"
+    yield "|---|---|---|---|---|---|"
+    for name, (rows, machine, launch) in sets.items():
+        for op in ROUTINES:
+            part = [r for r in rows if r["op"] == op and not r.get("protocol")]
+            if not part or op in ONE_WAY:
+                continue
+            off = predicted(part, machine, launch) / np.array([r["us"] for r in part]) - 1
+            worst = off[np.argmax(np.abs(off))]
+            cells = (name, op, len(part), f"{np.median(np.abs(off)):.1%}",
+                     f"{np.percentile(np.abs(off), 90):.1%}", f"{worst:+.1%}")  # fmt: skip
+            yield "| " + " | ".join(map(str, cells)) + " |"
+
+
 def errors(title, rows, arch, launch="graph"):
     """Print median, 90th percentile and worst error by operation and number of chips."""
     found = 100 * (predicted(rows, arch, launch) / np.array([r["us"] for r in rows]) - 1)

@@ -170,8 +170,8 @@ WAITS = (
 )
 
 
-def tables():
-    """Return the tables of the page by name."""
+def tables(studies=STUDIES):
+    """Return the tables of the page by name, with those of some studies."""
     found = {
         "batching": (("batch", "measured, tok/s", "told", "off", ""), batching_rows()),
         "clients": (("", "mean, s", "told", "off", "req/s", "told", "off"), client_rows()),
@@ -180,7 +180,7 @@ def tables():
     if LOG.is_file():
         columns = ("", "", "measured", "predicted", "band of step times", "off")
         found["log"] = (columns, log_rows(log_run()))
-    for name in STUDIES:
+    for name in studies:
         found[name] = (("", *WAITS), study_rows(name))
     return found
 

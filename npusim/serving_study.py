@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npusim.arch import Arch, with_value
-from npusim.clock_modes import sleeping
 from npusim.errors import InputError
 from npusim.latency import Latency
 from npusim.load import load_arch
@@ -28,15 +27,14 @@ from npusim.predict import replay
 from npusim.request_file import Log
 from npusim.serving import Fleet, Limits, Outcome, Policy, Pool, Transfer, serve
 from npusim.serving_block import Engine, Serving, ServingFile, with_axis
+from npusim.serving_energy import chips_of, joules
 from npusim.serving_requests import Measured, drawn, logged, measured
 from npusim.space import unmodelled
-from npusim.step_times import CAPTURED, ENDS, GridTimes, Line, Sizes, grid_times
+from npusim.step_times import CAPTURED, ENDS, GridTimes, Sizes, grid_times
 from npusim.templates import load_model, template
 from npusim.transforms import applies, split, transformed
 from npusim.workload import Workload
 
-_SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
-_ASKED = "serving.requests"
 Tick = Callable[[float], None]
 
 
@@ -178,49 +176,21 @@ def _run(study: ServingFile, point: _Point, band: bool, times: _Times) -> Run:
     block, requests = point.block, point.requests
     arch = _machine(study.arch, block.set)
     pool, kv_token = _pool(point, block.engine, arch, block.engines, times)
-    fleet, chips = Fleet(pool, block.route), [_chips(pool, block.engine, arch)]
+    fleet, chips = Fleet(pool, block.route), [chips_of(pool, block.engine.tensor, arch)]
     if block.prefill is not None:
         other = _machine(block.prefill.arch or study.arch, block.set)
         engine = point.prefill
         prompts, _ = _pool(point, engine, other, block.prefill.engines, times)
         between = _between((other, engine.tensor), (arch, block.engine.tensor), kv_token)
         fleet = replace(fleet, prompts=prompts, transfer=between)
-        chips.insert(0, _chips(prompts, engine, other))
+        chips.insert(0, chips_of(prompts, engine.tensor, other))
     until = None if block.until is None else float(block.until)
     ends = {end: serve(requests, _at_end(fleet, end), until, bool(block.requests.rounds))
             for end in (ENDS if band else ENDS[1:2])}  # fmt: skip
     limits = Limits(**{f"{n}_s": float(v) for n, v in block.limits if v is not None})
     return Run(point.axes, ends["middle"], ends.get("low"), ends.get("high"), limits, pool.policy,
-               kv_token, block.engines, point.cut, _joules(ends["middle"], chips),
+               kv_token, block.engines, point.cut, joules(ends["middle"], chips),
                measured(point.log))  # fmt: skip
-
-
-@dataclass(frozen=True)
-class _Chips:
-    """The chips of some engines: how many of each, their power in steps and between them [W]."""
-
-    engines: int
-    tensor: int
-    watts: Line | None
-    idle_w: float | None
-
-
-def _chips(pool: Pool, engine: Engine, arch: Arch) -> _Chips:
-    watts = pool.times.watts if isinstance(pool.times, GridTimes) else None
-    return _Chips(pool.engines, engine.tensor, watts, None if watts is None else sleeping(arch))
-
-
-def _joules(o: Outcome, chips: Sequence[_Chips]) -> float | None:
-    """Return the energy of a run: of its steps by their tokens, and of idle chips [J]."""
-    total, courses = 0.0, iter(o.engines)
-    for some in chips:
-        if some.watts is None or some.idle_w is None:
-            return None
-        for course in itertools.islice(courses, some.engines):
-            power = np.interp(course.tokens, some.watts.x, some.watts.y)
-            idle = max(o.end_s - course.busy_s, 0.0) * some.idle_w
-            total += some.tensor * (float(power @ course.seconds) + idle)
-    return total
 
 
 def _between(sender: tuple[Arch, int], receiver: tuple[Arch, int], kv_token: float) -> Transfer:

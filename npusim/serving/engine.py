@@ -70,7 +70,6 @@ class Engine:
 
     def submit(self, ticket: Ticket) -> None:
         """Let it serve a request."""
-        ticket.queued_s = self._env.now
         self.scheduler.add(ticket)
         if self._sleep is not None:
             self._sleep.succeed()

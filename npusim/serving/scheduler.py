@@ -48,7 +48,6 @@ class Ticket:
     request: Request
     sent_s: float
     client: int = 0
-    queued_s: float = 0.0
     entered_s: float = -1.0
     first_s: float = -1.0
     done_s: float = -1.0
