@@ -153,9 +153,9 @@ MORE = {
 SERVING = """
 ## Collectives and serving
 
-Asked: a median within 15 % for each collective on two and on four boards; of a request log TTFT and
-TPOT within 10 % in the mean and 20 % in P95; throughput at batch 4 from batches 1 and 2 within 10 %;
-four clients from one within 15 %. Nothing is fitted to any of it but where it says so:
+Asked: a median within 15 % for each collective on two and on four boards; of a request log TTFT
+and TPOT within 10 % in the mean and 20 % in P95; throughput at batch 4 from batches 1 and 2 within
+10 %; four clients from one within 15 %. Nothing is fitted to any of it but where it says so:
 [collectives](collectives.md), [serving](serving.md), [memory plan](memory_plan.md).
 """
 
