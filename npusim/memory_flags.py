@@ -182,6 +182,9 @@ def check_configuration(model: Model, c: Configuration, longest: int | None) -> 
     if c.image is not None and model.vision is None:
         raise InputError("of a model without an encoder of images", place="--image",
                          value=f"{c.image[0]} x {c.image[1]}")  # fmt: skip
+    if c.images is not None and model.vision is None:
+        raise InputError("of a model without an encoder of images", place="--images",
+                         value=c.images)  # fmt: skip
     if c.images is not None and not (_is_whole(c.images) and 1 <= c.images <= _MOST):
         raise InputError("not a count", place="--images", value=c.images,
                          allowed=f"1 to {_MOST:,}")  # fmt: skip

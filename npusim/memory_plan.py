@@ -13,8 +13,9 @@ ever see, and gives the rest of its share to blocks of the KV cache:
 The pool is shared: more sequences than it holds are not refused, they wait or are preempted and
 computed again. ``--max-num-seqs`` bounds how many decode together, not what is set aside for them.
 
-Split over T chips (tensor parallelism), each has 1/T of the heads, of the feed-forward networks and
-of the vocabulary; norms, the encoder of images and KV heads that are fewer than T are on all.
+Split over T chips (`npusim.templates.parallel`), each has 1/T of the heads, of the feed-forward
+networks and of the vocabulary; norms, the encoder of images and KV heads that are fewer than T are
+on all.
 
 Source: paged attention, W. Kwon et al., arXiv:2309.06180; tensor parallelism, M. Shoeybi et al.,
 arXiv:1909.08053; how vLLM 0.19 and FastDeploy 2 count (Apache-2.0). The peak is that of
@@ -48,11 +49,11 @@ from npusim.memory_flags import (
     is_number,
 )
 from npusim.memory_peak import Image, Peak, peak
-from npusim.memory_split import split
 from npusim.templates.hyperparameters import Decoder, Model, decoder_parameters
 from npusim.templates.kernels import ITEM
 from npusim.templates.models import load_model
-from npusim.templates.parameter_count import model_parameters
+from npusim.templates.parallel import Parallel, check, share
+from npusim.templates.parameter_count import cache_elements, model_parameters
 
 # Tokens of a step by default: what vLLM's server takes on large boards (docs.vllm.ai, engine
 # arguments: --max-num-batched-tokens; 2,048 on smaller ones).
@@ -90,12 +91,21 @@ class MemoryPlan:
 
     def __post_init__(self) -> None:
         check_configuration(self.model, self.asked, self.longest)
-        object.__setattr__(self, "decoder", split(self.model.decoder, self.asked.tensor))
+        object.__setattr__(self, "decoder", self._share())
         if self.weights > self.capacity:
             raise InputError(
                 f"the weights alone, {self.weights / 1e9:.3f} GB, are larger than the memory, "
                 f"{self.capacity / 1e9:.3f} GB", place="--arch, --memory",
                 hint="more memory, more chips (--tensor), fewer bits (--weight-bits)")  # fmt: skip
+
+    def _share(self) -> Decoder:
+        """Return what one chip has of the decoder."""
+        part = Parallel(tensor=self.asked.tensor)
+        try:
+            check(part, self.model.decoder, "decode")
+        except InputError as error:
+            raise InputError(f"--{error}") from None  # by the name of the flag
+        return share(self.model.decoder, part)
 
     @cached_property
     def weights(self) -> float:
@@ -109,10 +119,8 @@ class MemoryPlan:
     @cached_property
     def kv_token(self) -> float:
         """KV cache of one token."""
-        a, width = self.decoder.attention, self.asked.kv_bits / 8
-        if a.latent is not None:
-            return self.decoder.layers * (a.latent.kv_rank + a.latent.rope_size) * width
-        return self.decoder.layers * 2 * a.kv_heads * a.head_size * width
+        each = cache_elements(self.decoder, absorbed=True)
+        return self.decoder.layers * each * self.asked.kv_bits / 8
 
     @property
     def kv_block(self) -> float:

@@ -33,9 +33,10 @@ from npusim.pipeline import passed, round_s
 from npusim.power import held
 from npusim.predict import Result, replay
 from npusim.templates import load_lowering, load_model, template
-from npusim.templates.hyperparameters import Decoder, Model
+from npusim.templates.hyperparameters import Model
 from npusim.templates.kernels import ITEM
 from npusim.templates.parallel import Parallel, chip_parameters, share, stage_layers
+from npusim.templates.parameter_count import cache_elements
 from npusim.transforms import split, transformed
 from npusim.transforms.precision import ARITHMETIC, dtype_of
 from npusim.workload import Workload
@@ -343,24 +344,6 @@ def collective_share(w: Workload, arch: Arch, launch: str) -> float:
     seconds = time.table[time.row, 0] * time.scale
     total = float(seconds.sum())
     return float(seconds[ran.mask("kind", "collective")].sum()) / total if total > 0 else 0.0
-
-
-def cache_elements(d: Decoder, absorbed: bool) -> int:
-    """Return the elements that one token has in the cache of one layer.
-
-    Examples
-    --------
-    >>> cache_elements(load_model("llama_3_1_8b").decoder, False)  # keys and values of 8 heads
-    2048
-    >>> cache_elements(load_model("deepseek_v3").decoder, True)
-    576
-    """
-    a = d.attention
-    if a.latent is None:
-        return 2 * a.kv_heads * a.head_size
-    if absorbed:
-        return a.latent.kv_rank + a.latent.rope_size
-    return a.kv_heads * (a.head_size + a.latent.rope_size + a.latent.value_size)
 
 
 def _times(result: Result) -> tuple[float, float, float]:

@@ -6,7 +6,7 @@ FastDeploy give them, with underscores.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -228,6 +228,7 @@ def read_serving(file: Path) -> ServingFile:
                 where = "axes" if path in axes else "set"
                 errors.append(tree.error(("serving", where, path), "has no effect with one chip an "
                                          "engine and no prefill"))  # fmt: skip
+    errors += _idle(tree, read.serving)
     runs = 1
     for values in axes.values():
         runs *= len(values)
@@ -257,6 +258,20 @@ def _path_beside(file: Path, name: str) -> str:
         return str(file.parent / name) if (file.parent / name).is_file() else name
     except (OSError, ValueError):
         return name
+
+
+def _idle(tree: Tree, block: Serving) -> Iterator[InputError]:
+    """Yield what is given and does nothing beside something else."""
+    engines: list[tuple[Place, Engine]] = [(("serving", "engine"), block.engine)]
+    if block.prefill is not None and block.prefill.engine is not None:
+        engines.append((("serving", "prefill", "engine"), block.prefill.engine))
+    for place, engine in engines:
+        for name in ("gpu_memory_utilization", "framework"):
+            if engine.kv_blocks and name in engine.model_fields_set:
+                yield tree.error((*place, name), "has no effect where kv_blocks is given")
+    for path, values in block.axes.items():
+        if len(set(map(str, values))) < len(values):
+            yield tree.error(("serving", "axes", path), "value given twice")
 
 
 def _has_links(block: Serving) -> bool:

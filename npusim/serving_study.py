@@ -29,7 +29,7 @@ from npusim.serving import Fleet, Limits, Outcome, Policy, Pool, Transfer, serve
 from npusim.serving_block import Engine, Serving, ServingFile, with_axis
 from npusim.serving_energy import chips_of, joules
 from npusim.serving_requests import Measured, drawn, logged, measured
-from npusim.space import unmodelled
+from npusim.space import unmodelled, with_changes
 from npusim.step_times import CAPTURED, ENDS, GridTimes, Sizes, grid_times
 from npusim.templates import load_model, template
 from npusim.transforms import applies, split, transformed
@@ -279,6 +279,8 @@ def _grid(block: Serving, engine: Engine, arch: Arch, times: _Times) -> GridTime
         how: dict[str, Any] = {"lowering": block.lowering, "settings": block.settings,
                                "tensor": engine.tensor}  # fmt: skip
         captured = [c for c in CAPTURED if c <= 2 * times.sizes.requests]
+        both = [template(block.model, phase, **how) for phase in ("decode", "prefill")]
+        with_changes(both, changes)  # refuses what changes nothing in either
 
         def made(phase: str, **sizes: Any) -> Workload:
             w = template(block.model, phase, **sizes, **how)

@@ -12,7 +12,6 @@ from npusim import terminal, units
 from npusim.serving_block import axis_text
 
 _WAITS = (("ttft", "TTFT"), ("tpot", "TPOT"), ("latency", "latency"))
-_WHICH = ("mean_s", "p50_s", "p95_s", "p99_s")
 
 
 def shown(content: Mapping[str, Any], folder: Path | None, files: Sequence[str]) -> None:

@@ -23,8 +23,7 @@ Left out: sequences of very different lengths in one decode batch (attention is 
 the mean length); attention of prompts and of decoding in one kernel (each starts alone here);
 a decode step's tail where only prompts enter; what else grows with the context: gaps and host time
 of the kernels that put split attention together (below 1 % of a step of a graph, up to 5 % of one
-that its host holds up), and caches that are copied as they grow, as lowerings of eager frameworks
-do (`hf-eager`).
+that its host holds up). Lowerings that copy a cache as it grows (`hf-eager`) are refused.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ Array = NDArray[np.float64]
 ENDS = ("low", "middle", "high")
 _ATTENTION = ("attention", "attention_combine")
 _FEWEST = 16  # tokens of the smallest part of a prompt in a grid
-_SHORT = 128  # tokens of the shortest context in a grid: below, attention is its floor
+_SHORT = 128  # tokens of the shortest context in a grid: below it attention is taken to be as long
 _GROWS = 0.01  # of the bytes of a step
 _FINE = 8  # grid points of a doubling of what is entered, where nothing is captured
 # Sizes that vLLM captures by default: 1, 2, 4, multiples of 8 to 256 and of 16 to 512

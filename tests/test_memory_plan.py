@@ -13,7 +13,6 @@ from npusim.memory_advice import advice, largest, too_high
 from npusim.memory_flags import FRAMEWORKS, OVERHEADS
 from npusim.memory_peak import largest_image, peak, sampler_bytes
 from npusim.memory_plan import memory_plan
-from npusim.memory_split import split
 
 GIB = 2**30
 GUIDE = {"max_model_len": 16384, "max_num_seqs": 256, "max_num_batched_tokens": 16384,
@@ -332,7 +331,7 @@ def test_more_rows_take_no_less(rows, sampler):
         ({"kv_bits": 0.5}, "--kv-bits: out of range: 0.5"),
         ({"weight_bits": 65}, "--weight-bits: out of range: 65"),
         ({"tensor": 0}, "--tensor: not a count: 0"),
-        ({"tensor": 3}, "--tensor: does not divide the heads of the model: 3"),
+        ({"tensor": 3}, "--tensor: does not divide the 16 heads: 3"),
         ({"longest": 8192}, "--max-model-len: longer than the model was made for: 16384"),
         ({"framework": "none"}, "--framework: unknown framework: 'none'"),
         ({"image": (0, 5)}, "--image: not a size of an image: '0 x 5'"),
@@ -362,9 +361,3 @@ def test_a_model_larger_than_the_memory_is_told_with_both_sizes():
 def test_an_image_is_of_models_that_see():
     with pytest.raises(InputError, match="--image: of a model without an encoder of images"):
         memory_plan("llama_3_1_8b", 24e9, 1024, image=(640, 640))
-
-
-def test_a_part_of_experts_and_of_latent_attention():
-    d = split(ns.load_model("deepseek_v3").decoder, 8)
-    assert (d.attention.heads, d.attention.kv_heads, d.experts.intermediate) == (16, 16, 256)
-    assert d.attention.latent == ns.load_model("deepseek_v3").decoder.attention.latent

@@ -346,3 +346,21 @@ def test_files_are_looked_for_beside_the_study(study, tmp_path):
 
 def test_a_rate_without_a_point_is_a_number(study):
     assert study(**requests(ASKED.replace("200", "1e3"))).block.requests.rate_per_s == 1000
+
+
+@pytest.mark.parametrize(
+    ("more", "changed", "message"),
+    [
+        ("", engine("kv_blocks: 90, gpu_memory_utilization: 0.8"), "has no effect where kv_blocks"),
+        ("axes: {engine.max_num_seqs: [4, 4]}", {}, "engine.max_num_seqs: value given twice"),
+    ],
+)
+def test_what_does_nothing_is_told(study, more, changed, message):
+    with pytest.raises(InputError, match=message):
+        study(more, **changed)
+
+
+def test_a_change_that_no_step_has_is_refused(study):
+    """PaddleOCR-VL has no experts that a skew could make popular."""
+    with pytest.raises(InputError, match=r"workload\.expert_skew"):
+        run(study("set: {workload.expert_skew: 1}"))

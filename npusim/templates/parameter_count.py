@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
-from npusim.templates.hyperparameters import Model, decoder_parameters
+from npusim.templates.hyperparameters import Decoder, Model, decoder_parameters
 from npusim.templates.vision_hyperparameters import Projector, Sam, Tower, Vision, projected_width
 
 
@@ -23,6 +23,31 @@ def model_parameters(model: Model) -> int:
     """
     vision = vision_parameters(model.vision, model.decoder.hidden) if model.vision else 0
     return decoder_parameters(model.decoder) + vision + model.unused_parameters
+
+
+def cache_elements(d: Decoder, absorbed: bool) -> int:
+    """Return the elements that one token has in the cache of one layer.
+
+    Parameters
+    ----------
+    d : Decoder
+    absorbed : bool
+        Whether a latent cache holds the latent vector itself, and not what every head makes of it.
+
+    Examples
+    --------
+    >>> from npusim.templates import load_model
+    >>> cache_elements(load_model("llama_3_1_8b").decoder, False)  # keys and values of 8 heads
+    2048
+    >>> cache_elements(load_model("deepseek_v3").decoder, True)
+    576
+    """
+    a = d.attention
+    if a.latent is None:
+        return 2 * a.kv_heads * a.head_size
+    if absorbed:
+        return a.latent.kv_rank + a.latent.rope_size
+    return a.kv_heads * (a.head_size + a.latent.rope_size + a.latent.value_size)
 
 
 def vision_parameters(v: Vision, width: int) -> int:
