@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from npusim.arch import Arch, Designs
 from npusim.models import modelled
 from npusim.models.energy import missing
+from npusim.models.link import NEEDED as LINK
 from npusim.models.roofline import MATRIX_KINDS, unit_of
 from npusim.technology import GROUPS
 from npusim.units import show
@@ -104,6 +105,13 @@ def _about_host(workload: Workload, arch: Arch, launch: str) -> Iterator[str]:
 
 
 def _about_machine(workload: Workload, arch: Arch) -> Iterator[str]:
+    between = (workload.text("kind") == "collective") & (workload["k"] > 1)
+    lacks = [path for path in LINK if path not in arch.values]
+    if between.any() and lacks:
+        yield (
+            f"NO LINKS: {int(between.sum())} collectives between chips count as streams of their "
+            f"bytes alone, {arch.name} has no {', '.join(lacks)}"
+        )
     used = [p for path, p in arch.provenance.items()
             if path in modelled() and path.split(".")[0] not in _NOT_OF_TIME]  # fmt: skip
     assumed = sum(p.kind == "assumed" for p in used)

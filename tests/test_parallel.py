@@ -381,3 +381,11 @@ def test_a_fusion_engine_keeps_what_waits_for_the_other_stream():
     assert (
         len(set(indices[crossing & ~collective[later]])) >= collective.sum() - 2
     )  # last ones: none
+
+
+def test_a_replay_without_links_says_so():
+    w = ns.template("llama_3_1_8b", "decode", context=512, lowering="serving", tensor=2)
+    told = {name: [n for n in ns.replay(w, ns.load_arch(name), "graph").notes if "NO LINKS" in n]
+            for name in ("metax_c500", "h200")}  # fmt: skip
+    assert "66 collectives" in told["metax_c500"][0]  # two a layer, the embedding, the logits
+    assert told["h200"] == []
