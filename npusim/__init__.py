@@ -33,11 +33,11 @@ if TYPE_CHECKING:
     from npusim.serving import Pool as Pool
     from npusim.serving import Request as Request
     from npusim.serving import serve as serve
-    from npusim.space import Space as Space
-    from npusim.space import pareto as pareto
-    from npusim.space import sweep as sweep
     from npusim.step_cost import StepCost as StepCost
     from npusim.step_cost import fit_step_cost as fit_step_cost
+    from npusim.sweeps.front import pareto as pareto
+    from npusim.sweeps.run import sweep as sweep
+    from npusim.sweeps.space import Space as Space
     from npusim.templates import load_model as load_model
     from npusim.templates import template as template
     from npusim.timeline_file import save_timeline as save_timeline
@@ -56,7 +56,7 @@ _WHERE = {
     "Pool": "serving",
     "Request": "serving",
     "Result": "predict",
-    "Space": "space",
+    "Space": "sweeps.space",
     "StepCost": "step_cost",
     "Workload": "workload",
     "fit_step_cost": "step_cost",
@@ -65,14 +65,14 @@ _WHERE = {
     "load_arch": "load",
     "load_model": "templates",
     "load_workload": "load",
-    "pareto": "space",
+    "pareto": "sweeps.front",
     "page_times": "page",
     "replay": "predict",
     "rescale": "rescaling",
     "serve": "serving",
     "save_timeline": "timeline_file",
     "save_workload": "workload_file",
-    "sweep": "space",
+    "sweep": "sweeps.run",
     "to_networkx": "graph",
     "template": "templates",
     "unprofiled": "transforms",

@@ -421,7 +421,7 @@ def _inspected(w: Workload) -> dict[str, Any]:
 def _settings(settings: Sequence[str]) -> list[tuple[str, float]]:
     """Return the ``--set`` options, those without effect refused."""
     from npusim.config import read_setting
-    from npusim.space import unmodelled
+    from npusim.sweeps.space import unmodelled
 
     pairs = [read_setting(text) for text in settings]
     paths = [path for path, _ in pairs]

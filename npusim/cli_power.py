@@ -91,7 +91,7 @@ def _machine(name: str, settings: Sequence[str]) -> Any:
     from npusim.arch import with_value
     from npusim.config import read_setting
     from npusim.load import load_arch
-    from npusim.space import unmodelled
+    from npusim.sweeps.space import unmodelled
 
     arch, seen = load_arch(name), set()
     for path, value in map(read_setting, settings):

@@ -106,7 +106,7 @@ def _numbers(name: str, text: str) -> tuple[int, ...]:
 def _changes(settings: Sequence[str]) -> dict[str, float]:
     """Return the settings by path, those that nothing reads refused."""
     from npusim.config import read_setting
-    from npusim.space import unmodelled
+    from npusim.sweeps.space import unmodelled
 
     found: dict[str, float] = {}
     for path, value in map(read_setting, settings):

@@ -57,7 +57,7 @@ def save_sweep_figures(
     folder : Path
         Where to write; made if it is not there.
     table : DataFrame
-        Designs as `npusim.space.sweep` returns them.
+        Designs as `npusim.sweeps.run.sweep` returns them.
     arch : Arch
         The nominal machine.
     workloads : sequence of Workload
@@ -301,8 +301,8 @@ def _draw_line(
 def _front(table: pd.DataFrame, cost: str) -> pd.DataFrame:
     """Return the designs that no other beats in step time and one cost, one of those that tie.
 
-    Like `npusim.space.pareto`, but two objectives take one pass over sorted rows, so that a million
-    designs take a second.
+    Like `npusim.sweeps.front.pareto`, but two objectives take one pass over sorted rows, so that a
+    million designs take a second.
     """
     ordered = table.sort_values([cost, "wall_s"], kind="stable")
     # To the picosecond: rounding errors of an axis without effect are no gain.

@@ -12,8 +12,9 @@ from npusim.constraints import NOMINAL, Constraint
 from npusim.errors import InputError
 from npusim.load import load_arch, load_workload, traced_arch
 from npusim.merit import MERITS
-from npusim.space import Space, unmodelled, with_changes
 from npusim.sweep_block import Sweep
+from npusim.sweeps.evaluate import with_changes
+from npusim.sweeps.space import Space, unmodelled
 from npusim.transforms import split, unprofiled
 from npusim.workload import Workload
 

@@ -39,7 +39,7 @@ def dram_traffic(ax: Axes, table: pd.DataFrame, capacity: str, workload: str = "
     ----------
     ax : Axes
     table : DataFrame
-        Designs that differ in the capacity alone, as `npusim.space.sweep` returns them.
+        Designs that differ in the capacity alone, as `npusim.sweeps.run.sweep` returns them.
     capacity : str
         Dotted path of the capacity.
     workload : str

@@ -22,16 +22,9 @@ from npusim.job import Job
 from npusim.load import load_arch, traced_arch
 from npusim.merit import MERITS
 from npusim.parameters import MEMORIES, PARAMETERS
-from npusim.space import (
-    Progress,
-    best,
-    evaluate,
-    objective,
-    pareto,
-    sweep,
-    with_changes,
-    without_effect,
-)
+from npusim.sweeps.evaluate import evaluate, with_changes
+from npusim.sweeps.front import best, objective, pareto, without_effect
+from npusim.sweeps.run import Progress, sweep
 from npusim.transforms import TRANSFORMABLE, applies, limits, needs, present, split
 from npusim.workload import Workload
 

@@ -182,7 +182,7 @@ def latency_cost(
     ax : Axes
         Step time [ms] against the axis in its unit; logarithmic if times differ more than 5 times.
     table : DataFrame
-        Designs as `npusim.space.sweep` returns them; the marker tells the launch mode.
+        Designs as `npusim.sweeps.run.sweep` returns them; the marker tells the launch mode.
     cost : str
         Dotted path of the axis.
     front : DataFrame, optional
@@ -293,7 +293,7 @@ def axis_effects(
     ax : Axes
         Change of the step time [%]: one bar an axis, one for the launch mode.
     table : DataFrame
-        Designs as `npusim.space.sweep` returns them.
+        Designs as `npusim.sweeps.run.sweep` returns them.
     axes : sequence of str
         Dotted paths.
     reference : Series

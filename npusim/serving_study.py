@@ -29,8 +29,9 @@ from npusim.serving import Fleet, Limits, Outcome, Policy, Pool, Transfer, serve
 from npusim.serving_block import Engine, Serving, ServingFile, with_axis
 from npusim.serving_energy import chips_of, joules
 from npusim.serving_requests import Measured, drawn, logged, measured
-from npusim.space import unmodelled, with_changes
 from npusim.step_times import CAPTURED, ENDS, GridTimes, Sizes, grid_times
+from npusim.sweeps.evaluate import with_changes
+from npusim.sweeps.space import unmodelled
 from npusim.templates import load_model, template
 from npusim.transforms import applies, split, transformed
 from npusim.workload import Workload

@@ -39,13 +39,14 @@ def model_version() -> str:
     """
     here = Path(__file__).parent
     beside = ("arch.py", "bands.py", "columns.py", "compare.py", "durations.py", "error_band.py",
-              "host.py", "lanes.py", "library.py", "space.py", "workload.py")  # fmt: skip
+              "host.py", "lanes.py", "library.py", "workload.py")  # fmt: skip
     residuals = (catalog.folder("archs") / "residuals").glob("*.yaml")
     # By name: in an installed wheel the machines lie elsewhere than in a checkout.
     sources = sorted(
         [
             *(here / "models").glob("*.py"),
             *(here / "transforms").glob("*.py"),
+            *(here / "sweeps").glob("*.py"),
             *(here / name for name in beside),
             *residuals,
         ],

@@ -18,7 +18,8 @@ from npusim.energy import KINDS, PRODUCTS, Part, Spent, step_energy, wake_up
 from npusim.measured.patterns import pattern
 from npusim.models import energy
 from npusim.models.area import die_area
-from npusim.space import Space, sweep
+from npusim.sweeps.run import sweep
+from npusim.sweeps.space import Space
 from npusim.technology import NODES
 from tests.builder import workload
 from tests.energy_machines import MM2, N4, PJ, small, with_die

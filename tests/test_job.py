@@ -16,7 +16,8 @@ from npusim.cli import main
 from npusim.errors import InputError
 from npusim.load import load_arch
 from npusim.outcome import run_job, save_outcome
-from npusim.space import Space, sweep
+from npusim.sweeps.run import sweep
+from npusim.sweeps.space import Space
 from tests.builder import timed, workload
 
 

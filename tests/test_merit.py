@@ -13,7 +13,9 @@ from npusim.models.area import die_area
 from npusim.models.carbon import embodied
 from npusim.models.die_cost import machine_cost
 from npusim.models.service_cost import carbon, money
-from npusim.space import ENERGIES, Space, evaluate, sweep
+from npusim.sweeps.evaluate import ENERGIES, evaluate
+from npusim.sweeps.run import sweep
+from npusim.sweeps.space import Space
 from npusim.workload import Workload
 from tests.builder import kernel, timed, workload
 from tests.energy_machines import small, with_die

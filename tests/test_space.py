@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 import npusim as ns
 from npusim.errors import InputError, InputErrors
-from npusim.space import Space, best, pareto, sweep, unmodelled
+from npusim.sweeps.front import best, pareto
+from npusim.sweeps.run import sweep
+from npusim.sweeps.space import Space, unmodelled
 from tests.builder import timed, workload
 
 

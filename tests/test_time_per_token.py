@@ -12,7 +12,9 @@ from npusim import catalog
 from npusim.arch import Designs
 from npusim.cli import main
 from npusim.models.kernel import kernel_time
-from npusim.space import Space, best, objective, pareto, sweep, without_effect
+from npusim.sweeps.front import best, objective, pareto, without_effect
+from npusim.sweeps.run import sweep
+from npusim.sweeps.space import Space
 from npusim.tokens import tokens_per_step
 from npusim.transforms import speculate
 from npusim.transforms.speculation import touched

@@ -14,7 +14,10 @@ from npusim.beside import compare_one
 from npusim.cli import main
 from npusim.errors import InputError, InputErrors
 from npusim.outcome import run_job, save_outcome
-from npusim.space import Space, sweep, with_changes, without_effect
+from npusim.sweeps.evaluate import with_changes
+from npusim.sweeps.front import without_effect
+from npusim.sweeps.run import sweep
+from npusim.sweeps.space import Space
 from npusim.transforms import quantize_weights, set_context, transformed
 from tests.test_transforms import ATTENTION, LAYER, STEP, step
 

@@ -68,6 +68,12 @@ _BESIDE: dict[str, _Model] = {
 }
 
 
+def reads() -> frozenset[str]:
+    """Return every parameter on which the time of some operation may depend."""
+    models = [*_MODELS, *_BESIDE.values()]
+    return frozenset({*PARAMETERS, "prefetch.depth", *(p for _, known, _ in models for p in known)})
+
+
 def kernel_cost(operations: Operations, designs: Designs) -> Cost:
     """Return what each operation costs on each design, each (U, D) [s].
 

@@ -1,0 +1,1 @@
+"""Sweeps: spaces of designs, and what every design of one does."""
