@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from npusim.arch import Arch as Arch
     from npusim.arch import Designs as Designs
     from npusim.arch import with_value as with_value
+    from npusim.axes import Axis as Axis
+    from npusim.axes import Condition as Condition
+    from npusim.axes import Samples as Samples
     from npusim.errors import NpusimError as NpusimError
     from npusim.graph import from_networkx as from_networkx
     from npusim.graph import to_networkx as to_networkx
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
     from npusim.predict import Result as Result
     from npusim.predict import replay as replay
     from npusim.rescaling import rescale as rescale
+    from npusim.search.knees import knees as knees
+    from npusim.search.points import Points as Points
+    from npusim.search.sensitivity import sobol as sobol
     from npusim.serving import Fleet as Fleet
     from npusim.serving import Limits as Limits
     from npusim.serving import LinearTimes as LinearTimes
@@ -35,7 +41,9 @@ if TYPE_CHECKING:
     from npusim.serving import serve as serve
     from npusim.step_cost import StepCost as StepCost
     from npusim.step_cost import fit_step_cost as fit_step_cost
+    from npusim.sweeps.front import Front as Front
     from npusim.sweeps.front import pareto as pareto
+    from npusim.sweeps.roofline import StepRoofline as StepRoofline
     from npusim.sweeps.run import sweep as sweep
     from npusim.sweeps.space import Space as Space
     from npusim.templates import load_model as load_model
@@ -47,21 +55,28 @@ if TYPE_CHECKING:
 
 _WHERE = {
     "Arch": "arch",
+    "Axis": "axes",
+    "Condition": "axes",
     "Designs": "arch",
     "Fleet": "serving",
+    "Front": "sweeps.front",
     "Limits": "serving",
     "LinearTimes": "serving",
     "NpusimError": "errors",
+    "Points": "search.points",
     "Policy": "serving",
     "Pool": "serving",
     "Request": "serving",
     "Result": "predict",
+    "Samples": "axes",
     "Space": "sweeps.space",
     "StepCost": "step_cost",
+    "StepRoofline": "sweeps.roofline",
     "Workload": "workload",
     "fit_step_cost": "step_cost",
     "from_networkx": "graph",
     "import_trace": "importers",
+    "knees": "search.knees",
     "load_arch": "load",
     "load_model": "templates",
     "load_workload": "load",
@@ -70,6 +85,7 @@ _WHERE = {
     "replay": "predict",
     "rescale": "rescaling",
     "serve": "serving",
+    "sobol": "search.sensitivity",
     "save_timeline": "timeline_file",
     "save_workload": "workload_file",
     "sweep": "sweeps.run",

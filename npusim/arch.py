@@ -91,6 +91,11 @@ class Arch:
         object.__setattr__(self, "values", MappingProxyType(dict(self.values)))
         object.__setattr__(self, "provenance", MappingProxyType(dict(self.provenance)))
 
+    def __reduce__(self) -> tuple[type[Arch], tuple[Any, ...]]:
+        """Return what makes the same machine in another process: read-only views do not travel."""
+        plain = dict(self.values), dict(self.provenance)
+        return Arch, (self.name, self.title, *plain, self.devices, self.note, self.calibration)
+
     def __getitem__(self, path: str) -> float:
         """Return the value of a parameter [SI]."""
         parameter(path)
@@ -163,13 +168,20 @@ def check(path: str, value: float) -> float:
     if not (math.isfinite(value) and p.low <= value <= p.high):
         allowed = f"{_plain(p.low, p.unit)} to {_plain(p.high, p.unit)}"
         raise InputError("out of bounds", place=path, value=_Shown(value, p.unit), allowed=allowed)
-    if _is_whole(path) and value != math.floor(value):
+    if is_whole(path) and value != math.floor(value):
         raise InputError("not a whole number", place=path, value=value,
                          hint="list whole numbers where a range has others")  # fmt: skip
     return value
 
 
-def _is_whole(path: str) -> bool:
+def is_whole(path: str) -> bool:
+    """Return whether a parameter is a number of things, or on or off.
+
+    Examples
+    --------
+    >>> is_whole("units.count"), is_whole("units.clock")
+    (True, False)
+    """
     return path.endswith(".count") or path in _WHOLE
 
 
@@ -254,11 +266,15 @@ class Designs:
         for path, column in self.columns.items():
             of_machine(path)
             ends = [column.min(), column.max()] if len(column) else []  # not-a-number is both
-            if _is_whole(path):
+            if is_whole(path):
                 ends += column[column != np.floor(column)].tolist()
             for value in ends:
                 check(path, float(value))
         object.__setattr__(self, "columns", MappingProxyType(dict(self.columns)))
+
+    def __reduce__(self) -> tuple[type[Designs], tuple[Any, ...]]:
+        """Return what makes the same designs in another process."""
+        return Designs, (self.base, dict(self.columns))
 
     def __len__(self) -> int:
         """Return the number of designs D."""
@@ -288,12 +304,27 @@ class Designs:
         """
         columns = {path: c for path, c in self.columns.items() if path in paths}
         if not columns:
-            return Designs(self.base), np.zeros(len(self), dtype=np.intp)
+            return self.of({}), np.zeros(len(self), dtype=np.intp)
         table, which = np.unique(np.stack(list(columns.values())), axis=1, return_inverse=True)
-        return Designs(self.base, dict(zip(columns, table, strict=True))), which.reshape(-1)
+        return self.of(dict(zip(columns, table, strict=True))), which.reshape(-1)
+
+    def of(self, columns: Mapping[str, Array]) -> Designs:
+        """Return designs of the same machine with other columns."""
+        return Designs(self.base, columns)
+
+    def changed(self, columns: Mapping[str, Array]) -> Designs:
+        """Return the same designs with some columns changed or added.
+
+        Examples
+        --------
+        >>> import npusim as ns
+        >>> h200 = Designs(ns.load_arch("h200"))
+        >>> h200.changed({"units.count": np.array([66.0])})["units.count"].tolist()
+        [66.0]
+        """
+        return self.of({**self.columns, **columns})
 
     def blocks(self, size: int) -> Iterator[Designs]:
         """Yield the designs in blocks of at most `size`."""
         for start in range(0, len(self), size):
-            part = {p: c[start : start + size] for p, c in self.columns.items()}
-            yield Designs(self.base, part)
+            yield self.of({p: c[start : start + size] for p, c in self.columns.items()})

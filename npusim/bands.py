@@ -17,7 +17,7 @@ Left out: errors that kinds share (a wrong bandwidth), and ranges of assumed par
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -219,7 +219,7 @@ def extrapolated(
     residuals : mapping of str to Residual
         With the domain of each kind.
     """
-    outside, beyond = np.zeros(len(operations), dtype=bool), np.zeros(len(designs), dtype=bool)
+    outside = np.zeros(len(operations), dtype=bool)
     reasons: dict[str, None] = {}
     never: list[str] = []
     for kind in dict.fromkeys(operations.kind.tolist()):
@@ -238,12 +238,24 @@ def extrapolated(
         for path in (p for p in MACHINE if p in domain and p in designs):
             column = np.broadcast_to(designs[path], len(designs))
             far = _outside(column, domain[path])
-            beyond |= far
             if far.any():
                 reasons[_shown(kind, path, column[far], domain[path])] = None
     if never:
         reasons[f"never measured: {', '.join(never)}"] = None
+    beyond = far_designs(dict.fromkeys(operations.kind.tolist()), designs, residuals)
     return Extrapolation(outside, beyond, tuple(reasons))
+
+
+def far_designs(
+    kinds: Collection[str], designs: Designs, residuals: Mapping[str, Residual]
+) -> NDArray[np.bool_]:
+    """Return which designs lie outside of the machines on which some kinds were measured, (D,)."""
+    domains = [residuals[kind].domain for kind in kinds if kind in residuals]
+    ends = {(path, *d[path]) for d in domains for path in MACHINE if path in d and path in designs}
+    beyond = np.zeros(len(designs), dtype=bool)
+    for path, low, high in ends:
+        beyond |= _outside(designs[path], (low, high))
+    return beyond
 
 
 def _outside(values: Array, ends: tuple[float, float] | None) -> NDArray[np.bool_]:

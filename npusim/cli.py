@@ -24,7 +24,10 @@ from npusim.cli_output import CACHES, JSON, UNPROFILED, command_line, print_json
 from npusim.cli_power import power
 from npusim.cli_reuse import reuse
 from npusim.cli_scale import scale
+from npusim.cli_search import search, sensitivity
 from npusim.cli_serving import serve_sim
+from npusim.cli_settings import read_settings
+from npusim.cli_sweep import sweep
 from npusim.cli_workloads import rescale, template
 from npusim.errors import InputError, NpusimError
 
@@ -63,8 +66,8 @@ def main() -> None:
     """
 
 
-for command in (area, calibrate, capture, fuse, memory, power, rescale, reuse, scale, serve_sim,
-                template, validate):  # fmt: skip
+for command in (area, calibrate, capture, fuse, memory, power, rescale, reuse, scale, search,
+                sensitivity, serve_sim, sweep, template, validate):  # fmt: skip
     main.add_command(command)
 
 
@@ -239,7 +242,7 @@ def replay(
 
     if timeline is not None and timeline.is_file() and Path(workload).is_file():
         _refuse_itself(timeline, Path(workload))
-    base, changes = load_arch(arch_name), dict(_settings(settings))
+    base, changes = load_arch(arch_name), dict(read_settings(settings))
     arch, (of_machine, of_workload) = base, split(changes)
     for path, value in of_machine.items():
         arch = with_value(arch, path, value)
@@ -272,73 +275,6 @@ def replay(
     tables.replayed(result, "mean step" if page is not None else "one step")
     if timeline is not None:
         click.echo(f"timeline: {timeline} (open it in ui.perfetto.dev or chrome://tracing)")
-
-
-@main.command()
-@click.argument("arch_or_study")
-@click.option(
-    "--workload",
-    "-w",
-    "workloads",
-    multiple=True,
-    help="Workload to sweep instead of those the file names; may be repeated.",
-)
-@click.option(
-    "--launch",
-    type=_LAUNCHES,
-    multiple=True,
-    help="Launch mode instead of those the file names; may be repeated.",
-)
-@click.option(
-    "--set",
-    "settings",
-    multiple=True,
-    metavar="PATH=VALUE",
-    help="Change a parameter of the machine or of the workloads before sweeping.",
-)
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Folder for results and figures. Default: results/NAME.",
-)
-@click.option("--figures/--no-figures", default=True, show_default=True, help="Draw figures.")
-@UNPROFILED
-@JSON
-def sweep(
-    arch_or_study: str,
-    workloads: Sequence[str],
-    launch: Sequence[str],
-    settings: Sequence[str],
-    output: Path | None,
-    figures: bool,
-    unprofiled: bool,
-    as_json: bool,
-) -> None:
-    """Evaluate every design of the sweep block of ARCH_OR_STUDY.
-
-    ARCH_OR_STUDY is a file, or the name of a machine or study that ships (decode_npu, bandwidth).
-    Several workloads are summed, each as often as the file says, or once with --workload. Axes may
-    change the workloads too: workload.weight_bits, workload.context and so on.
-
-    Prints the best design beside the baseline, and writes results.parquet (one row a design),
-    pareto.csv, comparison.csv (beside measured machines), summary.json and figures.
-    """
-    from npusim import job, outcome, tables, terminal
-    from npusim.atomic import check_folder
-
-    asked = job.read_job(arch_or_study, workloads, launch, dict(_settings(settings)), unprofiled)
-    folder = output or Path("results") / asked.name
-    check_folder(folder)
-    for error in asked.refused:
-        click.echo(f"refused axis: {error}; swept without it", err=True)
-    with terminal.progress("designs", quiet=as_json) as tick:
-        done = outcome.run_job(asked, command_line(), tick)
-    outcome.save_outcome(done, folder, figures)
-    if as_json:
-        print_json(done.summary)
-    else:
-        tables.swept(done, folder)
 
 
 @main.command()
@@ -416,19 +352,3 @@ def _inspected(w: Workload) -> dict[str, Any]:
     from npusim.inspection import inspection
 
     return inspection(w)
-
-
-def _settings(settings: Sequence[str]) -> list[tuple[str, float]]:
-    """Return the ``--set`` options, those without effect refused."""
-    from npusim.config import read_setting
-    from npusim.sweeps.space import unmodelled
-
-    pairs = [read_setting(text) for text in settings]
-    paths = [path for path, _ in pairs]
-    twice = next((path for path in paths if paths.count(path) > 1), None)
-    if twice is not None:
-        raise InputError("given twice", place="--set", value=twice)
-    refused = unmodelled([path for path, _ in pairs])
-    if refused:
-        raise InputError(str(refused[0]), place="--set")
-    return pairs

@@ -43,14 +43,19 @@ class _Entry(Strict):
 
 @dataclass(frozen=True)
 class Study:
-    """One question: a machine and a sweep over it."""
+    """One question: a machine, or several side by side, and a sweep over it."""
 
     name: str
     title: str
     question: str
     source: str
-    arch: str
+    archs: tuple[str, ...]
     sweep: Sweep
+
+    @property
+    def arch(self) -> str:
+        """The first of the machines."""
+        return self.archs[0]
 
 
 class _FittedEntry(Strict):
@@ -173,7 +178,7 @@ class _StudyFile(Strict):
     title: Annotated[str, Field(min_length=1)]
     question: Annotated[str, Field(min_length=1)]
     source: Annotated[str, Field(min_length=3)]
-    arch: str
+    arch: Any
     sweep: SweepBlock
 
 
@@ -239,9 +244,24 @@ def read_study(file: Path) -> Study:
     _refuse(_problems(tree, _StudyFile))
     errors: list[InputError] = []
     sweep = read_sweep(tree, tree.values["sweep"], errors)
+    archs = _machines(tree, errors)
     _refuse(errors)
     v = tree.values
-    return Study(file.stem, v["title"], v["question"], v["source"], v["arch"], sweep)
+    return Study(file.stem, v["title"], v["question"], v["source"], archs, sweep)
+
+
+def _machines(tree: Tree, errors: list[InputError]) -> tuple[str, ...]:
+    """Return the machines that a study names, adding mistakes to `errors`."""
+    given = tree.values["arch"]
+    listed = given if isinstance(given, list) else [given]
+    if not listed or not all(isinstance(name, str) and name for name in listed):
+        errors.append(tree.error(("arch",), "not a machine", value=given,
+                                 allowed="a name, a path, or a list of them"))  # fmt: skip
+        return ()
+    if len(set(listed)) < len(listed):
+        errors.append(tree.error(("arch",), "named twice",
+                                 value=next(n for n in listed if listed.count(n) > 1)))  # fmt: skip
+    return tuple(listed)
 
 
 def is_study(file: Path) -> bool:

@@ -7,8 +7,9 @@ iso-power, iso-bandwidth, iso-cost), within a share of it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -70,6 +71,57 @@ class Constraint:
         return float(low), float(high)
 
 
+@dataclass(frozen=True)
+class Limit:
+    """A bound on one figure of a design, in numbers.
+
+    Attributes
+    ----------
+    column : str
+    low, high : float
+    """
+
+    column: str
+    low: float
+    high: float
+
+    def met(self, table: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:
+        """Return which designs keep it, shape (D,).
+
+        Raises
+        ------
+        InputError
+            The designs do not have the figure.
+
+        Examples
+        --------
+        >>> Limit("power_w", 0.0, 250.0).met({"power_w": np.array([100.0, 300.0])}).tolist()
+        [True, False]
+        """
+        if self.column not in table:
+            raise InputError("the designs do not have it", place=f"constraints.{self.column}",
+                             allowed=", ".join(_numbers(table)),
+                             hint="tokens need a workload that decodes, energy and area a machine "
+                             "that gives technology.node")  # fmt: skip
+        values = np.asarray(table[self.column], dtype=float)
+        near = 1e-9 * max(abs(v) for v in (self.low, self.high, 0.0) if np.isfinite(v))
+        kept: NDArray[np.bool_] = (values >= self.low - near) & (values <= self.high + near)
+        return kept
+
+
+def limits_of(
+    constraints: Sequence[Constraint], references: Mapping[str, Mapping[str, float]]
+) -> tuple[Limit, ...]:
+    """Return constraints with what they compare with put in.
+
+    Raises
+    ------
+    InputError
+        A machine to compare with does not have the figure.
+    """
+    return tuple(Limit(one.column, *one.bounds(references)) for one in constraints)
+
+
 def allowed(
     table: pd.DataFrame,
     constraints: Sequence[Constraint],
@@ -88,26 +140,41 @@ def allowed(
     >>> allowed(t, [Constraint("power_w", most=250.0)], {}).tolist()
     [True, True, False]
     """
+    columns = {str(name): table[name].to_numpy() for name in table}
+    limits = limits_of(constraints, references)
+    refuse_none([columns], limits)
     fits = np.ones(len(table), dtype=bool)
-    for one in constraints:
-        if one.column not in table:
-            raise InputError("the designs do not have it", place=f"constraints.{one.column}",
-                             allowed=", ".join(_numbers(table)),
-                             hint="tokens need a workload that decodes, energy and area a machine "
-                             "that gives technology.node")  # fmt: skip
-        low, high = one.bounds(references)
-        values, before = table[one.column].to_numpy(float), fits
-        near = 1e-9 * max(abs(v) for v in (low, high, 0.0) if np.isfinite(v))
-        fits = before & (values >= low - near) & (values <= high + near)
-        if not fits.any():
-            left = values[before]
-            raise InputError(
-                "no design meets this and the constraints before it",
-                place=f"constraints.{one.column}", value=f"{low:.6g} to {high:.6g}",
-                allowed=f"designs left have {left.min():.6g} to {left.max():.6g}",
-            )  # fmt: skip
+    for limit in limits:
+        fits &= limit.met(columns)
     return fits
 
 
-def _numbers(table: pd.DataFrame) -> list[str]:
-    return [str(c) for c in table.columns if table[c].dtype.kind == "f" and "[" not in str(c)]
+def refuse_none(blocks: Iterable[Mapping[str, NDArray[Any]]], limits: Sequence[Limit]) -> None:
+    """Refuse limits that no design of some blocks keeps.
+
+    Raises
+    ------
+    InputError
+        Which limit leaves none of those that keep the ones before it, and what these have.
+    """
+    left, spans = np.zeros(len(limits), dtype=np.int64), np.full((len(limits), 2), np.nan)
+    for columns in blocks:
+        fits = np.ones(len(next(iter(columns.values()))), dtype=bool)
+        for i, limit in enumerate(limits):
+            values, before = columns.get(limit.column), fits
+            fits = before & limit.met(columns)
+            left[i] += fits.sum()
+            if values is not None and before.any():
+                ends = np.nanmin(values[before]), np.nanmax(values[before])
+                spans[i] = np.fmin(spans[i, 0], ends[0]), np.fmax(spans[i, 1], ends[1])
+    for limit, count, (low, high) in zip(limits, left, spans, strict=True):
+        if not count:
+            raise InputError(
+                "no design meets this and the constraints before it",
+                place=f"constraints.{limit.column}", value=f"{limit.low:.6g} to {limit.high:.6g}",
+                allowed=f"designs left have {low:.6g} to {high:.6g}",
+            )  # fmt: skip
+
+
+def _numbers(table: Mapping[str, NDArray[Any]]) -> list[str]:
+    return [c for c, values in table.items() if values.dtype.kind == "f" and "[" not in c]

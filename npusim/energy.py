@@ -19,7 +19,7 @@ operations whose shapes are not known (their time counts).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,6 +53,8 @@ KINDS = ("dynamic", "clocks", "leakage")
 PRODUCTS = ("matrix", *BESIDE, "sram_compute")
 _IN_KERNELS = ("vector", "fp64", "special", "registers", "l1", "control", "fusion", "noc", "l2",
                "victim", "kv_sram", "weight_sram", "prefetch", "dram_phy")  # fmt: skip
+KERNELS = "kernels"  # those blocks as one
+_LUMPS = {**dict.fromkeys(_IN_KERNELS, KERNELS), **{unit: unit for unit in PRODUCTS}}
 
 
 @dataclass(frozen=True)
@@ -179,19 +181,121 @@ def step_energy(workload: Workload, designs: Designs, time: Durations, wall: Arr
     """
     if not has_energy(designs):
         return None
-    wall = np.broadcast_to(wall, len(designs)).astype(float)
     rows, inverse = workload.unique()
     operations, steps = workload.operations(rows), len(workload.steps)
     cost = kernel_cost(operations, designs) if time.cost is None else time.cost
     times = np.bincount(inverse, minlength=len(rows)) / steps
     took = _seconds(workload, time, inverse, len(rows)) / steps
-    flop = _flop(operations, designs, cost)
-    parts = [
-        *_computed(operations, times, designs, flop),
-        *_moved(workload, designs),
-        *_at_work(operations, took, designs),
-        *_static(took, designs, flop, wall),
-    ]
+    return spent(work_done(operations, times, took, designs, cost), traffic(workload, designs),
+                 designs, wall)  # fmt: skip
+
+
+def work_done(
+    operations: Operations, times: Array, took: Array, designs: Designs, cost: Cost
+) -> dict[str, Array]:
+    """Return what a step does, summed over its operations, each (D,): what `spent` goes by.
+
+    Sums of parts of the operations add up to those of all.
+
+    Parameters
+    ----------
+    operations : Operations
+        U operations.
+    times : array, shape (U,)
+        How often a step runs each.
+    took : array, shape (U, D)
+        Device time of each in a step, as often as it runs [s].
+    designs : Designs
+        D designs.
+    cost : Cost
+        What the operations cost there.
+
+    Returns
+    -------
+    dict of str to array, shape (D,)
+        FLOP of ``matrix.TYPE`` and, of rows that only fill its tiles, ``padding.TYPE``; of
+        ``vector`` and the units beside; ``special`` functions, ``launch`` and ``copied`` [B];
+        ``took`` of all operations and ``used.UNIT`` of those that run on a unit for products [s];
+        ``at_work``, the time of compute units that have a kernel [unit x s].
+    """
+    flop, none = _flop(operations, designs, cost), np.zeros(len(designs))
+    filling = padded(operations)[:, None] * (flop["matrix"] > 0)
+    found = {unit: _sum(flop[unit], times) for unit in ("vector", *BESIDE, "sram_compute")}
+    for dtype in MATRIX_DTYPES:
+        of = operations.dtype == dtype
+        if of.any():
+            found[f"matrix.{dtype}"] = _sum(flop["matrix"][of], times[of])
+            found[f"padding.{dtype}"] = _sum(filling[of], times[of])
+    found["special"] = none + float(special.evaluations(operations) @ times)
+    found["launch"] = none + times.sum()
+    copied = np.isin(operations.routine, HOST_COPIES)
+    moved = (operations["read_activation"] + operations["write_activation"])[copied] @ times[copied]
+    found["copied"] = none + float(moved)
+    units, blocks = designs["units.count"], operations["blocks"][:, None]
+    at_work = np.where(blocks > 0, np.minimum(blocks, units), units)
+    found["at_work"] = np.add.reduce(took * at_work, axis=0)
+    found["took"] = took.sum(axis=0)
+    for unit in PRODUCTS:
+        found[f"used.{unit}"] = (took * (flop[unit] > 0)).sum(axis=0)
+    return found
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What machines take whatever they do, each (D,) [W].
+
+    Attributes
+    ----------
+    rest : array
+        The board beside the die.
+    leakage, clocks : mapping of str to array
+        By block.
+    """
+
+    rest: Array
+    leakage: Mapping[str, Array]
+    clocks: Mapping[str, Array]
+
+    @classmethod
+    def of(cls, designs: Designs) -> Standing:
+        """Return what D designs take."""
+        rest, leaks = resting(designs)
+        return cls(rest, leaks, clock_power(designs))
+
+    def lumped(self) -> Standing:
+        """Return the same with blocks that can be gated at the same times as one."""
+        lumps: list[dict[str, Array]] = []
+        for powers in (self.leakage, self.clocks):
+            found: dict[str, Array] = {}
+            for block, power in powers.items():
+                name = _LUMPS.get(block, "die")
+                found[name] = found[name] + power if name in found else power
+            lumps.append(found)
+        return Standing(self.rest, *lumps)
+
+
+def spent(
+    work: Mapping[str, Array], moved: Mapping[str, Mapping[str, Array]], designs: Designs,
+    wall: Array, standing: Standing | None = None,
+) -> Spent:  # fmt: skip
+    """Return the energy of a step from what it does.
+
+    Parameters
+    ----------
+    work : mapping of str to array, shape (D,)
+        As `work_done` gives it.
+    moved : mapping of str to mapping of str to array, shape (D,)
+        Bytes by level and class of data, as `npusim.traffic.traffic` gives them [B].
+    designs : Designs
+        D designs of a machine that says what energy it takes.
+    wall : array, shape (D,)
+        Wall time of a step [s].
+    standing : Standing, optional
+        What the designs take whatever they do, if it is known already.
+    """
+    wall = np.broadcast_to(wall, len(designs)).astype(float)
+    static = _static(work, designs, wall, standing or Standing.of(designs))
+    parts = [*_computed(work, designs), *_moved(moved, designs), *static]
     return Spent(tuple(p for p in parts if p.joules.any()), wall)
 
 
@@ -205,33 +309,24 @@ def _seconds(workload: Workload, time: Durations, inverse: NDArray[np.intp], n: 
     return total + unknown[:, None]
 
 
-def _computed(
-    operations: Operations, times: Array, designs: Designs, flop: dict[str, Array]
-) -> Iterator[Part]:
-    """Yield what arithmetic takes."""
-    filling = padded(operations)[:, None] * (flop["matrix"] > 0)
+def _computed(work: Mapping[str, Array], designs: Designs) -> Iterator[Part]:
+    """Yield what arithmetic, launches, copies and units at work take."""
+    share = designs["energy.padding"] if "energy.padding" in designs else np.zeros(1)
     for dtype in MATRIX_DTYPES:
-        of, path = operations.dtype == dtype, f"energy.matrix.{dtype}"
-        if of.any():
+        path = f"energy.matrix.{dtype}"
+        if f"matrix.{dtype}" in work:
             each = of_operation(path, designs)
-            yield _part("matrix", path, _sum(flop["matrix"][of], times[of]) * each, designs)
-            share = designs["energy.padding"] if "energy.padding" in designs else np.zeros(1)
-            filled = _sum(filling[of], times[of]) * share * each
+            yield _part("matrix", path, work[f"matrix.{dtype}"] * each, designs)
+            filled = work[f"padding.{dtype}"] * share * each
             yield _part("matrix", ("energy.padding", path), filled, designs)
-    each = of_operation("energy.vector", designs)
-    yield _part("vector", "energy.vector", _sum(flop["vector"], times) * each, designs)
-    functions = float(special.evaluations(operations) @ times)
-    each = of_operation("energy.special", designs)
-    yield _part("special", "energy.special", functions * each, designs)
-    each = of_operation("energy.engine", designs)
-    for unit in (*BESIDE, "sram_compute"):
-        yield _part(unit, "energy.engine", _sum(flop[unit], times) * each, designs)
-    each = of_operation("energy.launch", designs)
-    yield _part("launch", "energy.launch", times.sum() * each, designs)
-    copied = np.isin(operations.routine, HOST_COPIES)
-    moved = (operations["read_activation"] + operations["write_activation"])[copied] @ times[copied]
-    each = of_operation("energy.host_copy", designs)
-    yield _part("host_link", "energy.host_copy", float(moved) * each, designs)
+    engines = dict.fromkeys((*BESIDE, "sram_compute"), "energy.engine")
+    for name, path in {"vector": "energy.vector", "special": "energy.special", **engines,
+                       "launch": "energy.launch"}.items():  # fmt: skip
+        yield _part(name, path, work[name] * of_operation(path, designs), designs)
+    copied = work["copied"] * of_operation("energy.host_copy", designs)
+    yield _part("host_link", "energy.host_copy", copied, designs)
+    cycles = work["at_work"] * designs["units.clock"]
+    yield _part("units", "energy.cycle", cycles * of_operation("energy.cycle", designs), designs)
 
 
 def _flop(operations: Operations, designs: Designs, cost: Cost) -> dict[str, Array]:
@@ -254,48 +349,37 @@ def _part(
     return Part(block, kind, paths, np.broadcast_to(joules, len(designs)))
 
 
-def _moved(workload: Workload, designs: Designs) -> Iterator[Part]:
+def _moved(served: Mapping[str, Mapping[str, Array]], designs: Designs) -> Iterator[Part]:
     """Yield what moving bytes takes, by the level that serves them."""
-    for level, groups in traffic(workload, designs).items():
+    for level, groups in served.items():
         moved = sum(groups.values(), np.zeros(len(designs)))
         for path, each in of_byte(level, designs).items():
             yield _part(level, path, np.where(moved > 0, moved * each, 0.0), designs)
 
 
-def _at_work(operations: Operations, took: Array, designs: Designs) -> Iterator[Part]:
-    """Yield what compute units take because they have a kernel: as many as it has blocks."""
-    units, blocks = designs["units.count"], operations["blocks"][:, None]
-    at_work = np.where(blocks > 0, np.minimum(blocks, units), units)
-    cycles = np.add.reduce(took * at_work, axis=0) * designs["units.clock"]
-    joules = cycles * of_operation("energy.cycle", designs)
-    yield _part("units", "energy.cycle", joules, designs)
-
-
-def _static(took: Array, designs: Designs, flop: dict[str, Array], wall: Array) -> Iterator[Part]:
+def _static(
+    work: Mapping[str, Array], designs: Designs, wall: Array, standing: Standing
+) -> Iterator[Part]:
     """Yield clocks and leakage of each block, and the board beside the die."""
-    rest, leaks = resting(designs)
     given = "power.idle" if "power.idle" in designs else ""
-    used = _used(took, flop, wall)
+    used = _used(work, wall)
     saved = {kind: designs[f"gating.{kind}"] if f"gating.{kind}" in designs else np.zeros(1)
              for kind in ("clocks", "leakage")}  # fmt: skip
-    for block, power in leaks.items():
+    for block, power in standing.leakage.items():
         idle = wall - used.get(block, wall)
         gated = saved["leakage"] * idle if block in PRODUCTS else 0.0
         yield _part(block, given or "leakage.density", power * (wall - gated), designs, "leakage")
-    by_area = "clocks.density" if leaks else "power.clocks"
-    for block, power in clock_power(designs).items():
+    by_area = "clocks.density" if standing.leakage else "power.clocks"
+    for block, power in standing.clocks.items():
         up = wall - saved["clocks"] * (wall - used.get(block, wall))
         yield _part(block, by_area, power * up, designs, "clocks")
-    yield _part("board", given or "power.rest", rest * wall, designs, "leakage")
+    yield _part("board", given or "power.rest", standing.rest * wall, designs, "leakage")
 
 
-def _used(took: Array, flop: dict[str, Array], wall: Array) -> dict[str, Array]:
+def _used(work: Mapping[str, Array], wall: Array) -> dict[str, Array]:
     """Return for how long operations use each block that can be gated, each (D,) [s]."""
-    busy = np.minimum(took.sum(axis=0), wall)
-    found = dict.fromkeys(_IN_KERNELS, busy)
-    for unit in PRODUCTS:
-        found[unit] = np.minimum((took * (flop[unit] > 0)).sum(axis=0), wall)
-    return found
+    found = dict.fromkeys((*_IN_KERNELS, KERNELS), np.minimum(work["took"], wall))
+    return found | {unit: np.minimum(work[f"used.{unit}"], wall) for unit in PRODUCTS}
 
 
 def wake_up(workload: Workload, designs: Designs) -> Array:

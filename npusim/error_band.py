@@ -8,7 +8,7 @@ the widest of these.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -17,13 +17,22 @@ from numpy.typing import NDArray
 
 from npusim import catalog, config
 from npusim.arch import SET_BY_USER, Arch, Designs
-from npusim.bands import QUANTILES, Residual, by_kind, extrapolated, from_record, total_band
+from npusim.bands import (
+    QUANTILES,
+    Residual,
+    by_kind,
+    extrapolated,
+    far_designs,
+    from_record,
+    total_band,
+)
 from npusim.durations import Durations
 from npusim.workload import Workload
 
 Array = NDArray[np.float64]
 
 FEWEST = 20
+LEAST = 0.05  # of the prediction, where a band ends at the latest
 _DEVICE = ("units.", "matrix.", "vector.", "memories.", "gemm.", "floor.", "library.")
 BAND = (QUANTILES[0], QUANTILES[-1])
 
@@ -103,17 +112,41 @@ def band_factors(workload: Workload, designs: Designs, time: Durations) -> Facto
     basis, foreign = left_out()
     known = own(designs.base)
     where = extrapolated(operations.take(counted), designs, known or foreign)
-    low, high = (end / modelled for end in total_band(kinds, foreign))
-    beyond = where.designs
+    beyond = outside(kinds, designs)
+    low, high = (end / modelled for end in kinds_band(kinds, designs, beyond))
     if known:
-        beyond = beyond | _changed(designs)
-        ends = (end / modelled for end in total_band(kinds, known))
-        low, high = (
-            np.where(beyond, far, near) for far, near in zip((low, high), ends, strict=True)
-        )
         basis = _basis(designs, kinds, beyond, basis)
-    return Factors(np.clip(low, 0.05, 1.0), np.maximum(high, 1.0), beyond, basis,
+    return Factors(np.clip(low, LEAST, 1.0), np.maximum(high, 1.0), beyond, basis,
                    where.reasons)  # fmt: skip
+
+
+def outside(kinds: Collection[str], designs: Designs) -> NDArray[np.bool_]:
+    """Return which designs lie outside of what was measured of some kinds of operation, (D,)."""
+    known = own(designs.base)
+    far = far_designs(kinds, designs, known or left_out()[1])
+    return far | _changed(designs) if known else far
+
+
+def kinds_band(
+    kinds: Mapping[str, Array], designs: Designs, beyond: NDArray[np.bool_]
+) -> tuple[Array, Array]:
+    """Return the ends of modelled device time from that of each kind, (D,) each [s].
+
+    Parameters
+    ----------
+    kinds : mapping of str to array, shape (D,)
+        Modelled time of each kind of operation [s].
+    designs : Designs
+        D designs.
+    beyond : array of bool, shape (D,)
+        Those for which the residuals of other machines speak, see `outside`.
+    """
+    low, high = total_band(kinds, left_out()[1])
+    known = own(designs.base)
+    if known and not beyond.all():
+        ends = zip((low, high), total_band(kinds, known), strict=True)
+        low, high = (np.where(beyond, far, near) for far, near in ends)
+    return low, high
 
 
 def _basis(

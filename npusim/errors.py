@@ -89,3 +89,7 @@ class InputErrors(NpusimError):
     def __init__(self, errors: Iterable[InputError]) -> None:
         self.errors = tuple(errors)
         super().__init__("\n".join(str(error) for error in self.errors))
+
+    def __reduce__(self) -> tuple[type[InputErrors], tuple[tuple[InputError, ...]]]:
+        """Return what makes the same errors in another process."""
+        return InputErrors, (self.errors,)

@@ -24,6 +24,7 @@ from npusim.compare import Measured, kernel_errors, measured
 from npusim.load import traced_arch
 from npusim.merit import MERITS
 from npusim.parameters import MEMORIES
+from npusim.sweeps.front import pareto
 from npusim.workload import Workload
 
 # matplotlib.rc_context(STYLE) gives figures of your own the same look.
@@ -48,7 +49,7 @@ def save_sweep_figures(
     costs: Sequence[str],
     axes: Sequence[str],
     reference: pd.Series[Any],
-    counts: Sequence[int] | None = None,
+    counts: Sequence[float] | None = None,
 ) -> list[Path]:
     """Draw a sweep and save it as PNG files, each whole or not at all.
 
@@ -68,7 +69,7 @@ def save_sweep_figures(
         Axes of the sweep.
     reference : Series
         The nominal design: ``launch``, the value of every axis (NaN where it has none), ``wall_s``.
-    counts : sequence of int, optional
+    counts : sequence of float, optional
         How many steps of each workload the table adds up; one by default.
 
     Returns
@@ -236,7 +237,7 @@ def _held(table: pd.DataFrame, axes: Sequence[str], reference: pd.Series[Any]) -
 
 def _latency_cost(
     table: pd.DataFrame,
-    steps: Sequence[tuple[Workload, int]],
+    steps: Sequence[tuple[Workload, float]],
     costs: Sequence[str],
     axes: Sequence[str],
     reference: pd.Series[Any],
@@ -264,7 +265,7 @@ def _latency_cost(
         _draw_line(list(panels), chunk, designs, marks, ranked, reference)
         for unused in panels[len(chunk) :]:
             unused.remove()
-    title = "time of " + " + ".join(f"{n} step{'s' * (n > 1)} of {w.name}" for w, n in steps)
+    title = "time of " + " + ".join(f"{n:g} step{'s' * (n != 1)} of {w.name}" for w, n in steps)
     title += f"; {left_out} designs that break a constraint are left out" if left_out else ""
     figure.suptitle(textwrap.fill(title, 80), fontsize=10, parse_math=False)
     handles = grid[0][0].get_legend_handles_labels()[0]  # the first row has everything
@@ -299,16 +300,11 @@ def _draw_line(
 
 
 def _front(table: pd.DataFrame, cost: str) -> pd.DataFrame:
-    """Return the designs that no other beats in step time and one cost, one of those that tie.
-
-    Like `npusim.sweeps.front.pareto`, but two objectives take one pass over sorted rows, so that a
-    million designs take a second.
-    """
-    ordered = table.sort_values([cost, "wall_s"], kind="stable")
+    """Return the designs that no other beats in step time and one cost, one of those that tie."""
     # To the picosecond: rounding errors of an axis without effect are no gain.
-    times = ordered["wall_s"].round(12).to_numpy(float)
-    earlier = np.minimum.accumulate(times)[:-1]
-    return ordered[np.r_[True, times[1:] < earlier]]
+    plane = table[[cost, "wall_s"]].round({"wall_s": 12})
+    kept: pd.DataFrame = table.loc[pareto(plane, [cost, "wall_s"]).drop_duplicates().index]
+    return kept
 
 
 def _by_effect(table: pd.DataFrame, axes: Sequence[str], reference: pd.Series[Any]) -> list[str]:
@@ -330,7 +326,7 @@ def _extremes(
     return float(np.nanmin(times)), float(np.nanmax(times))
 
 
-def _baselines(steps: Sequence[tuple[Workload, int]]) -> list[tuple[str, float]]:
+def _baselines(steps: Sequence[tuple[Workload, float]]) -> list[tuple[str, float]]:
     """Return the measured times that every workload has, summed over all steps."""
     each = [(_measured_walls(w), count) for w, count in steps]
     common = [key for key in each[0][0] if all(key in walls for walls, _ in each)]

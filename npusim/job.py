@@ -8,8 +8,9 @@ from pathlib import Path
 
 from npusim import catalog, config
 from npusim.arch import Arch, with_value
+from npusim.axes import Samples
 from npusim.constraints import NOMINAL, Constraint
-from npusim.errors import InputError
+from npusim.errors import InputError, InputErrors
 from npusim.load import load_arch, load_workload, traced_arch
 from npusim.merit import MERITS
 from npusim.sweep_block import Sweep
@@ -27,13 +28,13 @@ class Job:
     ----------
     name, title, question : str
     arch : Arch
-        The nominal machine.
+        The nominal machine, the first of those of the space.
     space : Space
     workloads : tuple of Workload
     given : tuple of str
         Names or paths under which the workloads were asked for.
-    counts : tuple of int
-        How many steps of each make the whole.
+    counts : tuple of float
+        How many steps of each make the whole: its weight.
     costs : tuple of str
         Axes and figures of merit that a designer pays for.
     constraints : tuple of Constraint
@@ -54,7 +55,7 @@ class Job:
     space: Space
     workloads: tuple[Workload, ...]
     given: tuple[str, ...]
-    counts: tuple[int, ...]
+    counts: tuple[float, ...]
     costs: tuple[str, ...]
     baseline: Arch | None
     refused: tuple[InputError, ...]
@@ -68,6 +69,8 @@ def read_job(
     launch: Sequence[str],
     settings: Mapping[str, float],
     without_profiler: bool = False,
+    beside: Sequence[str] = (),
+    samples: Samples | None = None,
 ) -> Job:
     """Read a machine with a sweep block, or a study.
 
@@ -81,6 +84,10 @@ def read_job(
         Parameters of the machine or of the workloads to change first [SI].
     without_profiler : bool
         Whether to take the profiler out of every workload, see `npusim.transforms.unprofiled`.
+    beside : sequence of str
+        Machines to sweep over the same axes, beside those that the file names.
+    samples : Samples, optional
+        What to draw in place of what the file says.
 
     Raises
     ------
@@ -88,7 +95,7 @@ def read_job(
         Mistakes in the files, no sweep block, no axis left, a setting that an axis overrides, or a
         change that applies to none of the workloads.
     """
-    arch, block, title, question, job_name = _read(name)
+    named, block, title, question, job_name = _read(name)
     clash = next((p for p in settings if p in block.axes), None)
     if clash is not None:
         raise InputError(
@@ -97,15 +104,16 @@ def read_job(
             hint="leave it out",
         )
     of_machine, changes = split(settings)
+    archs = [*named, *(load_arch(one) for one in beside)]
     for path, value in of_machine.items():
-        arch = with_value(arch, path, value)
-    refused = unmodelled(list(block.axes))
-    known = {p: v for p, v in block.axes.items() if not unmodelled([p])}
+        archs = [with_value(arch, path, value) for arch in archs]
+    refused = unmodelled(list(block.given))
+    known = {p: axis for p, axis in block.given.items() if not unmodelled([p])}
     if not known:
         raise InputError(
             "no axis of this sweep has a cost model", file=name, value=", ".join(block.axes)
         )
-    counts = dict.fromkeys(workloads, 1) or block.workloads
+    counts: Mapping[str, float] = dict.fromkeys(workloads, 1) or block.workloads
     given = tuple(workloads) or tuple(counts)
     loaded = tuple(load_workload(w) for w in given)
     loaded = tuple(unprofiled(w) for w in loaded) if without_profiler else loaded
@@ -114,14 +122,21 @@ def read_job(
         raise InputError("two workloads of one name", value=", ".join(names))
     baseline = load_arch(block.baseline) if block.baseline else traced_arch(loaded[0])
     fixed = {path: (value,) for path, value in changes.items()}
-    space = Space(arch, {**fixed, **known}, tuple(dict.fromkeys(launch or block.launch)))
-    with_changes(loaded, space.changes[0])  # refuses what no workload has before anything is made
+    modes = tuple(dict.fromkeys(launch or block.launch))
+    try:
+        space = Space(archs[0], {**fixed, **known}, modes, archs[1:], samples or block.samples)
+    except InputErrors as wrong:
+        raise InputErrors(InputError(str(one), file=name) for one in wrong.errors) from None
+    except InputError as wrong:
+        raise InputError(str(wrong), file=name) from None
+    for change in {tuple(part.change): part.change for part in space.parts}.values():
+        with_changes(loaded, change)  # refuses what no workload has before anything is made
     costs = tuple(c for c in block.costs if c in known or c in MERITS)
     return Job(
         job_name,
         title,
         question,
-        arch,
+        archs[0],
         space,
         loaded,
         given,
@@ -134,7 +149,7 @@ def read_job(
     )
 
 
-def _read(name: str) -> tuple[Arch, Sweep, str, str, str]:
+def _read(name: str) -> tuple[list[Arch], Sweep, str, str, str]:
     path = Path(name)
     is_path = path.suffix != "" or len(path.parts) > 1
     if not is_path and name not in catalog.names("archs") and name in catalog.names("studies"):
@@ -143,15 +158,15 @@ def _read(name: str) -> tuple[Arch, Sweep, str, str, str]:
         file = catalog.find("archs", name)
     if config.is_study(file):
         study = config.read_study(file)
-        arch = load_arch(_beside(file, study.arch))
-        return arch, _from(file, study.sweep), study.title, study.question, study.name
+        archs = [load_arch(_beside(file, arch)) for arch in study.archs]
+        return archs, _from(file, study.sweep), study.title, study.question, study.name
     arch, block = config.read_arch(file)
     if block is None:
         with_block = [n for n in catalog.names("archs") if _has_sweep(n)]
         raise InputError(
             "has no sweep block", file=file, hint=f"try one that has: {', '.join(with_block)}"
         )
-    return arch, _from(file, block), arch.title, "", arch.name
+    return [arch], _from(file, block), arch.title, "", arch.name
 
 
 def _beside(file: Path, name: str) -> str:

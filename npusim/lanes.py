@@ -87,20 +87,22 @@ def replay(workload: Workload, designs: Designs, time: Durations, launch: str) -
     Replayed
     """
     cost, steps = launch_cost(launch, designs), len(workload.steps)
+    if is_in_order(workload, launch):
+        pieces, buffer = Pieces.of(workload, cost.waits), depth(designs)
+        busy = time.busy()
+        if buffer is not None:
+            busy = _loaded_early(buffer, time, pieces.closes, cost)
+        return in_order(pieces, designs, busy, cost)
     alone = len(np.unique(workload["stream"])) == 1
-    if not cost.per_operation and alone:
-        totals = _in_order(workload, designs, time, cost)
-    else:
-        size = _BLOCK if alone else max(min(_BLOCK, _CELLS // len(workload)), 1)
-        parts, start = [], 0
-        for block in designs.blocks(size) if designs.columns else [designs]:
-            stop = start + len(block)
-            lanes = _Lanes(workload, block, time.block(slice(start, stop)), cost)
-            lanes.run()
-            parts.append(lanes.totals())
-            start = stop
-        totals = tuple(np.concatenate([p[i] for p in parts]) for i in range(4))
-    wall, busy, active, host = (total / steps for total in totals)
+    size = _BLOCK if alone else max(min(_BLOCK, _CELLS // len(workload)), 1)
+    parts, start = [], 0
+    for block in designs.blocks(size) if designs.columns else [designs]:
+        stop = start + len(block)
+        lanes = _Lanes(workload, block, time.block(slice(start, stop)), cost)
+        lanes.run()
+        parts.append(lanes.totals())
+        start = stop
+    wall, busy, active, host = (np.concatenate([p[i] for p in parts]) / steps for i in range(4))
     return Replayed(wall, busy, active, host, len(workload) / steps)
 
 
@@ -127,28 +129,64 @@ def timeline(workload: Workload, designs: Designs, time: Durations, launch: str)
 Totals = tuple[Array, ...]
 
 
-def _in_order(w: Workload, designs: Designs, time: Durations, cost: LaunchCost) -> Totals:
-    """Return what `_Lanes` does where it is a sum: one stream, submitted in pieces.
+@dataclass(frozen=True)
+class Pieces:
+    """A workload of one stream as it is submitted: in pieces that end where the host waits.
 
-    A piece ends where the host waits, and with the step. Within it operations follow each other
-    at the interval; between two pieces lie the return of the wait and the next submission. Weights
-    may be loaded ahead for all that is issued, where `_Lanes` looks one operation ahead.
+    Attributes
+    ----------
+    workload : Workload
+    closes : array of bool, shape (K,)
+        Which operations end a piece.
+    counted : list of ((int, bool), int)
+        Each size of a piece, whether it opens a step, and how many there are.
     """
-    ends = np.append(np.diff(w["step"]) != 0, True)
-    closes = (w["sync"] if cost.waits else np.zeros(len(w), dtype=bool)) | ends
-    last = np.flatnonzero(closes)
-    sizes, first = np.diff(last, prepend=-1), np.append(True, ends[last[:-1]])
-    sync, buffer = designs["host.sync"], depth(designs)
-    busy = time.busy() if buffer is None else _loaded_early(buffer, time, closes, cost)
-    wall = busy + (len(w) - len(last)) * cost.interval + ends.sum() * sync
-    after = after_steps(w, designs)
+
+    workload: Workload
+    closes: NDArray[np.bool_]
+    counted: list[tuple[tuple[int, bool], int]]
+
+    @classmethod
+    def of(cls, w: Workload, waits: bool) -> Pieces:
+        """Return the pieces of a workload whose host does or does not wait in the middle."""
+        ends = np.append(np.diff(w["step"]) != 0, True)
+        closes = (w["sync"] if waits else np.zeros(len(w), dtype=bool)) | ends
+        last = np.flatnonzero(closes)
+        sizes, first = np.diff(last, prepend=-1), np.append(True, ends[last[:-1]])
+        return cls(w, closes, _counted(sizes, first))
+
+
+def is_in_order(w: Workload, launch: str) -> bool:
+    """Return whether a replay is a sum: no operation is issued alone, and there is one stream."""
+    return launch != "eager" and len(np.unique(w["stream"])) == 1
+
+
+def in_order(pieces: Pieces, designs: Designs, busy: Array, cost: LaunchCost) -> Replayed:
+    """Replay a workload that is submitted in pieces, from the time its device is busy.
+
+    Within a piece operations follow each other at the interval; between two pieces lie the return
+    of the wait and the next submission.
+
+    Parameters
+    ----------
+    pieces : Pieces
+    designs : Designs
+        D designs.
+    busy : array, shape (D,)
+        Sum of the device times of all operations [s].
+    cost : LaunchCost
+        Of a launch mode that issues no operation by itself.
+    """
+    w, steps = pieces.workload, len(pieces.workload.steps)
+    sync, ended, after = designs["host.sync"], int(pieces.closes.sum()), after_steps(w, designs)
+    wall = busy + (len(w) - ended) * cost.interval + steps * sync
     wall = wall + after
-    host = len(last) * (cost.host + sync) + len(w) * cost.node + after
-    for (size, opens), times in _counted(sizes, first):
+    host = ended * (cost.host + sync) + len(w) * cost.node + after
+    for (size, opens), times in pieces.counted:
         start = cost.calls(size) + cost.submit
         wall = wall + times * (start if opens else np.maximum(sync + start, cost.interval))
-    wall, busy, host = (np.broadcast_to(x, len(designs)) for x in (wall, busy, host))
-    return wall, busy, busy, host
+    wall, busy, host = (np.broadcast_to(x, len(designs)) / steps for x in (wall, busy, host))
+    return Replayed(wall, busy, busy, host, len(w) / steps)
 
 
 def _counted(
@@ -160,7 +198,10 @@ def _counted(
 
 
 def _loaded_early(deep: Array, time: Durations, ends: NDArray[np.bool_], cost: LaunchCost) -> Array:
-    """Return the sum over operations where weights are loaded ahead within a piece, (D,) [s]."""
+    """Return the sum over operations where weights are loaded ahead within a piece, (D,) [s].
+
+    They may be for all that is issued, where `_Lanes` looks one operation ahead.
+    """
     total = np.zeros(time.table.shape[1])
     piece = np.append(0, np.flatnonzero(ends) + 1)
     for start, stop in zip(piece[:-1].tolist(), piece[1:].tolist(), strict=True):

@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from npusim import store
-from npusim.arch import Designs
 from npusim.atomic import whole_folder
-from npusim.beside import measured_content, suffix
-from npusim.caveats import not_modelled, notes
-from npusim.compare import compare_designs, measured
-from npusim.constraints import NOMINAL, allowed
+from npusim.axes import ARCH
+from npusim.beside import suffix
+from npusim.caveats import not_modelled
+from npusim.compare import compare_designs
+from npusim.constraints import limits_of
+from npusim.errors import InputError, NpusimError
 from npusim.job import Job
-from npusim.load import load_arch, traced_arch
+from npusim.job_notes import job_notes, unmet
+from npusim.load import traced_arch
 from npusim.merit import MERITS
 from npusim.parameters import MEMORIES, PARAMETERS
-from npusim.sweeps.evaluate import evaluate, with_changes
-from npusim.sweeps.front import best, objective, pareto, without_effect
-from npusim.sweeps.run import Progress, sweep
-from npusim.transforms import TRANSFORMABLE, applies, limits, needs, present, split
+from npusim.references import baseline, nominal_design, plain, references
+from npusim.sweeps import results
+from npusim.sweeps.blocks import Store
+from npusim.sweeps.design_task import DesignTask
+from npusim.sweeps.digest import TABLE, Digest, Held, Rows, digest, stored
+from npusim.sweeps.encoding import ABOUT
+from npusim.sweeps.engines import Progress, run
+from npusim.sweeps.evaluate import with_changes
+from npusim.sweeps.front import without_effect
+from npusim.sweeps.lines import lines
+from npusim.sweeps.task import part
+from npusim.tokens import repeated, tokens_per_step
+from npusim.transforms import split
 from npusim.workload import Workload
 
 _FIGURES = (
@@ -34,12 +47,32 @@ _FIGURES = (
     *(f"dram_traffic_{memory}.png" for memory in MEMORIES),
     *(f"gain_by_context_{memory}.png" for memory in MEMORIES),
 )  # fmt: skip
-_OUTPUTS = (store.RESULTS, store.PARETO, store.COMPARISON, store.SUMMARY, *_FIGURES)
+_LINES = 64  # random designs with lines through them, of a sweep that is too large to be shown
+_ALONE = 30_000  # designs that are done before a second process is ready to help
+_COMPARED = 100_000  # designs that are all put beside measurement
+_OUTPUTS = (store.PARETO, store.COMPARISON, store.SUMMARY, *_FIGURES)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A sweep that has run."""
+    """A sweep that has run.
+
+    Attributes
+    ----------
+    job : Job
+    table : DataFrame
+        Its designs; of more than a million the front, the best, an even sample, and lines on which
+        one axis alone changes.
+    front : DataFrame
+    nominal : Series
+        The machine as it is.
+    comparison : DataFrame
+        How many times faster than each measured figure designs are: all designs up to 100,000,
+        else the front and the best.
+    summary : dict
+    kept : Path or None
+        The folder that has the results already.
+    """
 
     job: Job
     table: pd.DataFrame
@@ -47,30 +80,82 @@ class Outcome:
     nominal: pd.Series[float]
     comparison: pd.DataFrame
     summary: dict[str, Any]
+    kept: Path | None = None
 
 
-def run_job(job: Job, command: str, progress: Progress | None = None) -> Outcome:
-    """Run a sweep and put it beside what was measured."""
-    nominal = _nominal(job)
-    references = _references(job, nominal)
-    for one in job.constraints:
-        one.bounds(references)  # refuses a machine without the figure before the sweep
-    start = time.perf_counter()
-    table = sweep(job.space, job.workloads, progress=progress, counts=job.counts)
+class Unfinished(NpusimError):
+    """A part of a sweep is done, other parts are not."""
+
+    def __init__(self, which: str, done: int, blocks: int, folder: Path) -> None:
+        super().__init__(f"part {which} is done: {done} of {blocks} blocks are in {folder}; join "
+                         "them with those of other machines by npusim merge")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class How:
+    """How a sweep is run.
+
+    Attributes
+    ----------
+    folder : Path or None
+        Where its results go, and its blocks until then; None keeps all in memory.
+    engine : str
+        ``local``, or ``dask://HOST:PORT``.
+    workers : int or None
+        Processes of ``local``; one a core by default.
+    resume : bool
+        Go on with what is in the folder.
+    part : str
+        ``I/N``: evaluate only the blocks of one of N machines; empty for all.
+    bands : bool
+        Whether the front holds every design that is not surely beaten.
+    """
+
+    folder: Path | None = None
+    engine: str = "local"
+    workers: int | None = 1
+    resume: bool = False
+    part: str = ""
+    bands: bool = False
+
+
+def run_job(
+    job: Job, command: str, progress: Progress | None = None, how: How | None = None
+) -> Outcome:
+    """Run a sweep and put it beside what was measured.
+
+    Raises
+    ------
+    InputError
+        No design meets the constraints, the folder cannot be used, or a part was asked for and
+        other parts are missing.
+    """
+    how = how or How()
+    nominal = nominal_design(job)
+    limits = limits_of(job.constraints, references(job))
+    start, time_of = time.perf_counter(), _ranked_by(job)
+    task = DesignTask(job.space, job.workloads, job.counts, limits, description=_about(job))
+    nominally = {str(path): value for path, value in nominal.items()}
+    shown = lines(job.space, nominally, _LINES) if len(job.space) > TABLE else ()
+    power = {a.name: a["power.limit"] for a in job.space.archs if "power.limit" in a.values}  # noqa: PD011
+
+    def read(pieces: Sequence[Rows]) -> Digest:
+        return digest(pieces, time_of, job.costs, limits, how.bands, power, shown)
+
+    if how.folder is None:
+        found = read(_in_memory(task, progress))
+    else:
+        found = _on_disk(task, how.folder, how, progress, read)
     seconds = time.perf_counter() - start
-    axes = list(job.space.axes)
-    swept = [(w, n, traced_arch(w)) for w, n in zip(job.workloads, job.counts, strict=True)]
-    table.insert(0, "design_id", store.design_ids(table, job.arch, swept, "model", axes))
-    table["allowed"] = allowed(table, job.constraints, references)
-    time_of, fair = objective(table), table[table["allowed"]]
+    table, front, fastest = found.shown, found.front, found.best
     objectives = [time_of, *job.costs]
-    front, fastest = pareto(fair, objectives), best(fair, job.costs)
-    comparison, idle = _comparison(job, table), without_effect(job.space, table)
+    compared = table if len(table) <= _COMPARED else pd.concat([front, fastest.to_frame().T])
+    comparison, idle = _comparison(job, compared), without_effect(job.space, table)
     summary = {
         "name": job.name,
         "title": job.title,
         "question": job.question,
-        "designs": len(table),
+        "designs": found.designs,
         "seconds": seconds,
         "workloads": [w.name for w in job.workloads],
         "steps": dict(zip((w.name for w in job.workloads), job.counts, strict=True)),
@@ -78,26 +163,42 @@ def run_job(job: Job, command: str, progress: Progress | None = None) -> Outcome
         "axes": {
             p: {"unit": PARAMETERS[p].unit, "values": list(v)} for p, v in job.space.axes.items()
         },
+        "samples": asdict(job.space.samples) if job.space.samples else None,
         "refused": [str(e) for e in job.refused],
         "no_effect": list(idle),
-        "baseline": _baseline(job),
-        "nominal": _row(nominal),
-        "best": _row(fastest),
+        "baseline": baseline(job),
+        "nominal": plain(nominal),
+        "best": plain(fastest),
         "constraints": [asdict(one) for one in job.constraints],
-        "allowed": len(fair),
-        "as_fast": int((fair[time_of] <= fastest[time_of] * (1 + 1e-9)).sum()),
+        "allowed": found.allowed,
+        "as_fast": found.as_fast,
         "best_at_edge": _at_edge(job, fastest, idle),
         "pareto": {
             "objectives": objectives,
+            "bands": how.bands,
             "size": len(front),
-            "designs": [_row(row) for _, row in front.iterrows()],
+            "designs": [plain(row) for _, row in front.iterrows()],
         },
-        "not_modelled": list(not_modelled(job.arch)),
-        "notes": [*_unmet(job, table), *_notes(job)],
+        "not_modelled": list(dict.fromkeys(p for a in job.space.archs for p in not_modelled(a))),
+        "notes": [*unmet(found.over), *job.space.notes, *job_notes(job)],
+        "made_by": {"command": command, **_about(job)["made_by"]},
+    }
+    return Outcome(job, table, front, nominal, comparison, summary, how.folder)
+
+
+def _about(job: Job) -> dict[str, Any]:
+    """Describe a sweep in JSON: what goes with its results, however they are made."""
+    return {
+        "name": job.name,
+        "workloads": [w.name for w in job.workloads],
+        "axes": {
+            path: {"unit": PARAMETERS[path].unit, "values": list(values)}
+            for path, values in job.space.axes.items()
+        },
         "made_by": {
-            "command": command,
             "model": store.model_version(),
             "arch": {"name": job.arch.name, "id": store.arch_id(job.arch)},
+            "beside": [{"name": a.name, "id": store.arch_id(a)} for a in job.space.beside],
             "workloads": [
                 {
                     "name": w.name,
@@ -106,65 +207,72 @@ def run_job(job: Job, command: str, progress: Progress | None = None) -> Outcome
                     "profiler": w.meta.get("profiler", "in"),
                     "traced": store.arch_id(traced) if traced is not None else "",
                 }
-                for (w, _, traced), given in zip(swept, job.given, strict=True)
+                for w, given in zip(job.workloads, job.given, strict=True)
+                for traced in [traced_arch(w)]
             ],
         },
     }
-    return Outcome(job, table, front, nominal, comparison, summary)
 
 
-def _nominal(job: Job) -> pd.Series[float]:
-    """Return the machine as its file gives it, under the last launch mode of the sweep.
+def _in_memory(task: DesignTask, progress: Progress | None) -> list[Held]:
+    """Evaluate the designs of a task here; return the results."""
+    tables, done = [], 0
+    for block in task.blocks:
+        tables.append(Held(task.table(block.number)))
+        done += block.rows
+        if progress is not None:
+            progress(done, len(task.space))
+    return tables
 
-    An axis over something that the machine itself lacks has no nominal value, nor has one over
-    something in which the workloads differ: NaN.
+
+def _on_disk(
+    task: DesignTask, folder: Path, how: How, progress: Progress | None,
+    read: Callable[[Sequence[Rows]], Digest],
+) -> Digest:  # fmt: skip
+    """Evaluate the designs of a task into a folder; return what the results come to.
+
+    If no design of a sweep that is quickly done again is allowed, nothing stays.
     """
-    machine, launch = Designs(job.arch), job.space.launch[-1]
-    workloads = with_changes(job.workloads, job.changes)
-    table = evaluate(machine, workloads, launch, counts=job.counts)
-    own = pd.Series({path: _own(path, machine, workloads) for path in job.space.axes})
-    values: pd.Series[float] = pd.concat([own, table.iloc[0]])
-    return values
+    wanted = part(task.blocks, how.part) if how.part else None
+    with Store.open(folder, task, how.resume) as kept:
+        alone = how.engine == "local" and how.workers is None and len(task.space) <= _ALONE
+        run(task, kept, how.engine, 1 if alone else how.workers, progress, blocks=wanted)
+        if kept.missing() and wanted is not None:
+            raise Unfinished(how.part, len(kept.done), len(task.blocks), folder)
+        if len(task.space) > TABLE:
+            return read(stored(kept.finish()))
+        try:
+            found = read([group for file in kept.files() for group in stored(file)])
+        except InputError:
+            kept.discard()
+            raise
+        kept.finish()
+        return found
 
 
-def _unmet(job: Job, table: pd.DataFrame) -> Iterator[str]:
-    """Say how many designs take more than their power limit at any clock."""
-    path = "power.limit"
-    limit = table[path] if path in table else job.arch.values.get(path)  # noqa: PD011
-    if limit is None or "power_w" not in table:
-        return
-    over = int((table["power_w"] > limit * 1.01).sum())
-    if over:
-        yield f"NOT HELD: {over} designs take more than power.limit at any clock"
+def _ranked_by(job: Job) -> str:
+    """Return the time to make small: that per token where designs differ in the tokens they yield.
+
+    Changes of the work decide that, so one design of each is asked.
+    """
+    each = {tuple(part.change.items()): part.change for part in job.space.parts}
+    tokens = {
+        sum(n * made for w, n in zip(changed, job.counts, strict=True) for made in [_tokens(w)])
+        for changed in (with_changes(job.workloads, change) for change in each.values())
+    }
+    return "s_per_token" if len(tokens) > 1 else "wall_s"
 
 
-def _references(job: Job, nominal: pd.Series[float]) -> dict[str, dict[str, float]]:
-    """Return the figures of the machines that constraints compare with."""
-    found = {}
-    for name in dict.fromkeys(one.like for one in job.constraints if one.like):
-        if name == NOMINAL:
-            row, machine = nominal, job.arch
-        else:
-            machine = load_arch(name)
-            workloads = with_changes(job.workloads, job.changes)
-            launch = job.space.launch[-1]
-            row = evaluate(Designs(machine), workloads, launch, counts=job.counts).iloc[0]
-        values = {str(k): float(v) for k, v in row.items() if isinstance(v, (int, float))}
-        found[name] = {**machine.values, **values}  # noqa: PD011
-    return found
-
-
-def _own(path: str, machine: Designs, workloads: Sequence[Workload]) -> float:
-    """Return the value that a parameter has before it is swept, or NaN."""
-    if path in TRANSFORMABLE:
-        found = {value for w in workloads if (value := present(w, path)) is not None}
-        return found.pop() if len(found) == 1 else np.nan
-    return float(machine[path][0]) if path in machine else np.nan
+def _tokens(w: Workload) -> float:
+    """Return the tokens of a step or page, 0 where it yields none."""
+    each = ((times, tokens_per_step(part)) for part, times in repeated(w))
+    return sum(times * tokens for times, tokens in each if np.isfinite(tokens))
 
 
 def _comparison(job: Job, table: pd.DataFrame) -> pd.DataFrame:
     """Return how many times faster each design is than each measured figure."""
-    parts = [table[["design_id", "launch", *job.space.axes, "wall_s", "device_busy_s"]]]
+    where = [name for name in ("design_id", ARCH, "launch") if name in table]
+    parts = [table[[*where, *job.space.axes, "wall_s", "device_busy_s"]]]
     for w in job.workloads:
         found = compare_designs(table, w, suffix(w.name, len(job.workloads)))
         parts.append(found.rename(columns={c: f"{w.name}: {c}" for c in found.columns}))
@@ -181,89 +289,8 @@ def _at_edge(job: Job, row: pd.Series[float], no_effect: Sequence[str]) -> list[
     return [p for p, v in axes.items() if row[p] in (min(v), max(v))]
 
 
-def _baseline(job: Job) -> dict[str, Any] | None:
-    """Return the baseline machine: predicted under each launch mode, and measured."""
-    if job.baseline is None:
-        return None
-    predicted, workloads = {}, with_changes(job.workloads, job.changes)
-    for launch in dict.fromkeys(("eager", *job.space.launch)):
-        table = evaluate(Designs(job.baseline), workloads, launch, counts=job.counts)
-        predicted[launch] = _row(table.iloc[0])
-    figures = {w.name: [measured_content(m) for m in measured(w)] for w in job.workloads}
-    return {
-        "arch": job.baseline.name,
-        "launch": "eager",
-        "wall_s": predicted["eager"]["wall_s"],
-        "device_busy_s": predicted["eager"]["device_busy_s"],
-        "predicted": predicted,
-        "measured_wall_s": {
-            "traced": _whole(job, traced=True),
-            "unprofiled": _whole(job, traced=False),
-        },
-        "measured": figures,
-    }
-
-
-def _whole(job: Job, *, traced: bool) -> float | None:
-    """Return the measured eager wall time of all steps on the baseline, or None if one lacks it."""
-    devices = job.baseline.devices if job.baseline is not None else ()
-    total = 0.0
-    for w, count in zip(job.workloads, job.counts, strict=True):
-        found = [
-            m.value_s
-            for m in measured(w)
-            if m.device in devices and (m.launch, m.quantity, m.traced) == ("eager", "wall", traced)
-        ]
-        if not found:
-            return None
-        total += count * found[0]
-    return total
-
-
-def _row(row: pd.Series[float]) -> dict[str, Any]:
-    """Return a row as plain values; what is undefined becomes None."""
-    content: dict[str, Any] = {}
-    for key, value in row.items():
-        undefined = isinstance(value, (float, np.floating)) and not np.isfinite(value)
-        plain = value.item() if isinstance(value, np.generic) else value
-        content[str(key)] = None if undefined else plain
-    return content
-
-
-def _notes(job: Job) -> list[str]:
-    """Return what limits the predictions of a sweep; of which workload, where they differ."""
-    told: dict[str, list[str]] = {}
-    for w in job.workloads:
-        for launch in job.space.launch:
-            for note in notes(w, job.arch, launch, "model"):
-                told.setdefault(note, []).append(w.name)
-    if job.baseline is not None:
-        for w in job.workloads:
-            for note in notes(w, job.baseline, "eager", "model"):
-                if "host" in note:
-                    told.setdefault(f"{job.baseline.name}, eager: {note}", []).append(w.name)
-    everywhere = len(job.workloads)
-    return list(_about_changes(job)) + [
-        note if len(set(names)) == everywhere else f"{', '.join(dict.fromkeys(names))}: {note}"
-        for note, names in told.items()
-    ]
-
-
-def _about_changes(job: Job) -> Iterator[str]:
-    """Yield what a reader should know of axes and settings that change the workloads."""
-    paths = list(split(job.space.axes)[1])
-    if paths:
-        changed = f"designs that change {', '.join(paths)} do other work"
-        yield f"measured figures are of the workloads as traced; {changed}"
-    for path in paths:
-        without = [w.name for w in job.workloads if not applies(w, path)]
-        if without:
-            yield f"{path} changes nothing in {', '.join(without)}: no {needs(path)}"
-    yield from limits(paths)
-
-
 def save_outcome(outcome: Outcome, folder: Path, figures: bool) -> list[Path]:
-    """Write results, front, comparison, summary and figures of a sweep; return the files.
+    """Write front, comparison, summary and figures of a sweep beside its results; return the files.
 
     Everything is made beside the folder first and moved there at the end, and what an earlier
     sweep left there under the same names goes, so that a folder holds one sweep.
@@ -273,28 +300,26 @@ def save_outcome(outcome: Outcome, folder: Path, figures: bool) -> list[Path]:
     InputError
         The folder cannot be written.
     """
-    about = {key: outcome.summary[key] for key in ("name", "workloads", "axes", "made_by")}
     with whole_folder(folder, _OUTPUTS) as temporary:
-        store.save_results(temporary, outcome.table, about)
+        if outcome.kept is None:
+            about = {ABOUT: json.dumps(_about(outcome.job)).encode()}
+            every = pa.Table.from_pandas(outcome.table, preserve_index=False)
+            results.save(folder, [every], len(outcome.table), about)
         store.save_csv(temporary / store.PARETO, outcome.front)
         store.save_csv(temporary / store.COMPARISON, outcome.comparison)
         store.save_json(temporary / store.SUMMARY, outcome.summary)
         if figures:
             _draw(outcome, temporary)
-    return sorted(folder / name for name in _OUTPUTS if (folder / name).is_file())
+    made = (folder / name for name in (store.RESULTS, *_OUTPUTS))
+    return sorted(file for file in made if file.exists())
 
 
 def _draw(outcome: Outcome, folder: Path) -> None:
     from npusim.figures import save_sweep_figures
 
-    job = outcome.job
-    save_sweep_figures(
-        folder,
-        outcome.table,
-        job.arch,
-        job.workloads,
-        job.costs,
-        [path for path in job.space.axes if path not in job.changes],
-        outcome.nominal,
-        job.counts,
-    )
+    job, table = outcome.job, outcome.table
+    if ARCH in table:  # figures are of the nominal machine
+        table = table[table[ARCH] == job.arch.name].reset_index(drop=True)
+    axes = [p for p in job.space.axes if p not in job.changes and table[p].notna().any()]
+    save_sweep_figures(folder, table, job.arch, job.workloads, job.costs, axes, outcome.nominal,
+                       job.counts)  # fmt: skip

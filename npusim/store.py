@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ from npusim import __version__, catalog
 from npusim.arch import Arch
 from npusim.atomic import whole_file
 from npusim.errors import InputError
-from npusim.workload import Workload
 
 _KEY = b"npusim.sweep"
 RESULTS, PARETO, COMPARISON, SUMMARY = (
@@ -76,42 +75,6 @@ def arch_id(arch: Arch) -> str:
     return strong_id(dict(arch.values) | record)
 
 
-def design_ids(
-    table: pd.DataFrame,
-    arch: Arch,
-    workloads: Sequence[tuple[Workload, int, Arch | None]],
-    mode: str,
-    axes: Sequence[str],
-) -> list[str]:
-    """Return the strong id of each row of a sweep.
-
-    Parameters
-    ----------
-    table : DataFrame
-        The designs.
-    arch : Arch
-        What they share.
-    workloads : sequence of (Workload, int, Arch or None)
-        Each with how often it counts and the machine it was traced on, which sets the band and
-        the transferred times.
-    mode : str
-    axes : sequence of str
-    """
-    swept = [(w.id, count, arch_id(t) if t is not None else "") for w, count, t in workloads]
-    shared = {"arch": arch_id(arch), "workloads": swept, "mode": mode, "model": model_version()}
-    head = strong_id(shared)
-    rows = table[["launch", *axes]].to_dict("records")
-    return [strong_id({"shared": head, **{str(k): v for k, v in row.items()}}) for row in rows]
-
-
-def save_results(folder: Path, table: pd.DataFrame, about: Mapping[str, Any]) -> None:
-    """Write every design of a sweep, with what made them in the file's metadata."""
-    data = pa.Table.from_pandas(table, preserve_index=False)
-    metadata = {**(data.schema.metadata or {}), _KEY: json.dumps(about).encode()}
-    with whole_file(folder / RESULTS) as temporary:
-        pq.write_table(data.replace_schema_metadata(metadata), temporary, compression="zstd")
-
-
 def save_csv(file: Path, table: pd.DataFrame) -> None:
     """Write a table that people open in a spreadsheet."""
     with whole_file(file) as temporary:
@@ -130,15 +93,15 @@ def load_results(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     Parameters
     ----------
     path : Path
-        The folder of a sweep, or its Parquet file.
+        The folder of a sweep, or its ``results.parquet``, a file or a folder of files.
 
     Raises
     ------
     InputError
         Not the results of a sweep.
     """
-    file = path / RESULTS if path.is_dir() else path
-    if not file.is_file():
+    file = path / RESULTS if path.is_dir() and path.name != RESULTS else path
+    if not file.exists():
         raise InputError("no results there", file=path, hint="make some with `npusim sweep`")
     try:
         data = pq.read_table(file)

@@ -177,15 +177,17 @@ def _footer(console: Console, notes: Sequence[str], unread: Sequence[str]) -> No
 def swept(outcome: Outcome, folder: Path) -> None:
     """Print the result of a sweep."""
     s, console = outcome.summary, terminal.plain()
-    whole = " + ".join(f"{n} x {name}" if n > 1 else name for name, n in s["steps"].items())
+    whole = " + ".join(f"{n:g} x {name}" if n != 1 else name for name, n in s["steps"].items())
     console.print(Text(f"{s['title']}: {s['designs']} designs on {whole}"))
     if s["question"]:
         console.print(Text(f"question: {s['question']}"))
-    steps = sum(s["steps"].values())
-    _times(console, s, "one step" if steps == 1 else f"{steps} steps together")
+    steps = list(s["steps"].values())
+    mix = "one step" if len(steps) == 1 else "a mix of steps"
+    _times(console, s, mix if sum(steps) <= 1 else f"{sum(steps):g} steps together")
     for label in ("best", "nominal"):
         axes = ", ".join(f"{p} {_value(p, s[label][p], a['unit'])}" for p, a in s["axes"].items())
-        console.print(Text(f"{label}: {axes}"))
+        machine = f"{s[label]['arch']}, " if "arch" in s[label] else ""
+        console.print(Text(f"{label}: {machine}{axes}"))
     if s["constraints"]:
         console.print(Text(f"constraints leave {s['allowed']} of {s['designs']} designs"))
     if s["as_fast"] > 1:

@@ -11,6 +11,8 @@ from rich.progress import (
     DownloadColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TextColumn,
     TimeRemainingColumn,
 )
@@ -60,21 +62,33 @@ def add(table: Table, *cells: str) -> None:
 
 @contextmanager
 def progress(
-    what: str, quiet: bool, is_bytes: bool = False
+    what: str, quiet: bool, is_bytes: bool = False, rate: bool = False
 ) -> Iterator[Callable[[int, int], None] | None]:
     """Show a progress bar on stderr, if that is a terminal.
 
-    What it yields is called with what is done and how much there is in all, 0 if not known.
+    What it yields is called with what is done and how much there is in all, 0 if not known. With
+    `rate` it also says how much is done a second.
     """
     console = Console(stderr=True)
     if quiet or not console.is_terminal:
         yield None
         return
     amount = DownloadColumn() if is_bytes else MofNCompleteColumn()
-    columns = (TextColumn(what), BarColumn(), amount, TimeRemainingColumn())
+    columns: list[ProgressColumn] = [TextColumn(what), BarColumn(), amount, TimeRemainingColumn()]
+    if rate:
+        columns.insert(3, _Rate())
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total or None)
+
+
+class _Rate(ProgressColumn):
+    """What is done a second."""
+
+    def render(self, task: Task) -> Text:
+        """Return the rate as text, empty before there is one."""
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.0f}/s", style="progress.data.speed")
 
 
 def many(count: int, what: str) -> str:

@@ -195,7 +195,7 @@ def _sent(designs: Designs, more: Mapping[str, float] = MappingProxyType({})) ->
     """Return designs that send all special functions to their special unit."""
     to = {"special.place": float(special.PLACES.index("special")), **more}
     columns = {path: np.full(len(designs), value) for path, value in to.items()}
-    return Designs(designs.base, {**designs.columns, **columns})
+    return designs.changed(columns)
 
 
 def in_place_share(operations: Operations, designs: Designs, cost: Cost) -> Array:
@@ -203,8 +203,7 @@ def in_place_share(operations: Operations, designs: Designs, cost: Cost) -> Arra
     path = sram_compute.PARAMETERS[0]
     if path not in designs or not designs[path].any():
         return np.zeros(cost.floor.shape)
-    columns = {**designs.columns, path: np.zeros(len(designs))}
-    without = kernel_cost(operations, Designs(designs.base, columns))
+    without = kernel_cost(operations, designs.changed({path: np.zeros(len(designs))}))
     changed = (cost.at("gemv_unit") == 0) & (without.time != cost.time)
     return np.where(changed, 1.0, 0.0)
 

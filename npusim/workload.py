@@ -196,6 +196,12 @@ class Workload:
             {c: _counter(self, c, given) for c, given in (counters or {}).items()}
         )
 
+    def __reduce__(self) -> tuple[type[Workload], tuple[Any, ...]]:
+        """Return what makes the same workload in another process: views do not travel."""
+        columns, labels, meta = dict(self.columns), dict(self.labels), dict(self.meta)
+        return Workload, (self.name, columns, labels, self.steps, self.edges, meta,
+                          dict(self.counters), self.host)  # fmt: skip
+
     def under(self, caches: str) -> Workload:
         """Return the same under a protocol of the caches, one of `CACHES`.
 

@@ -16,6 +16,8 @@ from npusim.cli import main
 from npusim.errors import InputError
 from npusim.load import load_arch
 from npusim.outcome import run_job, save_outcome
+from npusim.sweeps import design_task
+from npusim.sweeps.design_task import DesignTask
 from npusim.sweeps.run import sweep
 from npusim.sweeps.space import Space
 from tests.builder import timed, workload
@@ -127,28 +129,48 @@ def test_every_design_has_an_id_of_its_own(outcome):
 def test_ids_change_with_everything_that_changes_the_answer(monkeypatch):
     base, other = load_arch("h200"), ns.with_value(load_arch("h200"), "units.count", 131)
     w, v = ns.load_workload("paddleocr_vl_decode"), ns.load_workload("paddleocr_vl_decode_b8")
-    table = pd.DataFrame({"launch": ["graph"], "units.clock": [1e9]})
 
-    def ids(table=table, arch=base, workload=w, count=1, traced=base, mode="model"):
-        swept = [(workload, count, traced)]
-        return store.design_ids(table, arch, swept, mode, ["units.clock"])[0]
+    def one(arch=base, workload=w, count=1.0, launch="graph", clock=1e9, traced=base, **more):
+        monkeypatch.setattr(design_task, "traced_arch", lambda _: traced)
+        task = DesignTask(Space(arch, {"units.clock": [clock]}, [launch]), (workload,), (count,),
+                          **more)  # fmt: skip
+        return task.table(0)["design_id"][0].as_py(), task.id
 
     different = [
-        ids(),
-        ids(arch=other),
-        ids(workload=v),
-        ids(count=64),
-        ids(traced=other),
-        ids(traced=None),
-        ids(mode="transfer"),
-        ids(table=table.assign(launch="queue")),
-        ids(table=table.assign(**{"units.clock": 2e9})),
+        one(),
+        one(arch=other),
+        one(workload=v),
+        one(count=64.0),
+        one(traced=other),
+        one(traced=None),
+        one(mode="transfer", arch=with_clock(base)),
+        one(launch="queue"),
+        one(clock=2e9),
     ]
-    monkeypatch.setattr(store, "model_version", lambda: "another")
-    different.append(ids())
-    assert len(set(different)) == len(different)
+    monkeypatch.setattr(design_task, "model_version", lambda: "another")
+    different.append(one())
+    for ids in zip(*different, strict=True):  # of the design, and of the sweep
+        assert len(set(ids)) == len(ids)
     monkeypatch.undo()
-    assert ids() == different[0]
+    assert one() == different[0]
+
+
+def with_clock(arch):
+    return ns.with_value(arch, "units.clock", 1.5e9)
+
+
+def test_a_design_has_one_id_in_every_space():
+    h200, w = load_arch("h200"), ns.load_workload("paddleocr_vl_decode")
+    own = h200["host.speed"]
+    few = Space(h200, {"units.clock": [1e9, 1.5e9]}, ["graph"])
+    more = Space(
+        h200, {"host.speed": [0.5, own], "units.clock": [1.5e9, 1.2e9]}, ["queue", "graph"]
+    )
+    first, second = (DesignTask(s, (w,), (1.0,)).table(0).to_pandas() for s in (few, more))
+    here = first[first["units.clock"] == 1.5e9]["design_id"].tolist()
+    at = (second["units.clock"] == 1.5e9) & (second["host.speed"] == own)
+    assert second[at & (second["launch"] == "graph")]["design_id"].tolist() == here
+    assert second["design_id"].is_unique
 
 
 def test_what_is_written_reads_back(outcome, tmp_path):
@@ -157,7 +179,10 @@ def test_what_is_written_reads_back(outcome, tmp_path):
         "comparison.csv", "pareto.csv", "results.parquet", "summary.json"]  # fmt: skip
     table, about = store.load_results(tmp_path)
     pd.testing.assert_frame_equal(table, outcome.table)
-    assert about["made_by"] == outcome.summary["made_by"]
+    assert (
+        about["made_by"] | {"command": outcome.summary["made_by"]["command"]}
+        == (outcome.summary["made_by"])
+    )
     assert json.loads((tmp_path / "summary.json").read_text()) == outcome.summary
     assert len(pd.read_csv(tmp_path / "pareto.csv")) == outcome.summary["pareto"]["size"]
     assert len(pd.read_csv(tmp_path / "comparison.csv")) == len(outcome.table)

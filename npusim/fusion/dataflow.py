@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 from itertools import islice
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -58,6 +59,16 @@ def dataflow(w: Workload) -> Dataflow:
     >>> [w.text("operator")[i] for i in (*flow.reads[norm], *flow.readers[norm])]
     ['aten::pow', 'aten::add']
     """
+    if w not in _KNOWN:
+        _KNOWN[w] = _dataflow(w)
+    return _KNOWN[w]
+
+
+# As long as somebody holds the workload.
+_KNOWN: WeakKeyDictionary[Workload, Dataflow] = WeakKeyDictionary()
+
+
+def _dataflow(w: Workload) -> Dataflow:
     reads: list[dict[int, float]] = [{} for _ in range(len(w))]
     readers: list[list[int]] = [[] for _ in range(len(w))]
     wanted, made = w["read_activation"].tolist(), w["write_activation"].tolist()

@@ -33,7 +33,7 @@ from npusim.workload import Workload
 
 CHAIN = "fusion.chain"
 # What a design may say of its engine, and what is so where it does not.
-_WITHOUT = {CHAIN: 0.0, "fusion.buffer": np.inf, "fusion.products": 0.0, "fusion.recompute": 0.0,
+ENGINE = {CHAIN: 0.0, "fusion.buffer": np.inf, "fusion.products": 0.0, "fusion.recompute": 0.0,
             "fusion.side_by_side": 0.0}  # fmt: skip
 
 _BRANCHES = ("index", "place")
@@ -53,7 +53,7 @@ def limits(designs: Designs, row: int = 0) -> Limits | None:
         return None
     chain, buffer, products, recompute, side_by_side = (
         float(np.broadcast_to(designs[path], len(designs))[row]) if path in designs else default
-        for path, default in _WITHOUT.items()
+        for path, default in ENGINE.items()
     )
     if chain < 2:
         return None
@@ -88,13 +88,13 @@ def programs(
     w: Workload, designs: Designs, launch: str, mode: str = "model"
 ) -> Iterator[tuple[Workload, Designs, NDArray[np.intp]]]:
     """Yield each program of a workload, the designs that run it, and which these are."""
-    few, which = designs.distinct(tuple(_WITHOUT))
+    few, which = designs.distinct(tuple(ENGINE))
     alike: dict[Limits | None, list[int]] = {}
     for i in range(len(few)):
         alike.setdefault(None if launch == "eager" else limits(few, i), []).append(i)
     for places in alike.values():
         rows = np.flatnonzero(np.isin(which, places))
-        part = Designs(designs.base, {p: c[rows] for p, c in designs.columns.items()})
+        part = designs.of({p: c[rows] for p, c in designs.columns.items()})
         yield program(w, part, launch, mode), part, rows
 
 

@@ -92,8 +92,22 @@ def die_yield(area: Array, in_units: Array, designs: Designs) -> Array:
     spare = designs["units.spare"] if "units.spare" in designs else np.zeros(1)
     units = designs["units.count"] + spare
     defects, shape = of_node("defects", designs), designs["cost.clustering"]
+    area, in_units, units, spare, defects, shape = np.broadcast_arrays(
+        area, in_units, units, spare, defects, shape
+    )
+    found: Array = (1.0 + defects * area / shape) ** -shape
+    few = np.flatnonzero(spare > 0)
+    if few.size:
+        found[few] = _with_spares(*(x[few] for x in (area, in_units, units, spare, defects, shape)))
+    return found
+
+
+def _with_spares(
+    area: Array, in_units: Array, units: Array, spare: Array, defects: Array, shape: Array
+) -> Array:
+    """Return the share of dies that work where units can be left out, (D,)."""
     outside, each = defects * (area - in_units), defects * in_units / units
-    found = np.zeros(np.broadcast(area, outside, shape, units).shape)
+    found = np.zeros(len(area))
     for alpha in np.unique(shape):
         for rate, weight in _gamma(float(alpha)):
             well = np.exp(-rate * each)

@@ -138,9 +138,13 @@ def served(operations: Operations, designs: Designs) -> dict[tuple[str, str], Ar
 def is_felt(operations: Operations, designs: Designs, least: float) -> bool:
     """Return whether designs differ in what their levels serve by more than a least share."""
     few, _ = designs.distinct(READS)
-    shares = _shares(operations.reuse, operations.reuse.used(), few)
-    tables = (table for levels in shares.values() for table in levels.values())
-    return any(np.ptp(table, axis=1).max(initial=0.0) > least for table in tables)
+    return any(np.ptp(table, axis=1).max(initial=0.0) > least for table in shares(operations, few))
+
+
+def shares(operations: Operations, designs: Designs) -> list[Array]:
+    """Return the share of each window that each level serves of each class of data, (N, D) each."""
+    found = _shares(operations.reuse, operations.reuse.used(), designs)
+    return [table for levels in found.values() for table in levels.values()]
 
 
 def _shares(reuse: Reuse, used: NDArray[np.intp], designs: Designs) -> dict[str, dict[str, Array]]:

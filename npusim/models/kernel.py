@@ -82,8 +82,7 @@ def kernel_cost(operations: Operations, designs: Designs) -> Cost:
     parts: tuple[str, ...] = BOUNDS
     if "prefetch.depth" in designs:  # what could come early does not depend on how deep it is
         parts = (*BOUNDS, *_AHEAD)
-        one = {"prefetch.depth": np.ones(len(designs))}
-        designs = Designs(designs.base, {**designs.columns, **one})
+        designs = designs.changed({"prefetch.depth": np.ones(len(designs))})
     whole = {name: np.zeros((len(operations), len(designs))) for name in parts}
     left = np.ones(len(operations), dtype=bool)
     for takes, reads, model in _MODELS:
@@ -157,7 +156,7 @@ def _as_felt(operations: Operations, designs: Designs) -> Designs:
         return designs
     columns = {path: np.full_like(column, column[0]) if path in hierarchy.READS else column
                for path, column in designs.columns.items()}  # fmt: skip
-    return Designs(designs.base, columns)
+    return designs.of(columns)
 
 
 def kernel_time(operations: Operations, designs: Designs) -> NDArray[np.float64]:

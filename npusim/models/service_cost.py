@@ -25,8 +25,18 @@ Array = NDArray[np.float64]
 PARAMETERS = ("cost.lifetime", "cost.utilisation", "cost.electricity")
 
 
-def money(seconds: Array, joules: Array, designs: Designs) -> Array:
+def money(
+    seconds: Array, joules: Array, designs: Designs, machine: Array | None = None
+) -> Array:
     """Return what some time and energy of each design cost, (D,) [USD].
+
+    Parameters
+    ----------
+    seconds, joules : array, shape (D,)
+    designs : Designs
+        D designs.
+    machine : array, shape (D,), optional
+        Cost of each machine, if it is known already [USD].
 
     Examples
     --------
@@ -37,7 +47,8 @@ def money(seconds: Array, joules: Array, designs: Designs) -> Array:
     >>> round(float(money(np.zeros(1), np.array([3.6e6]), h200)[0]), 6)
     0.1
     """
-    cost: Array = machine_cost(designs) * _used(seconds, designs)
+    whole = machine_cost(designs) if machine is None else machine
+    cost: Array = whole * _used(seconds, designs)
     return cost + joules * designs["cost.electricity"]
 
 

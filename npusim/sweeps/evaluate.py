@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,7 +30,7 @@ Array = NDArray[np.float64]
 
 TRAFFIC = tuple(f"dram_{group}_bytes" for group in GROUPS)
 ENERGIES = ("energy_j", "energy_low_j", "energy_high_j", "movement_j")
-_CLOCKED = "clocked_s"  # wall time at the clocks that were asked for
+CLOCKED = "clocked_s"  # wall time at the clocks that were asked for
 TOTALS = ("wall_s", "wall_low_s", "wall_high_s", "device_busy_s", "device_busy_low_s",
           "device_busy_high_s", "device_idle_s", "host_busy_s")  # fmt: skip
 
@@ -61,53 +63,105 @@ def evaluate(
     workloads: Sequence[Workload],
     launch: str,
     mode: str = "model",
-    counts: Sequence[int] | None = None,
+    counts: Sequence[float] | None = None,
 ) -> pd.DataFrame:
-    """Evaluate designs under one launch mode; see `sweep` for the columns."""
-    table = pd.DataFrame({"launch": launch, **designs.columns}, index=range(len(designs)))
-    each = (*TOTALS, *TRAFFIC, *(ENERGIES if has_energy(designs) else ()))
-    names = (*each, "extrapolates", *((_CLOCKED,) if has_energy(designs) else ()))
-    sums: dict[str, Array] = {name: np.zeros(len(designs)) for name in names}
-    decoding = {name: np.zeros(len(designs)) for name in ("wall_s", "energy_j") if name in names}
+    """Evaluate designs under one launch mode; see `npusim.sweeps.run` for the columns."""
+    each = [_whole(designs, w, launch, mode) for w in workloads]
+    found = assemble(designs, [w.name for w in workloads], each, counts or [1] * len(each))
+    own = {"launch": launch, **designs.columns}
+    return pd.DataFrame({**own, **found}, index=range(len(designs)))
+
+
+@dataclass(frozen=True)
+class Step:
+    """What D designs do with a step of a workload, or with a whole page.
+
+    Attributes
+    ----------
+    totals, decoding : mapping of str to array, shape (D,)
+        Totals of all, and those of what decodes.
+    tokens : float
+        What it yields.
+    """
+
+    totals: Mapping[str, Array]
+    decoding: Mapping[str, Array]
+    tokens: float
+
+
+def assemble(
+    designs: Designs,
+    names: Sequence[str],
+    steps: Sequence[Step],
+    counts: Sequence[float],
+    machines: Mapping[str, Array] | None = None,
+) -> dict[str, NDArray[Any]]:
+    """Return the columns of a sweep from what designs do with each workload, (D,) each.
+
+    Parameters
+    ----------
+    designs : Designs
+        D designs.
+    names : sequence of str
+        Names of the workloads.
+    steps : sequence of Step
+        What the designs do with a step of each.
+    counts : sequence of float
+        How many steps of each make the whole.
+    machines : mapping of str to array, optional
+        `npusim.merit.machine_figures` of the designs, if they are known already.
+    """
+    energy = has_energy(designs)
+    each = (*TOTALS, *TRAFFIC, *(ENERGIES if energy else ()))
+    sums = {name: np.zeros(len(designs)) for name in (*each, "extrapolates")}
+    sums |= {CLOCKED: np.zeros(len(designs))} if energy else {}
+    decoding = {name: np.zeros(len(designs)) for name in ("wall_s", "energy_j") if name in sums}
+    found: dict[str, NDArray[Any]] = {}
     tokens = 0.0
-    for w, count in zip(workloads, counts or [1] * len(workloads), strict=True):
-        own, took, made = _whole(designs, w, launch, mode)
-        sums = {name: sums[name] + count * own[name] for name in names}
-        decoding = {name: total + count * took[name] for name, total in decoding.items()}
-        tokens += count * made
-        if len(workloads) > 1:
-            table = table.assign(**{f"{name}[{w.name}]": own[name] for name in each})
-            if made:
-                table[f"s_per_token[{w.name}]"] = took["wall_s"] / made
-    beyond = sums.pop("extrapolates") > 0
+    for name, step, count in zip(names, steps, counts, strict=True):
+        sums = {column: total + count * step.totals[column] for column, total in sums.items()}
+        decoding = {
+            column: total + count * step.decoding[column] if step.decoding else total
+            for column, total in decoding.items()
+        }
+        tokens += count * step.tokens
+        if len(steps) > 1:
+            found |= {f"{column}[{name}]": step.totals[column] for column in each}
+            if step.tokens:
+                found[f"s_per_token[{name}]"] = step.decoding["wall_s"] / step.tokens
+    beyond, clocked = sums.pop("extrapolates") > 0, sums.pop(CLOCKED, None)
     if tokens:
         sums |= {"tokens": np.full(len(designs), tokens)}
         sums |= {f"{name.rsplit('_')[-1]}_per_token": total / tokens
                  for name, total in decoding.items()}  # fmt: skip
-    clocked = sums.pop(_CLOCKED, None)
-    table = table.assign(**sums, extrapolates=beyond)
-    table["idle_share"] = table["device_idle_s"] / table["wall_s"]
+    found |= sums
+    found |= {"extrapolates": beyond, "idle_share": sums["device_idle_s"] / sums["wall_s"]}
     if clocked is not None:
-        table["clock_share"] = clocked / table["wall_s"]
-    return table.assign(**figures_of_merit(table, designs))
+        found["clock_share"] = clocked / sums["wall_s"]
+    return found | figures_of_merit(found, designs, machines)
 
 
-def _whole(
-    designs: Designs, w: Workload, launch: str, mode: str
-) -> tuple[dict[str, Array], dict[str, Array], float]:
-    """Return totals of a step, or of a whole page; those of what decodes, and its tokens."""
-    own: dict[str, Array] = defaultdict(lambda: np.zeros(len(designs)))
-    decoding: dict[str, Array] = defaultdict(lambda: np.zeros(len(designs)))
+def _whole(designs: Designs, w: Workload, launch: str, mode: str) -> Step:
+    """Return what designs do with a step, or with a whole page."""
+    parts = [(part, times, _totals(designs, part, launch, mode)) for part, times in repeated(w)]
+    return summed(parts)
+
+
+def summed(parts: Sequence[tuple[Workload, int, Mapping[str, Array]]]) -> Step:
+    """Return a step made of parts, each so many times."""
+    own: dict[str, Array] = {}
+    decoding: dict[str, Array] = {}
     tokens = 0.0
-    for part, times in repeated(w):
-        totals, yielded = _totals(designs, part, launch, mode), tokens_per_step(part)
+    for part, times, totals in parts:
+        yielded = tokens_per_step(part)
+        decodes = np.isfinite(yielded)
         for name, values in totals.items():
-            own[name] = own[name] + times * values
-            if np.isfinite(yielded):
-                decoding[name] = decoding[name] + times * values
-        if np.isfinite(yielded):
-            tokens += times * yielded
-    return own, decoding, tokens
+            more = times * values
+            own[name] = own[name] + more if name in own else more
+            if decodes:
+                decoding[name] = decoding[name] + more if name in decoding else more
+        tokens += times * yielded if decodes else 0.0
+    return Step(own, decoding, tokens)
 
 
 def _totals(designs: Designs, w: Workload, launch: str, mode: str) -> dict[str, Array]:
@@ -116,14 +170,15 @@ def _totals(designs: Designs, w: Workload, launch: str, mode: str) -> dict[str, 
         refuse_changed(w, "transfer")
     totals: dict[str, Array] = defaultdict(lambda: np.zeros(len(designs)))
     for ran, part, rows in programs(w, designs, launch, mode):
-        for name, values in _of_program(part, ran, launch, mode):
+        for name, values in of_program(part, ran, launch, mode):
             totals[name][rows] = values
     return totals
 
 
-def _of_program(
+def of_program(
     designs: Designs, w: Workload, launch: str, mode: str
 ) -> Iterator[tuple[str, Array]]:
+    """Yield the totals of a step of a program that designs run as it is, by name, (D,) each."""
     settled = held(w, designs, launch, mode, traced_arch(w))
     designs, time = settled.designs, settled.time
     factors = band_factors(w, designs, time) if mode == "model" else None
@@ -141,6 +196,6 @@ def _of_program(
         ends = [wall if end is None else end.wall_s for end in (banded.low, banded.high)]
         joules = (spent.joules, *spent.band(designs, *ends), spent.movement)
         yield from zip(ENERGIES, joules, strict=True)
-        yield _CLOCKED, settled.share * wall
+        yield CLOCKED, settled.share * wall
     beyond = np.zeros(len(designs), dtype=bool) if factors is None else factors.beyond
     yield "extrapolates", (beyond | bool(unmeasured(w))).astype(np.float64)

@@ -1,34 +1,33 @@
 """Sweeps: a space of designs, evaluated on workloads.
 
-A table holds one row a design and launch mode. Its columns are the dotted paths of the axes and
-the totals of a step: ``wall_s`` and ``device_busy_s`` with their bands (``wall_low_s``,
-``wall_high_s`` and so on), ``device_idle_s``, ``host_busy_s``, ``idle_share``. With several
-workloads these are sums over as many steps of each as are counted, and each workload has columns of
-its own for one step, ``wall_s[name]``. Where some decode there are ``tokens``, those of all steps
-that are counted, and ``s_per_token``, the wall time of what decodes over them (time per output
-token: prefill is no part of it).
+A table holds one row a design and launch mode. Its columns are ``arch`` where there are several
+machines, ``launch``, the dotted paths of the axes and the totals of a step: ``wall_s`` and
+``device_busy_s`` with their bands (``wall_low_s``, ``wall_high_s`` and so on), ``device_idle_s``,
+``host_busy_s``, ``idle_share``. With several workloads these are sums over as many steps of each as
+are counted, and each workload has columns of its own for one step, ``wall_s[name]``. Where some
+decode there are ``tokens``, those of all steps that are counted, and ``s_per_token``, the wall time
+of what decodes over them (time per output token: prefill is no part of it).
 
 Axes below ``workload.`` change the workloads (`npusim.transforms`), all others the machine. In a
-sweep of several workloads each of them changes those that have what it changes.
+sweep of several workloads each of them changes those that have what it changes. An axis that is off
+in a design is shown at what the machine or the workloads have, or not-a-number where there is none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import product
 
-import numpy as np
 import pandas as pd
 
 from npusim.errors import InputError
-from npusim.sweeps.evaluate import evaluate, with_changes
+from npusim.sweeps.evaluator import Evaluator
 from npusim.sweeps.space import Space
-from npusim.transforms import split
 from npusim.workload import Workload
 
 Progress = Callable[[int, int], None]
 
-_BLOCK = 4096
+_BLOCK = 16_384
+_MOST = 10_000_000
 
 
 def sweep(
@@ -36,7 +35,7 @@ def sweep(
     workloads: Workload | Sequence[Workload],
     mode: str = "model",
     progress: Progress | None = None,
-    counts: Sequence[int] | None = None,
+    counts: Sequence[float] | None = None,
 ) -> pd.DataFrame:
     """Evaluate every design of a space.
 
@@ -49,13 +48,19 @@ def sweep(
         How kernel times are predicted, see `npusim.durations.durations`.
     progress : callable, optional
         Called with (designs done, designs in all).
-    counts : sequence of int, optional
-        How many steps of each workload make the whole (64 decode steps, say); one by default.
+    counts : sequence of float, optional
+        How many steps of each workload make the whole (64 decode steps, say), or shares of a mix;
+        one by default.
 
     Returns
     -------
     DataFrame
-        D rows; see the head of this module for the columns [SI].
+        D rows, in the order of the space; see the head of this module for the columns [SI].
+
+    Raises
+    ------
+    InputError
+        No workload, more designs than a table holds, or a machine that lacks what an axis needs.
 
     Examples
     --------
@@ -69,23 +74,16 @@ def sweep(
     chosen = [workloads] if isinstance(workloads, Workload) else list(workloads)
     if not chosen:
         raise InputError("no workload to sweep")
-    parts, done = [], 0
-    for change in space.changes:
-        changed = with_changes(chosen, change)
-        for launch, block in product(space.launch, space.designs.blocks(_BLOCK)):
-            parts.append(evaluate(block, changed, launch, mode, counts).assign(**change))
-            done += len(block)
-            if progress is not None:
-                progress(done, len(space))
-    return _in_order(space, pd.concat(parts, ignore_index=True))
-
-
-def _in_order(space: Space, table: pd.DataFrame) -> pd.DataFrame:
-    """Return designs by launch mode and then by axis, as if workloads had not come first."""
-    of_machine, of_workload = split(space.axes)
-    sizes = {"launch": len(space.launch), **{p: len(v) for p, v in space.axes.items()}}
-    made, wanted = [*of_workload, "launch", *of_machine], ["launch", *space.axes]
-    rows = np.arange(len(table)).reshape([sizes[name] for name in made])
-    order = rows.transpose([made.index(name) for name in wanted]).reshape(-1)
-    columns = [*wanted, *(name for name in table.columns if name not in wanted)]
-    return table.iloc[order].reset_index(drop=True)[columns]
+    if len(space) > _MOST:
+        raise InputError("too many designs for one table", value=len(space),
+                         allowed=f"up to {_MOST}",
+                         hint="use fewer values an axis, draw samples, or npusim sweep, which "
+                         "streams them to disk")  # fmt: skip
+    evaluator = Evaluator(space, chosen, counts, mode)
+    tables = []
+    for start in range(0, len(space), _BLOCK):
+        stop = min(start + _BLOCK, len(space))
+        tables.append(pd.DataFrame(evaluator.columns(start, stop)))
+        if progress is not None:
+            progress(stop, len(space))
+    return pd.concat(tables, ignore_index=True)
