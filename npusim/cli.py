@@ -1,7 +1,8 @@
 """The command line: parse, call the library, print.
 
 Everything heavy is imported inside the commands, so that ``npusim --help`` answers at once.
-Exit status: 0 done, 1 bad input (one line an error on stderr), 2 bad usage.
+Exit status: 0 done, 1 bad input (one line an error on stderr), 2 bad usage; 130 or 143 a sweep
+that was stopped by Ctrl-C or SIGTERM, which --resume goes on with.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from npusim.cli_area import area
 from npusim.cli_fusion import fuse
 from npusim.cli_measured import calibrate, validate
 from npusim.cli_memory import memory
+from npusim.cli_merge import merge
 from npusim.cli_output import CACHES, JSON, UNPROFILED, command_line, print_json
 from npusim.cli_power import power
 from npusim.cli_reuse import reuse
@@ -30,6 +32,7 @@ from npusim.cli_settings import read_settings
 from npusim.cli_sweep import sweep
 from npusim.cli_workloads import rescale, template
 from npusim.errors import InputError, NpusimError
+from npusim.sweeps.task import Stopped, Unfinished
 
 if TYPE_CHECKING:
     from npusim.workload import Workload
@@ -45,6 +48,12 @@ class _Group(click.Group):
             done = super().invoke(ctx)
             sys.stdout.flush()
             return done
+        except Stopped as stopped:
+            click.echo(str(stopped), err=True)
+            ctx.exit(stopped.status)
+        except Unfinished as part:
+            click.echo(str(part), err=True)
+            ctx.exit(0)
         except NpusimError as error:
             for line in str(error).splitlines():
                 click.echo(f"error: {line}", err=True)
@@ -66,7 +75,7 @@ def main() -> None:
     """
 
 
-for command in (area, calibrate, capture, fuse, memory, power, rescale, reuse, scale, search,
+for command in (area, calibrate, capture, fuse, memory, merge, power, rescale, reuse, scale, search,
                 sensitivity, serve_sim, sweep, template, validate):  # fmt: skip
     main.add_command(command)
 

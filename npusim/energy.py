@@ -19,8 +19,9 @@ operations whose shapes are not known (their time counts).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,8 +98,7 @@ class Spent:
     @property
     def joules(self) -> Array:
         """Energy of a step, shape (D,) [J]."""
-        total: Array = np.sum([part.joules for part in self.parts], axis=0)
-        return total
+        return _total([part.joules for part in self.parts])
 
     @property
     def watts(self) -> Array:
@@ -109,8 +109,7 @@ class Spent:
     def movement(self) -> Array:
         """Energy of moving bytes between levels and units, shape (D,) [J]."""
         moving = [p.joules for p in self.parts if p.kind == "dynamic" and p.block in LEVELS]
-        total: Array = np.sum(moving, axis=0) if moving else np.zeros(len(self.wall))
-        return total
+        return _total(moving) if moving else np.zeros(len(self.wall))
 
     def by_block(self, kind: str | None = None) -> dict[str, Array]:
         """Return the energy of each block that takes any, each (D,) [J]; they sum to `joules`."""
@@ -130,16 +129,24 @@ class Spent:
         shorter, longer : array, shape (D,)
             Ends of the wall time [s].
         """
-        static = np.sum([p.joules for p in self.parts if p.kind != "dynamic"], axis=0)
+        static = _total([p.joules for p in self.parts if p.kind != "dynamic"])
         power = static / np.maximum(self.wall, np.finfo(float).tiny)
         ends = []
         for end, wall in (("low", shorter), ("high", longer)):
             squares = (power * (wall - self.wall)) ** 2
             for path in dict.fromkeys(path for part in self.parts for path in part.paths):
-                joules = np.sum([p.joules for p in self.parts if path in p.paths], axis=0)
-                squares = squares + (joules * _off(path, end, designs)) ** 2
+                off = _off(path, end, designs)
+                if off:
+                    joules = _total([p.joules for p in self.parts if path in p.paths])
+                    squares = squares + (joules * off) ** 2
             ends.append(np.sqrt(squares))
         return np.maximum(self.joules - ends[0], 0.0), self.joules + ends[1]
+
+
+def _total(terms: Sequence[Array]) -> Array:
+    """Return the sum of some terms, one by one: a stack of them would be copied first."""
+    total: Array = reduce(np.add, terms)
+    return total
 
 
 def _off(path: str, end: str, designs: Designs) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,8 @@ from npusim.axes import ARCH
 from npusim.beside import suffix
 from npusim.caveats import not_modelled
 from npusim.compare import compare_designs
-from npusim.constraints import limits_of
-from npusim.errors import InputError, NpusimError
+from npusim.constraints import Limit, limits_of, refuse_none
+from npusim.errors import InputError
 from npusim.job import Job
 from npusim.job_notes import job_notes, unmet
 from npusim.load import traced_arch
@@ -30,13 +30,13 @@ from npusim.references import baseline, nominal_design, plain, references
 from npusim.sweeps import results
 from npusim.sweeps.blocks import Store
 from npusim.sweeps.design_task import DesignTask
-from npusim.sweeps.digest import TABLE, Digest, Held, Rows, digest, stored
+from npusim.sweeps.digest import TABLE, Digest, Digesting, evenly
 from npusim.sweeps.encoding import ABOUT
 from npusim.sweeps.engines import Progress, run
 from npusim.sweeps.evaluate import with_changes
 from npusim.sweeps.front import without_effect
 from npusim.sweeps.lines import lines
-from npusim.sweeps.task import part
+from npusim.sweeps.task import Block, Unfinished, part
 from npusim.tokens import repeated, tokens_per_step
 from npusim.transforms import split
 from npusim.workload import Workload
@@ -83,14 +83,6 @@ class Outcome:
     kept: Path | None = None
 
 
-class Unfinished(NpusimError):
-    """A part of a sweep is done, other parts are not."""
-
-    def __init__(self, which: str, done: int, blocks: int, folder: Path) -> None:
-        super().__init__(f"part {which} is done: {done} of {blocks} blocks are in {folder}; join "
-                         "them with those of other machines by npusim merge")  # fmt: skip
-
-
 @dataclass(frozen=True)
 class How:
     """How a sweep is run.
@@ -135,17 +127,11 @@ def run_job(
     limits = limits_of(job.constraints, references(job))
     start, time_of = time.perf_counter(), _ranked_by(job)
     task = DesignTask(job.space, job.workloads, job.counts, limits, description=_about(job))
-    nominally = {str(path): value for path, value in nominal.items()}
-    shown = lines(job.space, nominally, _LINES) if len(job.space) > TABLE else ()
-    power = {a.name: a["power.limit"] for a in job.space.archs if "power.limit" in a.values}  # noqa: PD011
-
-    def read(pieces: Sequence[Rows]) -> Digest:
-        return digest(pieces, time_of, job.costs, limits, how.bands, power, shown)
-
+    digesting = _digesting(job, task, time_of, nominal, how.bands)
     if how.folder is None:
-        found = read(_in_memory(task, progress))
+        found = _in_memory(task, digesting, progress)
     else:
-        found = _on_disk(task, how.folder, how, progress, read)
+        found = _on_disk(task, digesting, how.folder, how, progress)
     seconds = time.perf_counter() - start
     table, front, fastest = found.shown, found.front, found.best
     objectives = [time_of, *job.costs]
@@ -214,40 +200,75 @@ def _about(job: Job) -> dict[str, Any]:
     }
 
 
-def _in_memory(task: DesignTask, progress: Progress | None) -> list[Held]:
-    """Evaluate the designs of a task here; return the results."""
+def _digesting(
+    job: Job, task: DesignTask, time_of: str, nominal: pd.Series[float], bands: bool
+) -> Digesting:
+    """Return how the blocks of a sweep are digested: above a million designs not all are shown."""
+    shown = None
+    if len(job.space) > TABLE:
+        named = {str(path): value for path, value in nominal.items()}
+        shown = evenly(len(job.space), lines(job.space, named, _LINES))
+    power = {a.name: a["power.limit"] for a in job.space.archs if "power.limit" in a.values}  # noqa: PD011
+    return Digesting(time_of, job.costs, task.size, bands, power, shown)
+
+
+def _in_memory(task: DesignTask, digesting: Digesting, progress: Progress | None) -> Digest:
+    """Evaluate the designs of a task here; return what they come to."""
     tables, done = [], 0
     for block in task.blocks:
-        tables.append(Held(task.table(block.number)))
+        tables.append(task.table(block.number))
         done += block.rows
         if progress is not None:
             progress(done, len(task.space))
-    return tables
+    return _of_table(pa.concat_tables(tables), digesting, task.limits)
+
+
+def _of_table(table: pa.Table, digesting: Digesting, limits: Sequence[Limit]) -> Digest:
+    """Return what a whole sweep comes to; refuse limits that no design keeps."""
+    found = digesting(Block(0, table.num_rows), table)
+    if not found.allowed:
+        refuse_none([_columns(table, limits)], limits)
+    return found
 
 
 def _on_disk(
-    task: DesignTask, folder: Path, how: How, progress: Progress | None,
-    read: Callable[[Sequence[Rows]], Digest],
-) -> Digest:  # fmt: skip
-    """Evaluate the designs of a task into a folder; return what the results come to.
+    task: DesignTask, digesting: Digesting, folder: Path, how: How, progress: Progress | None
+) -> Digest:
+    """Evaluate the designs of a task into a folder; return what they come to.
 
     If no design of a sweep that is quickly done again is allowed, nothing stays.
     """
     wanted = part(task.blocks, how.part) if how.part else None
+    large = len(task.space) > TABLE
     with Store.open(folder, task, how.resume) as kept:
         alone = how.engine == "local" and how.workers is None and len(task.space) <= _ALONE
-        run(task, kept, how.engine, 1 if alone else how.workers, progress, blocks=wanted)
+        workers = 1 if alone else how.workers
+        digest = digesting if large and not wanted else None
+        parts = run(task, kept, how.engine, workers, progress, digest, wanted)
         if kept.missing() and wanted is not None:
             raise Unfinished(how.part, len(kept.done), len(task.blocks), folder)
-        if len(task.space) > TABLE:
-            return read(stored(kept.finish()))
+        if large:
+            kept.finish()
+            parts = parts or [digesting(b, t) for b, t in _numbered(task.blocks, kept)]
+            found = digesting.joined(parts)
+            if not found.allowed:
+                refuse_none((_columns(table, task.limits) for table in kept.tables()), task.limits)
+            return found
         try:
-            found = read([group for file in kept.files() for group in stored(file)])
+            found = _of_table(pa.concat_tables(kept.tables()), digesting, task.limits)
         except InputError:
             kept.discard()
             raise
         kept.finish()
         return found
+
+
+def _numbered(blocks: Sequence[Block], kept: Store) -> Iterator[tuple[Block, pa.Table]]:
+    yield from zip(blocks, kept.tables(), strict=True)
+
+
+def _columns(table: pa.Table, limits: Sequence[Limit]) -> dict[str, Any]:
+    return {limit.column: table[limit.column].to_numpy() for limit in limits}
 
 
 def _ranked_by(job: Job) -> str:

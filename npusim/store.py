@@ -23,6 +23,9 @@ from npusim.atomic import whole_file
 from npusim.errors import InputError
 
 _KEY = b"npusim.sweep"
+# Of the package of sweeps what makes answers: not what draws, keeps and runs.
+_EVALUATE = ("evaluate.py", "evaluator.py", "factored.py", "felt.py", "grid.py",
+             "program_terms.py", "term.py")  # fmt: skip
 RESULTS, PARETO, COMPARISON, SUMMARY = (
     "results.parquet", "pareto.csv", "comparison.csv", "summary.json")  # fmt: skip
 
@@ -37,15 +40,17 @@ def model_version() -> str:
     True
     """
     here = Path(__file__).parent
-    beside = ("arch.py", "bands.py", "columns.py", "compare.py", "durations.py", "error_band.py",
-              "host.py", "lanes.py", "library.py", "workload.py")  # fmt: skip
+    beside = ("arch.py", "bands.py", "columns.py", "compare.py", "durations.py", "energy.py",
+              "error_band.py", "host.py", "lanes.py", "library.py", "merit.py", "power.py",
+              "traffic.py", "utilisation.py", "workload.py")  # fmt: skip
     residuals = (catalog.folder("archs") / "residuals").glob("*.yaml")
     # By name: in an installed wheel the machines lie elsewhere than in a checkout.
     sources = sorted(
         [
             *(here / "models").glob("*.py"),
             *(here / "transforms").glob("*.py"),
-            *(here / "sweeps").glob("*.py"),
+            *(here / "fusion").glob("*.py"),
+            *(here / "sweeps" / name for name in _EVALUATE),
             *(here / name for name in beside),
             *residuals,
         ],

@@ -94,5 +94,6 @@ class Threads(Squares):
                          "pid": [os.getpid()] * rows})  # fmt: skip
 
 
-def total(table):
+def total(block, table):
+    assert table.num_rows == block.rows
     return float(np.sum(table["square"].to_numpy()))

@@ -72,7 +72,7 @@ def test_a_cluster_makes_the_same_store(tmp_path):
         sums = ran(tmp_path, task, resume=True, engine=address, progress=progress, reduce=total)
         assert workers[0].poll() is not None
         assert contents(tmp_path) == contents(tmp_path / "plain") and heard[-1] == (828, 828)
-        assert sums == [total(task.table(block.number)) for block in task.blocks]
+        assert sums == [total(b, task.table(b.number)) for b in task.blocks]
 
         with pytest.raises(InputError, match="no such design: -1"):
             ran(tmp_path / "refusing", Refusing(), engine=address)

@@ -99,7 +99,7 @@ def test_each_block_is_reduced_where_it_is_made_or_kept(tmp_path, engine):
     task = Squares()
     ran(tmp_path, task, workers=1, blocks=part(task.blocks, "2/3"))
     sums = ran(tmp_path, task, resume=True, reduce=total, **ENGINES[engine])
-    assert sums == [total(task.table(block.number)) for block in task.blocks]
+    assert sums == [total(b, task.table(b.number)) for b in task.blocks]
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -145,7 +145,7 @@ def test_wrong_engines_are_told(tmp_path, how, told):
 def test_a_task_that_cannot_be_sent_is_told(tmp_path):
     task = Squares()
     with pytest.raises(InputError, match="the sweep cannot be sent to workers"):
-        ran(tmp_path, task, workers=2, reduce=lambda table: table)
+        ran(tmp_path, task, workers=2, reduce=lambda _, table: table)
 
 
 def test_workers_have_one_thread_each(tmp_path):

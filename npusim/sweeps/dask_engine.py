@@ -71,7 +71,7 @@ def run_dask(
     where = address(engine)
     for block in todo:
         if block.number in kept and reduce is not None:
-            finished(block, reduce(store.writer.read(block.number)))
+            finished(block, reduce(block, store.writer.read(block.number)))
     fresh = [block for block in todo if block.number not in kept]
     if not fresh:
         return
@@ -223,4 +223,4 @@ def _evaluated(name: str, block: Block, model: str) -> tuple[bytes, Any]:
     task, head, reduce = job
     table = task.table(block.number)
     content = head.encoded(block, table).to_pybytes()
-    return content, reduce(table) if reduce is not None else None
+    return content, reduce(block, table) if reduce is not None else None

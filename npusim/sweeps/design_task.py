@@ -18,6 +18,7 @@ from npusim.load import traced_arch
 from npusim.store import arch_id, model_version, strong_id
 from npusim.sweeps import ids
 from npusim.sweeps.evaluator import Evaluator
+from npusim.sweeps.grid import Grid
 from npusim.sweeps.part import Part
 from npusim.sweeps.space import Space
 from npusim.sweeps.task import Block
@@ -26,6 +27,7 @@ from npusim.workload import Workload
 ALLOWED, DESIGN = "allowed", "design_id"
 # Rows of a block: large where a second makes a million, small where one makes some thousand.
 QUICK, SLOW = 131_072, 8_192
+_QUICK = 65_536  # combinations of the quickest axes whose ids are added up once
 _FEW = 8  # blocks at least, for workers to share
 
 
@@ -143,9 +145,26 @@ class DesignTask:
         found = [ids.of_values("launch", [part.launch])]
         found += [ids.of_values(path, [value]) for path, value in part.change.items()]
         own = part.arch.values
-        for path, values in part.axes.items():
-            every = ids.of_values(path, values, own.get(path))
-            found.append(every[part.index(path, start, stop)])
+        if part.axes:
+            found += _of_grid(part, start, stop, own)
         for path, column in (part.points or {}).items():
             found.append(ids.of_values(path, column[start:stop], own.get(path)))
         return found
+
+
+def _of_grid(part: Part, start: int, stop: int, own: Mapping[str, float]) -> list[ids.Lanes]:
+    """Return what the axes of a grid add to ids: slow ones and quick ones added up before."""
+    quick, left = np.zeros((1, 2), dtype=np.uint64), list(part.axes)
+    while left and len(quick) * len(part.axes[left[-1]]) <= _QUICK:
+        path = left.pop()
+        each = ids.of_values(path, part.axes[path], own.get(path))
+        quick = (each[:, None] + quick).reshape(-1, 2)
+    first, last = start // len(quick), (stop - 1) // len(quick)
+    numbers = np.arange(first, last + 1, dtype=np.int64)
+    slow = np.zeros((len(numbers), 2), dtype=np.uint64)
+    grid = Grid(part.arch, {path: part.axes[path] for path in left})
+    for path, digits in grid.digits(numbers).items():
+        slow += ids.of_values(path, part.axes[path], own.get(path))[digits]
+    rows = np.arange(start, stop, dtype=np.int64)
+    of_slow = np.take(slow, rows // len(quick) - first, axis=0)
+    return [of_slow, np.take(quick, rows % len(quick), axis=0)]

@@ -59,7 +59,7 @@ def run(
     progress : callable, optional
         Called with (rows done, rows in all); those of earlier runs count as done.
     reduce : callable, optional
-        Makes something small of the table of each block, where the table is: in the worker. It
+        Makes something small of each block and its table, where the table is: in the worker. It
         goes there by pickle.
     blocks : sequence of Block, optional
         Do these only, see `npusim.sweeps.task.part`.
@@ -81,7 +81,9 @@ def run(
     wanted = list(task.blocks if blocks is None else blocks)
     if store.finished:
         _Tally(store, wanted, progress, lambda: None)
-        return [] if reduce is None else [reduce(table) for table in store.tables(wanted)]
+        if reduce is None:
+            return []
+        return [reduce(b, t) for b, t in zip(wanted, store.tables(wanted), strict=True)]
     kept = set() if reduce is None else {b.number for b in wanted if b.number in store.done}
     todo = [b for b in wanted if b.number in kept or b.number not in store.done]
     with _stoppable(store) as check:

@@ -104,11 +104,14 @@ class Evaluator:
         if self.space.beside:
             names["arch"] = np.full(count, part.arch.name, dtype=object)
         names["launch"] = np.full(count, part.launch, dtype=object)
-        where = part.coordinates(self.space.axes, start, stop)
+        found = self._work_of(number).columns(start, stop)
+        where = {path: found.pop(path) for path in self.space.axes if path in found}
+        if len(where) < len(self.space.axes):
+            where = part.coordinates(self.space.axes, start, stop)
         for path, value in self.unchanged.items():
             if path not in part.change:
                 where[path] = np.full(count, value)
-        return {**names, **where, **self._work_of(number).columns(start, stop)}
+        return {**names, **{path: where[path] for path in self.space.axes}, **found}
 
     def _work_of(self, number: int) -> _Work:
         if number not in self._work:
@@ -151,8 +154,7 @@ class _Work:
     def _alone(self, start: int, stop: int) -> dict[str, Column]:
         designs, launch = self._part.designs(start, stop), self._part.launch
         table = evaluate(designs, self._workloads, launch, self._mode, self._counts)
-        own = {"launch", *designs.columns}
-        return {str(name): table[name].to_numpy() for name in table if name not in own}
+        return {str(name): table[name].to_numpy() for name in table if name != "launch"}
 
 
 def _present(workloads: Sequence[Workload], path: str) -> float:

@@ -93,14 +93,15 @@ class Factored:
         ]
 
     def columns(self, rows: Rows) -> dict[str, Array]:
-        """Return the columns of a sweep for some designs, (N,) each [SI]."""
+        """Return the axes and the columns of a sweep for some designs, (N,) each [SI]."""
         chosen = Chosen(self._grid, rows)
+        axes = chosen.designs().columns
         machines = self._machines.at(chosen)
         standing = None if self._standing is None else self._standing.at(chosen)
         every = [[programs.at(chosen) for _, _, programs in parts] for parts in self._steps]
-        found: dict[str, Array] = {}
+        found: dict[str, Array] = dict(axes)
         for chunk in chunks(len(rows), _CHUNK):
-            designs = chosen.of(chunk).designs()
+            designs = Designs(self._grid.base, {path: c[chunk] for path, c in axes.items()})
             power = None if standing is None else _as_standing(standing.all(chunk))
             steps = [
                 summed([

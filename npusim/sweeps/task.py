@@ -87,6 +87,14 @@ class Stopped(NpusimError):
         self.status = status
 
 
+class Unfinished(NpusimError):
+    """A part of a sweep is done, other parts are not."""
+
+    def __init__(self, which: str, done: int, blocks: int, folder: object) -> None:
+        super().__init__(f"part {which} is done: {done} of {blocks} blocks are in {folder}; join "
+                         "them with those of other machines by npusim merge")  # fmt: skip
+
+
 def part(blocks: Sequence[Block], text: str) -> list[Block]:
     """Return the blocks that one of several machines does: I of N are those of rest I - 1.
 

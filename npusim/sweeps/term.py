@@ -95,7 +95,9 @@ class Term:
                 self.axes |= read
                 return None
             pieces.append({name: np.broadcast_to(x, len(some)) for name, x in found.items()})
-        return {name: np.concatenate([p[name] for p in pieces]) for name in pieces[0]}
+        whole = {name: np.concatenate([p[name] for p in pieces]) for name in pieces[0]}
+        # What all designs have in common needs no look-up.
+        return {name: x[:1] if (x == x[0]).all() else x for name, x in whole.items()}
 
     def _noted(self, plain: Designs) -> tuple[Mapping[str, Array], frozenset[str]]:
         """Return results, and the axes that were read for them."""

@@ -30,7 +30,7 @@ ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS",
      "VECLIB_MAXIMUM_THREADS", "NUMBA_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1")  # fmt: skip
 
-Reduce = Callable[["pa.Table"], Any]
+Reduce = Callable[["Block", "pa.Table"], Any]
 
 
 def serve(pipe: int, alive: int) -> None:
@@ -94,10 +94,10 @@ def _answer(
 def done(task: Task, writer: Writer, reduce: Reduce | None, block: Block, kept: bool) -> Any:
     """Do one block, or read it where it is kept; return what it is reduced to."""
     if kept:
-        return reduce(writer.read(block.number)) if reduce is not None else None
+        return reduce(block, writer.read(block.number)) if reduce is not None else None
     table = task.table(block.number)
     writer.write(block, table)
-    return reduce(table) if reduce is not None else None
+    return reduce(block, table) if reduce is not None else None
 
 
 START = (
