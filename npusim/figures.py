@@ -75,9 +75,10 @@ def save_sweep_figures(
     Returns
     -------
     list of Path
-        ``latency_cost.png``, ``axis_effects.png``, and ``axis_effects_COST.png`` for each figure of
-        merit among the costs; where the traced machine is known
-        ``roofline.png`` and ``predicted_measured.png``; for each capacity of a memory that is swept
+        ``latency_cost.png`` (if a design meets the constraints), ``axis_effects.png``, and
+        ``axis_effects_COST.png`` for each figure of merit among the costs that there is; where
+        the traced machine is known ``roofline.png`` and ``predicted_measured.png``; for each
+        capacity of a memory that is swept
         ``dram_traffic_MEMORY.png``, and ``gain_by_context_MEMORY.png`` if the context is too.
 
     Raises
@@ -87,21 +88,27 @@ def save_sweep_figures(
     """
     traced = [(w, machine) for w in workloads if (machine := traced_arch(w)) is not None]
     steps = list(zip(workloads, counts or [1] * len(workloads), strict=True))
-    figures: dict[str, Callable[[], Figure]] = {
-        "latency_cost": partial(_latency_cost, table, steps, costs or axes, axes, reference),
-        "axis_effects": partial(_axis_effects, table, axes, reference),
-    }
+    costs = [name for name in costs if name in reference and _allowed(table)[name].notna().any()]
+    figures: dict[str, Callable[[], Figure]] = {}
+    if len(_allowed(table)):
+        drawn = partial(_latency_cost, table, steps, costs or axes, axes, reference)
+        figures["latency_cost"] = drawn
+    if len(table):
+        figures["axis_effects"] = partial(_axis_effects, table, axes, reference)
     for name in costs:
         if name in MERITS:
             of_merit = partial(_axis_effects, table, axes, reference, name)
             figures[f"axis_effects_{name}"] = of_merit
     for name in MEMORIES:
         path = f"memories.{name}.capacity"
-        if path not in axes or len(table[path].unique()) == 1:
+        if path not in axes or table[path].nunique() < 2:
             continue
-        held = _at_reference(table, [p for p in axes if p not in (path, *_SPLIT)], reference)
+        there = table[table[path].notna()]
+        held = _at_reference(there, [p for p in axes if p not in (path, *_SPLIT)], reference)
+        if held[path].nunique() < 2:  # samples
+            continue
         figures[f"dram_traffic_{name}"] = partial(_dram_traffic, held, workloads, path)
-        if "workload.context" in axes and len(table["workload.context"].unique()) > 1:
+        if "workload.context" in axes and len(held["workload.context"].unique()) > 1:
             figures[f"gain_by_context_{name}"] = partial(_gain_by_context, held, workloads, path)
     if traced:
         figures["roofline"] = partial(_rooflines, traced[:_MOST_ROOFLINES], arch)
@@ -119,10 +126,19 @@ def _at_reference(
     """Return the designs that are nominal (or nearest to it) in some axes, of one launch mode."""
     kept: pd.DataFrame = table[table["launch"] == table["launch"].iloc[0]]
     for path in others:
-        wanted = reference[path] if not np.isnan(reference[path]) else kept[path].iloc[0]
-        nearest = kept[path].iloc[int((kept[path] - wanted).abs().argmin())]
-        kept = kept[kept[path] == nearest]
+        values = kept[path].to_numpy(float)
+        wanted = values[0] if np.isnan(reference[path]) else float(reference[path])
+        off = np.isnan(values)
+        if np.isnan(wanted) or off.all():
+            kept = kept[off]
+            continue
+        kept = kept[values == values[np.nanargmin(np.abs(values - wanted))]]
     return kept
+
+
+def _allowed(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the designs that meet the constraints, all where a sweep has none."""
+    return table[table["allowed"]] if "allowed" in table else table
 
 
 def _dram_traffic(table: pd.DataFrame, workloads: Sequence[Workload], path: str) -> Figure:
@@ -203,35 +219,45 @@ def _axis_effects(
     found = plots.effects(table, axes, held, column)
     still = {a for a, change in found.items() if not plots.moves(change)}
     for launch in table["launch"].unique():
-        part, of_launch = table[table["launch"] == launch], held.copy()
-        of_launch["launch"] = launch
+        part = table[table["launch"] == launch]
+        of_launch = _held(part, axes, reference)
         found = plots.effects(part, axes, of_launch, column)
         if launch != held["launch"] and any(plots.moves(found[a]) for a in still):
             parts.append((part, of_launch))
     figure, panels = _grid(len(parts), 1, 9, 1.4 + 0.42 * (len(axes) + 1))
     for panel, (part, of_launch) in zip(panels, parts, strict=True):
         plots.axis_effects(panel, part, axes, of_launch, column)
-        panel.set_title(_zero(part, axes, of_launch, column))
+        panel.set_title(_zero(of_launch, axes, reference, column))
     return figure
 
 
-def _zero(table: pd.DataFrame, axes: Sequence[str], reference: pd.Series[Any], column: str) -> str:
+def _zero(zero: pd.Series[Any], axes: Sequence[str], reference: pd.Series[Any], column: str) -> str:
     """Say what stands at zero: the nominal design, or the nearest to it that was swept."""
-    zero = plots.nearest(table, axes, reference)
-    if zero is None or all(math.isclose(zero[a], reference[a], abs_tol=1e-30) for a in axes):
+    given = [a for a in axes if not np.isnan(reference[a])]
+    if all(math.isclose(zero[a], reference[a], abs_tol=1e-30) for a in given):
         what = "the nominal design"
     else:
         what = "the design nearest to the nominal one"
-    value, launch = (reference if zero is None else zero)[column], reference["launch"]
+    value, launch = zero[column], zero["launch"]
     shown = f"{value * 1e3:.4g} ms" if column == "wall_s" else f"{value:.4g} {MERITS[column]}"
     return f"one axis changed at a time; 0 is {what}: {shown}, launch {launch}"
 
 
 def _held(table: pd.DataFrame, axes: Sequence[str], reference: pd.Series[Any]) -> pd.Series[Any]:
-    """Return the nominal design; on an axis on which it has no value, at the first one swept."""
-    missing = [path for path in axes if np.isnan(reference[path])]
-    held = reference.copy()
-    held[missing] = table[missing].iloc[0]
+    """Return the design of a table that is nearest to the nominal one, in its launch mode if one is.
+
+    Nearest on all axes together, in spans: of samples, or where an axis hangs on others, what is
+    nearest on each axis alone may be no design. Axes on which the nominal one has no value do not
+    count.
+    """
+    same = table[table["launch"] == reference["launch"]]
+    near = same if len(same) else table[table["launch"] == table["launch"].iloc[0]]
+    far = np.zeros(len(near))
+    for path in axes:
+        away = np.abs(near[path].to_numpy(float) - float(reference[path]))
+        if np.isfinite(away).any() and np.nanmax(away) > 0:
+            far += np.where(np.isnan(away), 1.0, away / np.nanmax(away))
+    held: pd.Series[Any] = near.iloc[int(far.argmin())]
     return held
 
 
@@ -246,7 +272,7 @@ def _latency_cost(
 
     Where a sweep has constraints, those that meet them.
     """
-    kept = table[table["allowed"]] if "allowed" in table else table
+    kept = _allowed(table)
     left_out, table = len(table) - len(kept), kept
     baselines = _baselines(steps)
     fastest = table[table["launch"] == table["launch"].iloc[int(table["wall_s"].argmin())]]
@@ -287,9 +313,15 @@ def _draw_line(
     modes = designs["launch"].unique()
     shown = reference if reference["launch"] in modes else None
     for panel, cost, front in zip(panels, costs, fronts, strict=False):
-        panel.set_ylim(low * 1e3 * 0.95, high * 1e3 * 1.05)
+        room = max(1.05, (high / low) ** 0.03)  # of a logarithmic axis a few percent are nothing
+        panel.set_ylim(low * 1e3 / room, high * 1e3 * room)
         colour = next((p for p in ranked if p != cost), None) if len(modes) == 1 else None
-        plots.latency_cost(panel, designs, cost, front, baselines, colour, shown)
+        there = designs[designs[cost].notna()]
+        if there.empty:
+            panel.set_visible(False)
+            continue
+        star = None if shown is None or np.isnan(shown[cost]) else shown
+        plots.latency_cost(panel, there, cost, front, baselines, colour, star)
         if (legend := panel.get_legend()) is not None:
             legend.remove()
         if cost == costs[0]:

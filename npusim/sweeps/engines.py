@@ -18,6 +18,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 from types import FrameType
@@ -142,6 +143,7 @@ def _stoppable(store: Store) -> Iterator[Callable[[], None]]:
     leaving = False
 
     def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal leaving
         if leaving:
             return
         arrived.append(number)
@@ -149,10 +151,13 @@ def _stoppable(store: Store) -> Iterator[Callable[[], None]]:
             later.append(threading.Timer(0.01, os.kill, (os.getpid(), number)))
             later[-1].start()
             return
+        leaving = True  # workers are ended once, undisturbed
         raise KeyboardInterrupt
 
     def check() -> None:
+        nonlocal leaving
         if arrived:
+            leaving = True
             raise KeyboardInterrupt
 
     before: dict[signal.Signals, Any] = {}
@@ -219,6 +224,7 @@ def _run_local(
 @dataclass
 class _Worker:
     process: subprocess.Popen[bytes]
+    place: int
     block: Block | None = None
 
 
@@ -231,16 +237,18 @@ class _Pool:
     def __init__(self, job: bytes, kept: set[int]) -> None:
         self._job, self._kept = job, kept
         self._workers: dict[Connection, _Worker] = {}
-        self._queue: deque[Block] = deque()
+        self._queues: list[deque[Block]] = []
         self._deaths: Counter[int | None] = Counter()
         # Nothing is ever written there: workers read its end when this process is gone.
         self._alive, self._held = os.pipe()
 
     def work(self, todo: Sequence[Block], count: int, finished: Finished) -> None:
         """Have all blocks done by `count` workers."""
-        self._queue.extend(todo)
-        for _ in range(count):
-            self._start()
+        # Neighbours share what they have in common if one worker does them.
+        ends = [len(todo) * i // count for i in range(count + 1)]
+        self._queues = [deque(todo[i:j]) for i, j in pairwise(ends)]
+        for place in range(count):
+            self._start(place)
         while self._workers:
             for ready in wait(list(self._workers)):
                 assert isinstance(ready, Connection)  # noqa: S101 for the type checker
@@ -251,7 +259,14 @@ class _Pool:
                     continue
                 self._heard(ready, *said, finished=finished)
 
-    def _start(self) -> None:
+    def _next(self, place: int) -> Block | None:
+        """Return the next block of a worker, at the end one from the end of the longest queue."""
+        if self._queues[place]:
+            return self._queues[place].popleft()
+        longest = max(self._queues, key=len)
+        return longest.pop() if longest else None
+
+    def _start(self, place: int) -> None:
         ours, theirs = Pipe()
         path = json.dumps([entry or str(Path.cwd()) for entry in sys.path])
         descriptors = (theirs.fileno(), self._alive)
@@ -261,7 +276,7 @@ class _Pool:
             process = subprocess.Popen(  # noqa: S603 this very interpreter
                 command(*descriptors, path), stdin=subprocess.DEVNULL, pass_fds=descriptors,
                 env={**os.environ, **ONE_THREAD})  # fmt: skip
-            self._workers[ours] = _Worker(process)
+            self._workers[ours] = _Worker(process, place)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             theirs.close()
@@ -283,21 +298,28 @@ class _Pool:
         if worker.block is not None:
             block, worker.block = worker.block, None
             finished(block, content)
-        if self._queue:
-            worker.block = self._queue.popleft()
+        worker.block = self._next(worker.place)
+        if worker.block is not None:
             with suppress(ConnectionError):
                 connection.send((worker.block, worker.block.number in self._kept))
             return
+        worker.process.kill()
+        self._forget(connection)
+
+    def _forget(self, connection: Connection) -> int:
+        """Wait for a worker that has ended; return its exit status.
+
+        Ctrl-C may come at any line: a worker that is not waited for yet must still be known.
+        """
+        status = self._workers[connection].process.wait()
         self._workers.pop(connection)
         connection.close()
-        worker.process.kill()
-        worker.process.wait()
+        return status
 
     def _died(self, connection: Connection) -> None:
         """Put the block of a worker back and start another one, a few times."""
-        worker = self._workers.pop(connection)
-        connection.close()
-        status = worker.process.wait()
+        worker = self._workers[connection]
+        status = self._forget(connection)
         number = worker.block.number if worker.block is not None else None
         self._deaths[number] += 1
         if self._deaths[number] >= _TRIES:
@@ -306,16 +328,14 @@ class _Pool:
             raise InputError(f"{_TRIES} workers have died {where} ({how})",
                              hint="killed for memory? try fewer --workers")  # fmt: skip
         if worker.block is not None:
-            self._queue.appendleft(worker.block)
-        self._start()
+            self._queues[worker.place].appendleft(worker.block)
+        self._start(worker.place)
 
     def end(self) -> None:
         """End all workers at once; a file that one is writing never gets its name."""
         for worker in self._workers.values():
             worker.process.kill()
-        for connection, worker in self._workers.items():
-            worker.process.wait()
-            connection.close()
-        self._workers.clear()
+        for connection in list(self._workers):
+            self._forget(connection)
         os.close(self._held)
         os.close(self._alive)
