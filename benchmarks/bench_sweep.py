@@ -157,6 +157,7 @@ def test_stored(benchmark, study, tmp_path, share):
     note(benchmark, "designs a second, start and summary included",
          designs / benchmark.stats.stats.min)  # fmt: skip
     note(benchmark, "peak memory of all processes [MiB]", max(peaks))
+    assert max(peaks) < 1024  # however many designs there are
     size = sum(f.stat().st_size for f in folder.rglob("*.parquet"))
     note(benchmark, "bytes a design", size / designs)
 

@@ -111,6 +111,10 @@ class Samples:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for name in ("count", "seed"):
+            if type(getattr(self, name)) is not int:
+                raise InputError("not a whole number", place=f"samples.{name}",
+                                 value=getattr(self, name))  # fmt: skip
         if not 1 <= self.count <= MOST_SAMPLES:
             raise InputError("not a number of samples", place="samples.count", value=self.count,
                              allowed=f"1 to {MOST_SAMPLES}")  # fmt: skip

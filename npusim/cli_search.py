@@ -11,6 +11,7 @@ import click
 
 from npusim.cli_output import JSON, command_line, print_json
 from npusim.cli_settings import read_settings
+from npusim.cli_sweep import used
 from npusim.errors import InputError
 
 _LAUNCHES = click.Choice(["eager", "graph", "queue"])
@@ -62,7 +63,6 @@ def search(
     Writes front.csv, designs.parquet (every design evaluated) and summary.json.
     """
     from npusim import search_output, terminal
-    from npusim.atomic import check_folder
     from npusim.job import read_job
     from npusim.search.knees import knees
     from npusim.search.run import Effort, caveats, size
@@ -73,11 +73,10 @@ def search(
                          hint="add --refine")  # fmt: skip
     asked = read_job(arch_or_study, workloads, launch, dict(read_settings(settings)))
     folder = output or Path("results") / f"{asked.name}_search"
-    check_folder(folder)
     for error in asked.refused:
         click.echo(f"refused axis: {error}; searched without it", err=True)
     effort = Effort(population, generations, seed, budget if refine else 0, halvings)
-    with terminal.progress("searching", quiet=as_json) as tick:
+    with used(folder), terminal.progress("searching", quiet=as_json) as tick:
         found = run(asked, objectives, effort, tick)
     bends = knees(found.front, found.objectives) if len(found.objectives) == 2 else None
     content: dict[str, Any] = {
@@ -131,7 +130,6 @@ def sensitivity(
     Writes sensitivity.csv, tornado.png, tornado.pdf and summary.json.
     """
     from npusim import search_output, terminal
-    from npusim.atomic import check_folder
     from npusim.job import read_job
     from npusim.search.run import caveats
     from npusim.search.run import sensitivity as run
@@ -140,11 +138,10 @@ def sensitivity(
         arch_or_study, workloads, [launch] if launch else [], dict(read_settings(settings))
     )
     folder = output or Path("results") / f"{asked.name}_sensitivity"
-    check_folder(folder)
     for error in asked.refused:
         click.echo(f"refused axis: {error}; left out", err=True)
     samples = 0 if no_sobol else samples
-    with terminal.progress("designs", quiet=as_json) as tick:
+    with used(folder), terminal.progress("designs", quiet=as_json) as tick:
         found = run(asked, objective, samples, seed, tick)
     whole = " + ".join(f"{n:g} x {w.name}" if n != 1 else w.name
                        for w, n in zip(asked.workloads, asked.counts, strict=True))  # fmt: skip

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,9 +29,9 @@ _SPACE = (
                  help="Draw N designs instead of the full grid; ranges anywhere between their "
                  "ends."),
     click.option("--method", type=click.Choice(["sobol", "lhs", "random"]),
-                 help="How they are drawn.  [default: as the file says, else sobol]"),
+                 help="How they are drawn.  [default: sobol]"),
     click.option("--seed", type=click.IntRange(0), metavar="S",
-                 help="Seed of the draw.  [default: as the file says, else 0]"),
+                 help="Seed of the draw.  [default: 0]"),
 )  # fmt: skip
 _RUN = (
     click.option("-o", "--output", type=click.Path(path_type=Path, file_okay=False),
@@ -40,7 +41,7 @@ _RUN = (
     click.option("--workers", type=click.IntRange(1), metavar="N",
                  help="Processes of the local engine. Default: one a core; 1 for small sweeps."),
     click.option("--resume", is_flag=True, help="Go on with the sweep that is in the folder."),
-    click.option("--part", default="", metavar="I/N",
+    click.option("--part", metavar="I/N",
                  help="Evaluate the blocks of one of N machines; join them by npusim merge."),
     click.option("--bands", is_flag=True,
                  help="Keep on the Pareto front every design that is not surely beaten."),
@@ -63,7 +64,7 @@ def sweep(
     engine: str,
     workers: int | None,
     resume: bool,
-    part: str,
+    part: str | None,
     bands: bool,
     figures: bool,
     unprofiled: bool,
@@ -81,17 +82,17 @@ def sweep(
     and --resume goes on.
     """
     from npusim import job, outcome, tables, terminal
-    from npusim.atomic import check_folder
 
+    if part == "":
+        raise InputError("empty", place="--part", allowed="I/N, e.g. 2/3")
     changes = dict(read_settings(settings))
     drawn = _samples(samples, method, seed)
     asked = job.read_job(arch_or_study, workloads, launch, changes, unprofiled, beside, drawn)
     folder = output or Path("results") / asked.name
-    check_folder(folder)
     for error in asked.refused:
         click.echo(f"refused axis: {error}; swept without it", err=True)
-    how = outcome.How(folder, engine, workers, resume, part, bands)
-    with terminal.progress("designs", quiet=as_json, rate=True) as tick:
+    how = outcome.How(folder, engine, workers, resume, part or "", bands)
+    with used(folder), terminal.progress("designs", quiet=as_json, rate=True) as tick:
         done = outcome.run_job(asked, command_line(), tick, how)
     outcome.save_outcome(done, folder, figures)
     if as_json:
@@ -100,7 +101,29 @@ def sweep(
         tables.swept(done, folder)
 
 
-for option in reversed((*_SPACE, *_RUN, UNPROFILED, JSON)):
+@contextmanager
+def used(folder: Path) -> Iterator[None]:
+    """Make sure that a folder can be written; if what follows is refused, leave no empty one.
+
+    Raises
+    ------
+    InputError
+        It cannot be made or written.
+    """
+    from npusim.atomic import check_folder
+
+    fresh = not folder.exists()
+    check_folder(folder)
+    try:
+        yield
+    except InputError:
+        if fresh:
+            with suppress(OSError):  # what is done stays
+                folder.rmdir()
+        raise
+
+
+for option in (*_SPACE, *_RUN, UNPROFILED, JSON):  # of a command they follow each other
     sweep = option(sweep)
 
 

@@ -149,7 +149,9 @@ def allowed(
     return fits
 
 
-def refuse_none(blocks: Iterable[Mapping[str, NDArray[Any]]], limits: Sequence[Limit]) -> None:
+def refuse_none(
+    blocks: Iterable[Mapping[str, NDArray[Any]]], limits: Sequence[Limit], hint: str = ""
+) -> None:
     """Refuse limits that no design of some blocks keeps.
 
     Raises
@@ -172,7 +174,7 @@ def refuse_none(blocks: Iterable[Mapping[str, NDArray[Any]]], limits: Sequence[L
             raise InputError(
                 "no design meets this and the constraints before it",
                 place=f"constraints.{limit.column}", value=f"{limit.low:.6g} to {limit.high:.6g}",
-                allowed=f"designs left have {low:.6g} to {high:.6g}",
+                allowed=f"designs left have {low:.6g} to {high:.6g}", hint=hint,
             )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import AutoLocator
 
 from npusim import memory_plots, plots
 from npusim.arch import Arch
@@ -36,6 +37,7 @@ STYLE: Mapping[Any, Any] = MappingProxyType({
 })  # fmt: skip
 _DPI = 150
 _MOST_ROOFLINES = 4
+_APART = 0.18  # of the width of a panel: values closer than this cannot all be named below it
 _SPLIT = ("workload.weight_bits", "workload.context")  # axes that figures of memories show apart
 _COLUMNS = 4
 _SQUEEZED = 4.0  # the fastest launch mode gets a row of its own if it fills less than 1 / this
@@ -50,6 +52,8 @@ def save_sweep_figures(
     axes: Sequence[str],
     reference: pd.Series[Any],
     counts: Sequence[float] | None = None,
+    on_lines: bool = True,
+    whole: bool = True,
 ) -> list[Path]:
     """Draw a sweep and save it as PNG files, each whole or not at all.
 
@@ -71,6 +75,11 @@ def save_sweep_figures(
         The nominal design: ``launch``, the value of every axis (NaN where it has none), ``wall_s``.
     counts : sequence of float, optional
         How many steps of each workload the table adds up; one by default.
+    on_lines : bool
+        Whether some designs differ in one axis alone, as on a grid. Of drawn designs what an axis
+        does by itself cannot be shown.
+    whole : bool
+        Whether the table has all designs, or some of a large sweep.
 
     Returns
     -------
@@ -91,12 +100,12 @@ def save_sweep_figures(
     costs = [name for name in costs if name in reference and _allowed(table)[name].notna().any()]
     figures: dict[str, Callable[[], Figure]] = {}
     if len(_allowed(table)):
-        drawn = partial(_latency_cost, table, steps, costs or axes, axes, reference)
+        drawn = partial(_latency_cost, table, steps, costs or axes, axes, reference, whole)
         figures["latency_cost"] = drawn
-    if len(table):
+    if len(table) and on_lines:
         figures["axis_effects"] = partial(_axis_effects, table, axes, reference)
     for name in costs:
-        if name in MERITS:
+        if name in MERITS and on_lines:
             of_merit = partial(_axis_effects, table, axes, reference, name)
             figures[f"axis_effects_{name}"] = of_merit
     for name in MEMORIES:
@@ -214,6 +223,7 @@ def _axis_effects(
     table: pd.DataFrame, axes: Sequence[str], reference: pd.Series[Any], column: str = "wall_s"
 ) -> Figure:
     """Draw the nominal launch mode, and each other in which an axis counts that does not there."""
+    table = _filled(table, axes, reference)
     held = _held(table, axes, reference)
     parts = [(table, held)]
     found = plots.effects(table, axes, held, column)
@@ -243,8 +253,17 @@ def _zero(zero: pd.Series[Any], axes: Sequence[str], reference: pd.Series[Any], 
     return f"one axis changed at a time; 0 is {what}: {shown}, launch {launch}"
 
 
+def _filled(table: pd.DataFrame, axes: Sequence[str], reference: pd.Series[Any]) -> pd.DataFrame:
+    """Return a table in which an axis that is off has the nominal value, or the first swept.
+
+    A design in which it does not count can so be put beside one in which it does.
+    """
+    first = table[list(axes)].bfill().iloc[0]
+    return table.fillna({p: first[p] if np.isnan(reference[p]) else reference[p] for p in axes})
+
+
 def _held(table: pd.DataFrame, axes: Sequence[str], reference: pd.Series[Any]) -> pd.Series[Any]:
-    """Return the design of a table that is nearest to the nominal one, in its launch mode if one is.
+    """Return the design nearest to the nominal one, in its launch mode if any is swept in it.
 
     Nearest on all axes together, in spans: of samples, or where an axis hangs on others, what is
     nearest on each axis alone may be no design. Axes on which the nominal one has no value do not
@@ -255,8 +274,8 @@ def _held(table: pd.DataFrame, axes: Sequence[str], reference: pd.Series[Any]) -
     far = np.zeros(len(near))
     for path in axes:
         away = np.abs(near[path].to_numpy(float) - float(reference[path]))
-        if np.isfinite(away).any() and np.nanmax(away) > 0:
-            far += np.where(np.isnan(away), 1.0, away / np.nanmax(away))
+        if away.max() > 0:
+            far += away / away.max()
     held: pd.Series[Any] = near.iloc[int(far.argmin())]
     return held
 
@@ -267,6 +286,7 @@ def _latency_cost(
     costs: Sequence[str],
     axes: Sequence[str],
     reference: pd.Series[Any],
+    whole: bool = True,
 ) -> Figure:
     """Draw designs, and below them the fastest launch mode alone if the rest squeezes it.
 
@@ -292,7 +312,9 @@ def _latency_cost(
         for unused in panels[len(chunk) :]:
             unused.remove()
     title = "time of " + " + ".join(f"{n:g} step{'s' * (n != 1)} of {w.name}" for w, n in steps)
-    title += f"; {left_out} designs that break a constraint are left out" if left_out else ""
+    some = f"{left_out} designs" if whole else "designs"
+    title += "" if whole else "; front, best and a sample of the designs"
+    title += f"; {some} that break a constraint are left out" if left_out else ""
     figure.suptitle(textwrap.fill(title, 80), fontsize=10, parse_math=False)
     handles = grid[0][0].get_legend_handles_labels()[0]  # the first row has everything
     figure.legend(handles=handles, loc="outside lower center", ncols=max(width, 2))
@@ -322,6 +344,9 @@ def _draw_line(
             continue
         star = None if shown is None or np.isnan(shown[cost]) else shown
         plots.latency_cost(panel, there, cost, front, baselines, colour, star)
+        places = np.unique(there[cost])
+        if len(places) > 1 and np.diff(places).min() < _APART * np.ptp(places):
+            panel.xaxis.set_major_locator(AutoLocator())
         if (legend := panel.get_legend()) is not None:
             legend.remove()
         if cost == costs[0]:
@@ -341,6 +366,7 @@ def _front(table: pd.DataFrame, cost: str) -> pd.DataFrame:
 
 def _by_effect(table: pd.DataFrame, axes: Sequence[str], reference: pd.Series[Any]) -> list[str]:
     """Return the axes that move the step time by more than 0.1 %, the strongest first."""
+    table = _filled(table, axes, reference)
     found = plots.effects(table, axes, _held(table, axes, reference))
     spans = {path: float(np.ptp([0.0, *found[path]])) for path in axes}
     return sorted((path for path in axes if spans[path] > 1e-3), key=lambda path: -spans[path])

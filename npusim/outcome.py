@@ -61,7 +61,7 @@ class Outcome:
     ----------
     job : Job
     table : DataFrame
-        Its designs; of more than a million the front, the best, an even sample, and lines on which
+        Its designs; of more than 200,000 the front, the best, an even sample, and lines on which
         one axis alone changes.
     front : DataFrame
     nominal : Series
@@ -135,7 +135,7 @@ def run_job(
     seconds = time.perf_counter() - start
     table, front, fastest = found.shown, found.front, found.best
     objectives = [time_of, *job.costs]
-    compared = table if len(table) <= _COMPARED else pd.concat([front, fastest.to_frame().T])
+    compared = table if len(table) <= _COMPARED else _with(front, fastest)
     comparison, idle = _comparison(job, compared), without_effect(job.space, table)
     summary = {
         "name": job.name,
@@ -203,7 +203,7 @@ def _about(job: Job) -> dict[str, Any]:
 def _digesting(
     job: Job, task: DesignTask, time_of: str, nominal: pd.Series[float], bands: bool
 ) -> Digesting:
-    """Return how the blocks of a sweep are digested: above a million designs not all are shown."""
+    """Return how the blocks of a sweep are digested: above 200,000 designs not all are shown."""
     shown = None
     if len(job.space) > TABLE:
         named = {str(path): value for path, value in nominal.items()}
@@ -252,7 +252,8 @@ def _on_disk(
             parts = parts or [digesting(b, t) for b, t in _numbered(task.blocks, kept)]
             found = digesting.joined(parts)
             if not found.allowed:
-                refuse_none((_columns(table, task.limits) for table in kept.tables()), task.limits)
+                every = (_columns(table, task.limits) for table in kept.tables())
+                refuse_none(every, task.limits, f"all designs are kept in {folder}")
             return found
         try:
             found = _of_table(pa.concat_tables(kept.tables()), digesting, task.limits)
@@ -269,6 +270,13 @@ def _numbered(blocks: Sequence[Block], kept: Store) -> Iterator[tuple[Block, pa.
 
 def _columns(table: pa.Table, limits: Sequence[Limit]) -> dict[str, Any]:
     return {limit.column: table[limit.column].to_numpy() for limit in limits}
+
+
+def _with(front: pd.DataFrame, best: pd.Series[Any]) -> pd.DataFrame:
+    """Return the front, and the best design below it if it is not of it."""
+    if best["design_id"] in set(front["design_id"]):
+        return front
+    return pd.concat([front, best.to_frame().T])
 
 
 def _ranked_by(job: Job) -> str:
@@ -342,5 +350,15 @@ def _draw(outcome: Outcome, folder: Path) -> None:
     if ARCH in table:  # figures are of the nominal machine
         table = table[table[ARCH] == job.arch.name].reset_index(drop=True)
     axes = [p for p in job.space.axes if p not in job.changes and table[p].notna().any()]
-    save_sweep_figures(folder, table, job.arch, job.workloads, job.costs, axes, outcome.nominal,
-                       job.counts)  # fmt: skip
+    save_sweep_figures(
+        folder,
+        table,
+        job.arch,
+        job.workloads,
+        job.costs,
+        axes,
+        outcome.nominal,
+        job.counts,
+        not job.space.samples,
+        len(outcome.table) == outcome.summary["designs"],
+    )

@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from npusim import __version__, catalog
@@ -23,6 +24,7 @@ from npusim.atomic import whole_file
 from npusim.errors import InputError
 
 _KEY = b"npusim.sweep"
+_MOST = 1_000_000  # designs that are read at once
 # Of the package of sweeps what makes answers: not what draws, keeps and runs.
 _EVALUATE = ("evaluate.py", "evaluator.py", "factored.py", "felt.py", "grid.py",
              "program_terms.py", "term.py")  # fmt: skip
@@ -109,6 +111,11 @@ def load_results(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     if not file.exists():
         raise InputError("no results there", file=path, hint="make some with `npusim sweep`")
     try:
+        count = ds.dataset(file).count_rows()
+        if count > _MOST:
+            hint = "comparison.csv beside it has the front and the best; DuckDB or Polars the rest"
+            raise InputError("too many designs to read at once", file=file, value=count,
+                             allowed=f"up to {_MOST}", hint=hint)  # fmt: skip
         data = pq.read_table(file)
     except (pa.ArrowException, OSError, ValueError):
         raise InputError("not the results of a sweep", file=file) from None

@@ -242,6 +242,27 @@ def test_a_flipped_bit_is_not_read_as_a_result(tmp_path):
         pytest.raises(InputError, match=r"00000000\.parquet: a block is damaged"),
     ):
         store.finish()
+    with Store.open(tmp_path, task, resume=True) as store:  # the way out that the line names
+        assert store.missing() == list(task.blocks)
+        run(task, store, workers=1)
+        store.finish()
+    assert pq.read_table(tmp_path / "results.parquet").equals(task.whole())
+
+
+def test_damaged_results_are_not_removed(tmp_path):
+    task = Squares(count=1, rows=5000)
+    with Store.open(tmp_path, task) as store:
+        run(task, store, workers=1)
+        file = store.finish()
+    content = bytearray(file.read_bytes())
+    content[2000] ^= 1
+    file.write_bytes(content)
+    with (
+        Store.open(tmp_path, task, resume=True) as store,
+        pytest.raises(InputError, match="remove these results and sweep again"),
+    ):
+        list(store.tables())
+    assert file.read_bytes() == content
 
 
 def test_leftovers_are_removed(tmp_path):
@@ -395,7 +416,7 @@ def test_finished_blocks_can_still_be_reduced(tmp_path, monkeypatch, limit):
     with Store.open(tmp_path, task, resume=True) as store:
         some = part(task.blocks, "2/3")
         sums = run(task, store, progress=lambda *r: heard.append(r), reduce=total, blocks=some)
-    assert sums == [total(task.table(block.number)) for block in some]
+    assert sums == [total(block, task.table(block.number)) for block in some]
     assert heard == [(312, 312)]
 
 

@@ -9,8 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import npusim as ns
+from npusim import store as store_of_results
 from npusim.arch import Designs
 from npusim.constraints import Limit
+from npusim.errors import InputError
 from npusim.sweeps.blocks import Store
 from npusim.sweeps.design_task import DesignTask
 from npusim.sweeps.engines import run
@@ -133,3 +135,13 @@ def test_ten_million_designs_are_a_task_at_once(work):
     last = task.table(len(task.blocks) - 1).to_pandas().iloc[-1]
     assert [last[path] for path in axes] == [1e-6, 1e-6, 1e-5]
     assert len(pickle.dumps(task)) < 20_000_000
+
+
+def test_more_designs_than_fit_a_table_are_not_read_at_once(tmp_path, monkeypatch, mixed, work):
+    task = DesignTask(mixed, work, (1.0,), description={"name": "x"})
+    with Store.open(tmp_path, task) as store:
+        run(task, store, workers=1)
+        store.finish()
+    monkeypatch.setattr(store_of_results, "_MOST", len(mixed) - 1)
+    with pytest.raises(InputError, match=f"too many designs to read at once: {len(mixed)} "):
+        store_of_results.load_results(tmp_path)

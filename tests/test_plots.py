@@ -433,3 +433,89 @@ def test_a_folder_that_cannot_be_made_is_an_input_error(tmp_path, npu, workload)
 def test_drawing_needs_no_pyplot():
     code = "import sys, npusim.figures; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_an_axis_of_one_launch_mode_alone_leaves_effects_of_the_others():
+    """In graphs the interval is off and has the nominal value, which no queue was swept at."""
+    table = designs()
+    late = table["launch"].map({"graph": 1e-7, "queue": 2e-7})
+    table = pd.concat(
+        [table.assign(late=late), table[table["launch"] == "queue"].assign(late=3e-7)]
+    )
+    table = table.reset_index(drop=True)
+    at = nominal(table).replace({2e-7: 1e-7})
+    held = figures._held(table, [DRAM, UNITS, "late"], at)
+    assert (held["launch"], held["late"], held[DRAM], held[UNITS]) == ("queue", 2e-7, 2.5e12, 70)
+    assert plots.effects(table, [DRAM, UNITS, "late"], held)[DRAM].index.tolist() == [
+        3e12, 2.5e12, 2e12
+    ]  # fmt: skip
+
+
+def test_samples_hold_the_sample_nearest_to_the_nominal_design():
+    drawn = pd.DataFrame({DRAM: [2.1e12, 2.9e12, 2.4e12], UNITS: [61.0, 70.0, 69.0]})
+    modes = [drawn.assign(launch=mode, wall_s=wall) for mode, wall in
+             (("graph", 2e-3), ("queue", 1e-3))]  # fmt: skip
+    table = pd.concat(modes, ignore_index=True)
+    held = figures._held(table, [DRAM, UNITS], nominal(designs()))
+    assert (held[DRAM], held[UNITS], held["launch"]) == (2.4e12, 69, "queue")
+    panel = figures._axis_effects(table, [DRAM, UNITS], nominal(designs())).axes[0]
+    assert any(text.startswith("graph  +100%") for text in words(panel))
+    assert "0 is the design nearest to the nominal one: 1 ms, launch queue" in panel.get_title()
+
+
+def test_an_axis_that_is_off_somewhere_does_not_hide_the_others():
+    table = designs()
+    table["gemv.count"] = 0.0
+    wide = table.assign(**{"gemv.count": 70.0, "gemv.width": 32.0, "wall_s": table["wall_s"] / 2})
+    table = pd.concat([table.assign(**{"gemv.width": np.nan}), wide], ignore_index=True)
+    axes = [DRAM, UNITS, "gemv.count", "gemv.width"]
+    for own in (np.nan, 32.0):
+        at = pd.concat([nominal(designs()), pd.Series({"gemv.count": 0.0, "gemv.width": own})])
+        shown = words(figures._axis_effects(table, axes, at).axes[0])
+        assert any(text.startswith("70  -50%") for text in shown)
+        assert any(text.startswith("2 TB/s  +7.1%") for text in shown)
+
+
+def test_designs_without_a_cost_are_not_drawn_and_close_values_not_all_named(ax):
+    table = designs(area_mm2=np.nan)
+    table.loc[:3, "area_mm2"] = [400.0, 401.0, 402.0, 500.0]
+    panel = Figure().subplots()
+    at = pd.concat([nominal(designs()), pd.Series({"area_mm2": np.nan})])
+    figures._draw_line([panel], ["area_mm2"], table, [], [], at)
+    assert len(points(panel)) == 4
+    assert len(panel.xaxis.get_major_locator().tick_values(400, 500)) > 4
+    assert not any(found.get_label() == "nominal design" for found in panel.get_lines())
+
+
+def test_a_nominal_machine_without_allowed_designs_or_energy_has_the_other_figures(
+    tmp_path, npu, workload
+):
+    table, reference = swept(npu, workload, {DRAM: [2e12, 3e12]})
+    table, reference = table.drop(columns="energy_j"), reference.drop("energy_j")
+    nothing = table.assign(allowed=False, energy_j=np.nan)
+    rest = (npu, [workload], ["energy_j", DRAM], [DRAM], reference)
+    made = figures.save_sweep_figures(tmp_path, nothing, *rest)
+    assert not {"latency_cost.png", "axis_effects_energy_j.png"} & {file.name for file in made}
+    assert (tmp_path / "axis_effects.png").is_file()
+    made = figures.save_sweep_figures(tmp_path, nothing.assign(allowed=True), *rest)
+    assert "latency_cost.png" in {file.name for file in made}
+
+
+def test_samples_of_a_capacity_draw_no_traffic(tmp_path, npu, workload):
+    path = "memories.l2.capacity"
+    space = ns.Space(npu, {path: ns.Axis((64e6, 128e6), "linear", steps=False), DRAM: ns.Axis(
+        (2e12, 3e12), "linear", steps=False)}, samples=ns.Samples(4))  # fmt: skip
+    table = ns.sweep(space, workload)
+    made = figures.save_sweep_figures(tmp_path, table, npu, [workload], [DRAM], [path, DRAM],
+                                      table.iloc[0])  # fmt: skip
+    assert "dram_traffic_l2.png" not in {file.name for file in made}
+
+
+@pytest.mark.parametrize(("whole", "said"), [(True, "; 6 designs that"), (False, "; designs that")])
+def test_a_sample_of_designs_does_not_count_those_left_out(workload, whole, said):
+    table = designs()
+    table["allowed"] = table[UNITS] == 70
+    at = nominal(table)
+    title = figures._latency_cost(table, [(workload, 1)], [DRAM], [DRAM], at, whole).get_suptitle()
+    assert f"{said} break a constraint are left out" in title.replace("\n", " ")
+    assert ("a sample of the designs" in title.replace("\n", " ")) is not whole

@@ -166,3 +166,20 @@ def test_what_has_no_sensitivity_is_one_line(study, tmp_path, args, line):
     assert done.stderr.startswith(line)
     assert done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_axes_of_other_machines_have_no_sensitivity_here(folder, tmp_path):
+    file = folder / "machines.yaml"
+    text = STUDY.replace("{constraints}", "{}").replace("decode_npu", "[h200, decode_npu]")
+    file.write_text(text.replace("    matrix.fp32.rate: [64 FLOP/clock, 128 FLOP/clock]\n", ""))
+    done = run("sensitivity", file, "--no-sobol", "-o", tmp_path / "s", "--json")
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.output)
+    assert {row["axis"] for row in found["axes"]} == {"units.count", "memories.dram.bandwidth"}
+    assert "of h200 alone, which has no gemv.count" in found["notes"]
+
+
+def test_a_refused_search_leaves_no_folder(study, tmp_path):
+    done = run("search", study("{area_mm2: {most: 1 mm2}}"), "-o", tmp_path / "none")
+    assert done.exit_code == 1
+    assert not (tmp_path / "none").exists()

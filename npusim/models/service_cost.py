@@ -25,9 +25,7 @@ Array = NDArray[np.float64]
 PARAMETERS = ("cost.lifetime", "cost.utilisation", "cost.electricity")
 
 
-def money(
-    seconds: Array, joules: Array, designs: Designs, machine: Array | None = None
-) -> Array:
+def money(seconds: Array, joules: Array, designs: Designs, machine: Array | None = None) -> Array:
     """Return what some time and energy of each design cost, (D,) [USD].
 
     Parameters

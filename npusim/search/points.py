@@ -130,7 +130,11 @@ class Points:
                 raise InputError(f"unknown {what}", value=wrong, allowed=", ".join(known))
         columns: list[list[Any]] = [names, modes]
         for path in self.axes:
-            column = points[path].to_numpy(float).tolist()
+            try:
+                column = points[path].to_numpy(float).tolist()
+            except (TypeError, ValueError) as error:
+                raise InputError(f"not a column of numbers: {error}", place=path,
+                                 hint="values are in SI units") from None  # fmt: skip
             columns.append([None if math.isnan(value) else value for value in column])
         return list(zip(*columns, strict=True))
 

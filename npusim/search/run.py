@@ -168,8 +168,9 @@ def sensitivity(
     ('queue', 9, None)
     """
     figure = figure or "wall_s"
-    launch, axes = job.space.launch[-1], job.space.given
-    base = nominal(job)
+    launch, elsewhere = job.space.launch[-1], _of_others(job)
+    axes = {path: axis for path, axis in job.space.given.items() if path not in elsewhere}
+    base = {path: value for path, value in nominal(job).items() if path not in elsewhere}
     points = Points(job.arch, list(axes), job.workloads, job.counts)
     alone = tornado(points, axes, base, launch, figure)
     indices = None
@@ -184,6 +185,15 @@ def sensitivity(
         indices = sobol(of_designs, varied, samples, seed)
     value = float(alone["nominal"].iloc[0])
     return Felt(figure, launch, value, alone, indices, len(points))
+
+
+def _of_others(job: Job) -> set[str]:
+    """Return the axes that count on machines of a job, but not on the first one."""
+    here, there = set[str](), set[str]()
+    for part in job.space.parts:
+        used = here if part.arch.name == job.arch.name else there
+        used.update(part.change, part.axes, part.points or ())
+    return there - here
 
 
 def nominal(job: Job) -> dict[str, float]:
@@ -238,13 +248,15 @@ def _of_space(job: Job, given: Mapping[str, int]) -> Iterator[str]:
         if ends:
             yield f"ranges without steps have their ends alone as choices: {', '.join(ends)}"
         return
-    hanging = [p for p, a in job.space.given.items() if a.when]
+    elsewhere = _of_others(job)
+    hanging = [p for p, a in job.space.given.items() if a.when and p not in elsewhere]
     if hanging:
         yield f"varied as if they always counted: {', '.join(hanging)}"
     if job.constraints:
         yield "constraints do not count: all designs do"
     if len(job.space.archs) > 1:
-        yield f"of {job.arch.name} alone"
+        without = ", ".join(p for p in job.space.given if p in _of_others(job))
+        yield f"of {job.arch.name} alone" + (f", which has no {without}" if without else "")
 
 
 def _of_models(job: Job, launch: Sequence[str]) -> Iterator[str]:

@@ -15,6 +15,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -30,6 +31,7 @@ from npusim.sweeps.task import Block, Task
 
 BLOCKS, SWEEP, LOCK = "blocks", "sweep.json", ".lock"
 _VERSION = 1
+_AGAIN = "remove these results and sweep again"
 
 
 @dataclass(frozen=True)
@@ -76,9 +78,15 @@ class Writer:
         Raises
         ------
         InputError
-            The file is damaged.
+            The file is damaged; it is removed, so that the sweep can go on.
         """
-        return read(self.file(number))
+        try:
+            return read(self.file(number))
+        except InputError:
+            # Its end, which says what it holds, may still be good: it would be kept for ever.
+            with suppress(OSError):
+                self.file(number).unlink()
+            raise
 
 
 class Store:
@@ -212,14 +220,16 @@ class Store:
         target = self.folder / results.RESULTS
         chosen = [b for b in self.blocks if b.number in self.done] if wanted is None else wanted
         if self.finished and target.is_file():
-            whole = read(target)
+            whole = read(target, _AGAIN)
             ends = np.cumsum([block.rows for block in self.blocks])
             for block in chosen:
                 yield whole.slice(int(ends[block.number]) - block.rows, block.rows)
             return
-        holder = Writer(target, self.head) if self.finished else self.writer
         for block in chosen:
-            yield holder.read(block.number)
+            if self.finished:
+                yield read(Writer(target, self.head).file(block.number), _AGAIN)
+            else:
+                yield self.writer.read(block.number)
 
     def files(self) -> list[Path]:
         """Return the Parquet files that hold what is done."""
@@ -258,8 +268,14 @@ class Store:
         return target
 
 
-def read(file: Path) -> pa.Table:
+def read(file: Path, hint: str = "go on with --resume") -> pa.Table:
     """Return the table of one Parquet file, without what is said about it.
+
+    Parameters
+    ----------
+    file : Path
+    hint : str
+        What to do if it is damaged.
 
     Raises
     ------
@@ -270,7 +286,7 @@ def read(file: Path) -> pa.Table:
         with pq.ParquetFile(file, page_checksum_verification=True) as opened:
             table = opened.read(use_threads=False)
     except (pa.ArrowException, OSError, ValueError):
-        raise InputError("a block is damaged", file=file, hint="go on with --resume") from None
+        raise InputError("a block is damaged", file=file, hint=hint) from None
     return table.replace_schema_metadata(None)
 
 

@@ -1,6 +1,6 @@
 """What a sweep comes to: front, best, counts, and what is shown of it; block by block, and joined.
 
-A sweep of a million designs fits into one table; one of a billion never has to. Each block is
+A sweep of thousands of designs fits into one table; one of a billion never has to. Each block is
 digested where it is made, and digests of blocks join to that of all.
 """
 
@@ -20,7 +20,7 @@ from npusim.axes import ARCH
 from npusim.sweeps.front import Front, pareto
 from npusim.sweeps.task import Block
 
-TABLE = 1_000_000  # designs that are kept as one table
+TABLE = 200_000  # designs that are kept as one table
 _SHOWN = 20_000  # designs of a larger sweep that figures show
 _SAME = 1e-9
 _BANDS = {"wall_s", "wall_low_s", "wall_high_s", "device_busy_s", "device_busy_low_s",

@@ -61,6 +61,9 @@ class Evaluator:
     ) -> None:  # fmt: skip
         if not workloads:
             raise InputError("no workload to sweep")
+        for w in workloads:
+            if not isinstance(w, Workload):
+                raise InputError("not a workload", value=w, hint="ns.load_workload(name)")
         self.space, self.workloads, self.mode = space, list(workloads), mode
         self.counts = list(counts or [1.0] * len(workloads))
         self.unchanged = {path: _present(workloads, path) for path in split(space.axes)[1]}

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import product
 
 from npusim.arch import Arch, parameter
@@ -63,7 +63,7 @@ class Space:
         Values of each dotted path [SI], of the machine or of the workload (``workload.*``), or
         texts with a unit or a name (``"2 TB/s"``, ``"weight"``). An `Axis` may be a range, and may
         hang on others.
-    launch : sequence of str
+    launch : str or sequence of str
         Launch modes.
     beside : sequence of Arch
         More machines, under the same axes. An axis is off on a machine that has nothing of its
@@ -115,7 +115,7 @@ class Space:
         self,
         arch: Arch,
         axes: Mapping[str, Sequence[float | str] | Axis],
-        launch: Sequence[str] = ("eager",),
+        launch: str | Sequence[str] = ("eager",),
         beside: Sequence[Arch] = (),
         samples: Samples | None = None,
     ) -> None:
@@ -124,7 +124,7 @@ class Space:
         put = object.__setattr__
         put(self, "arch", arch)
         put(self, "beside", tuple(beside))
-        put(self, "launch", tuple(launch))
+        put(self, "launch", (launch,) if isinstance(launch, str) else tuple(launch))
         put(self, "samples", samples)
         put(self, "given", given)
         put(self, "axes", {path: axis.values for path, axis in given.items()})
@@ -161,8 +161,10 @@ class Space:
 
 
 def _axis(path: str, axis: Sequence[float | str] | Axis) -> Axis:
+    if isinstance(axis, str) or not isinstance(axis, Axis | Iterable):
+        raise InputError("not a list of values", place=path, value=axis)
     if isinstance(axis, Axis):
-        return axis
+        return replace(axis, values=tuple(_number(path, value) for value in axis.values))
     return Axis(tuple(_number(path, value) for value in axis))
 
 
@@ -172,6 +174,8 @@ def _number(path: str, value: float | str) -> float:
         return parse(value, parameter(path).unit) if isinstance(value, str) else float(value)
     except InputError as error:
         raise InputError(str(error), place=path) from None
+    except (TypeError, ValueError):
+        raise InputError("not a number", place=path, value=value) from None
 
 
 def _wrong(space: Space) -> Iterator[InputError]:
