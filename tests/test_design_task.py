@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -145,3 +146,11 @@ def test_more_designs_than_fit_a_table_are_not_read_at_once(tmp_path, monkeypatc
     monkeypatch.setattr(store_of_results, "_MOST", len(mixed) - 1)
     with pytest.raises(InputError, match=f"too many designs to read at once: {len(mixed)} "):
         store_of_results.load_results(tmp_path)
+
+
+def test_threads_of_one_worker_take_turns(mixed, work):
+    task, alone = DesignTask(mixed, work, (1.0,)), DesignTask(mixed, work, (1.0,))
+    numbers = [block.number for block in task.blocks][:4]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(task.table, numbers))
+    assert all(table.equals(alone.table(n)) for n, table in zip(numbers, found, strict=True))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
@@ -62,14 +63,16 @@ class DesignTask:
     limits: tuple[Limit, ...] = ()
     mode: str = "model"
     description: Mapping[str, Any] = field(default_factory=dict)
+    # Terms are filled while they are used: threads of one worker take turns.
+    _turn: Any = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what goes to another process: not what was computed here."""
-        return {name: self.__dict__[name] for name in self.__dataclass_fields__}
+        return {f.name: self.__dict__[f.name] for f in fields(self) if f.init}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         """Take what another process sent."""
-        self.__dict__.update(state)
+        self.__dict__.update(state, _turn=threading.Lock())
 
     @cached_property
     def _evaluator(self) -> Evaluator:
@@ -121,7 +124,8 @@ class DesignTask:
         """Return all columns of one block."""
         start = number * self.size
         stop = min(start + self.size, len(self.space))
-        columns = self._evaluator.columns(start, stop)
+        with self._turn:
+            columns = self._evaluator.columns(start, stop)
         fits = np.ones(stop - start, dtype=bool)
         for limit in self.limits:
             fits &= limit.met(columns)

@@ -27,7 +27,7 @@ Column = NDArray[Any]
 
 _FEWEST = 1024  # designs of a part for which finding out what differs pays
 _AT_ONCE = 4096  # designs that are evaluated one by one, which bounds memory
-_KEPT = 4  # parts whose terms are kept
+_KEPT = 2  # parts whose terms are kept
 
 
 class Evaluator:
