@@ -75,6 +75,11 @@ class Recorder(Designs):
     def distinct(self, paths):
         return self, np.zeros(1, dtype=int)
 
+    def of(self, columns):
+        """Stay one where `kernel` hands designs of a constant depth on."""
+        assert np.all(columns.get("prefetch.depth", 1.0) == 1.0)
+        return self
+
 
 def machine_with_everything():
     """A machine that has every parameter that a model may read."""
@@ -110,21 +115,8 @@ def test_every_model_declares_what_it_reads(model):
     assert model in (kernel, cost) or "Left out" in model.__doc__
 
 
-def recorded(monkeypatch):
-    """Return a Recorder that stays one where `kernel` hands designs of a constant depth on."""
+def test_models_read_exactly_what_they_declare():
     designs = Recorder(machine_with_everything())
-
-    def of_one_depth(base, columns):
-        assert base is designs.base
-        assert np.all(columns.get("prefetch.depth", 1.0) == 1.0)
-        return designs
-
-    monkeypatch.setattr(kernel, "Designs", of_one_depth)
-    return designs
-
-
-def test_models_read_exactly_what_they_declare(monkeypatch):
-    designs = recorded(monkeypatch)
     kernel.kernel_time(operations_of_every_sort(), designs)
     assert "prefetch.depth" not in designs.valued  # how deep it is matters to lanes alone
     prefetch.depth(designs)

@@ -166,8 +166,11 @@ def _results(
     def fill() -> None:
         nonlocal room, asked
         if time.monotonic() - asked > 1:  # workers come and go
-            room = _AHEAD * max(1, sum(client.nthreads().values()))
-            asked = time.monotonic()
+            try:
+                threads = sum(client.nthreads().values())
+            except OSError:  # which Dask's errors of connections are
+                raise _lost(engine) from None
+            room, asked = _AHEAD * max(1, threads), time.monotonic()
         while len(under_way) < room and (block := next(waiting, None)) is not None:
             future = client.submit(_evaluated, name, block, model_version(), pure=False,
                                    key=f"{name}-{block.number}")  # fmt: skip
@@ -204,8 +207,12 @@ def _refuse(engine: str, block: Block, result: Any) -> None:
                          hint="killed for memory? give them more, go on with --resume")  # fmt: skip
     if isinstance(error, Exception) and type(error).__name__ not in _LOST:
         raise RuntimeError(f"block {block.number}, on the cluster") from error
-    raise InputError("the connection to the scheduler is lost", place=_PLACE, value=engine,
-                     hint="go on with --resume")  # fmt: skip
+    raise _lost(engine)
+
+
+def _lost(engine: str) -> InputError:
+    return InputError("the connection to the scheduler is lost", place=_PLACE, value=engine,
+                      hint="go on with --resume")  # fmt: skip
 
 
 _LOST = {"CancelledError", "FutureCancelledError", "FuturesCancelledError", "CommClosedError"}
