@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
+from npusim.cli_folder import used
 from npusim.cli_output import JSON, command_line, print_json
 from npusim.cli_settings import read_settings
-from npusim.cli_sweep import used
 from npusim.errors import InputError
 
 _LAUNCHES = click.Choice(["eager", "graph", "queue"])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from npusim.cli_folder import used
 from npusim.cli_output import JSON, UNPROFILED, command_line, print_json
 from npusim.cli_settings import read_settings
 from npusim.errors import InputError
@@ -99,28 +99,6 @@ def sweep(
         print_json(done.summary)
     else:
         tables.swept(done, folder)
-
-
-@contextmanager
-def used(folder: Path) -> Iterator[None]:
-    """Make sure that a folder can be written; if what follows is refused, leave no empty one.
-
-    Raises
-    ------
-    InputError
-        It cannot be made or written.
-    """
-    from npusim.atomic import check_folder
-
-    fresh = not folder.exists()
-    check_folder(folder)
-    try:
-        yield
-    except InputError:
-        if fresh:
-            with suppress(OSError):  # what is done stays
-                folder.rmdir()
-        raise
 
 
 for option in (*_SPACE, *_RUN, UNPROFILED, JSON):  # of a command they follow each other
