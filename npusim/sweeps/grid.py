@@ -14,7 +14,7 @@ from npusim.arch import Arch, Designs
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
-_TABLE = 20_000_000  # combinations of which a mark each may be kept while rows are looked up
+_TABLE = 2_000_000  # numbers in a row of which a mark each is kept while rows are looked up
 
 
 @dataclass(frozen=True)
@@ -104,24 +104,23 @@ class Chosen:
         return number
 
 
-def distinct(numbers: Rows, size: int) -> tuple[Rows, NDArray[np.intp]]:
-    """Return the distinct numbers below a size, sorted, and for each number which it is.
+def distinct(numbers: Rows) -> tuple[Rows, NDArray[np.intp]]:
+    """Return the distinct of some numbers (at least one), sorted, and for each which it is.
 
     Examples
     --------
-    >>> few, which = distinct(np.array([7, 3, 7]), 10)
+    >>> few, which = distinct(np.array([7, 3, 7]))
     >>> few.tolist(), which.tolist()
     ([3, 7], [1, 0, 1])
     """
-    low = int(numbers.min(initial=0)) if len(numbers) else 0
-    if size - low > _TABLE:
-        size = int(numbers.max(initial=0)) + 1
-    if size - low > _TABLE:
+    low = int(numbers.min())
+    span = int(numbers.max()) + 1 - low
+    if span > _TABLE:
         few, which = np.unique(numbers, return_inverse=True)
         return few, which.reshape(-1)
-    there = np.zeros(size - low, dtype=bool)
+    there = np.zeros(span, dtype=bool)
     there[numbers - low] = True
     few = np.flatnonzero(there)
-    place = np.zeros(size - low, dtype=np.intp)
+    place = np.zeros(span, dtype=np.intp)
     place[few] = np.arange(len(few))
     return few + low, place[numbers - low]

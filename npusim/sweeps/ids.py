@@ -227,14 +227,3 @@ def lanes_of(ids: pa.Array) -> Lanes:
         raise InputError("an id has something else than hexadecimal digits", place="design_id")
     packed = (values[0::2] << 4) | values[1::2]
     return packed.view(">u8").astype(np.uint64).reshape(-1, 2)
-
-
-def text_of(lanes: NDArray[np.uint64]) -> str:
-    """Return one id as people see it.
-
-    Examples
-    --------
-    >>> text_of(np.array([1, 10], dtype=np.uint64))
-    '0000000000000001000000000000000a'
-    """
-    return "".join(f"{int(lane):016x}" for lane in lanes)

@@ -78,7 +78,7 @@ class Term:
             part = self._grid.part(self.axes)
             numbers = chosen.number_in(part)
             if len(part) > _WHOLE:
-                few, numbers = distinct(numbers, len(part))
+                few, numbers = distinct(numbers)
                 tables = self._compute(few, part)
             else:
                 tables = self._whole or self._compute(np.arange(len(part)), part)
