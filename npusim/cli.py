@@ -29,6 +29,7 @@ from npusim.cli_scale import scale
 from npusim.cli_search import search, sensitivity
 from npusim.cli_serving import serve_sim
 from npusim.cli_settings import read_settings
+from npusim.cli_study import study
 from npusim.cli_sweep import sweep
 from npusim.cli_workloads import rescale, template
 from npusim.errors import InputError, NpusimError
@@ -76,7 +77,7 @@ def main() -> None:
 
 
 for command in (area, calibrate, capture, fuse, memory, merge, power, rescale, reuse, scale, search,
-                sensitivity, serve_sim, sweep, template, validate):  # fmt: skip
+                sensitivity, serve_sim, study, sweep, template, validate):  # fmt: skip
     main.add_command(command)
 
 

@@ -180,6 +180,10 @@ class _StudyFile(Strict):
     source: Annotated[str, Field(min_length=3)]
     arch: Any
     sweep: SweepBlock
+    # What `npusim study` reads, see npusim.studies.read.
+    claims: Any = None
+    flips: Any = None
+    figures: Any = None
 
 
 def read_arch(file: Path) -> tuple[Arch, Sweep | None]:
@@ -241,6 +245,9 @@ def read_study(file: Path) -> Study:
     if "serving" in tree.values and "sweep" not in tree.values:
         raise InputError("no sweep block", file=file, place="serving",
                          hint="`npusim serve-sim` answers what has a serving block")  # fmt: skip
+    if "claims" in tree.values and "sweep" not in tree.values:
+        raise InputError("no sweep block", file=file, place="claims",
+                         hint="`npusim study` tests what has claims")  # fmt: skip
     _refuse(_problems(tree, _StudyFile))
     errors: list[InputError] = []
     sweep = read_sweep(tree, tree.values["sweep"], errors)

@@ -102,8 +102,7 @@ def band_factors(workload: Workload, designs: Designs, time: Durations) -> Facto
     """
     rows, _ = workload.unique()
     operations = workload.operations(rows)
-    often = np.bincount(time.row, time.scale, len(time.table))[: len(rows)]
-    seconds = often[:, None] * time.table[: len(rows)]
+    often, seconds = _modelled(time, len(rows))
     counted = often > 0
     modelled = np.add.reduce(seconds, axis=0)
     if not (modelled > 0).all():
@@ -118,6 +117,30 @@ def band_factors(workload: Workload, designs: Designs, time: Durations) -> Facto
         basis = _basis(designs, kinds, beyond, basis)
     return Factors(np.clip(low, LEAST, 1.0), np.maximum(high, 1.0), beyond, basis,
                    where.reasons)  # fmt: skip
+
+
+def kind_seconds(workload: Workload, time: Durations) -> dict[str, Array]:
+    """Return the modelled device time of each kind of operation, (D,) each [s].
+
+    Examples
+    --------
+    >>> import npusim as ns
+    >>> from npusim.durations import durations
+    >>> w, h200 = ns.load_workload("paddleocr_vl_decode"), Designs(ns.load_arch("h200"))
+    >>> time = durations(w, h200)
+    >>> bool(np.isclose(sum(kind_seconds(w, time).values()), time.busy())[0])
+    True
+    """
+    rows, _ = workload.unique()
+    often, seconds = _modelled(time, len(rows))
+    counted = often > 0
+    return by_kind(workload.operations(rows).kind[counted], seconds[counted])
+
+
+def _modelled(time: Durations, rows: int) -> tuple[Array, Array]:
+    """Return how often each distinct operation takes modelled time, and what that comes to."""
+    often = np.bincount(time.row, time.scale, len(time.table))[:rows]
+    return often, often[:, None] * time.table[:rows]
 
 
 def outside(kinds: Collection[str], designs: Designs) -> NDArray[np.bool_]:

@@ -98,7 +98,9 @@ def replay(workload: Workload, designs: Designs, time: Durations, launch: str) -
     parts, start = [], 0
     for block in designs.blocks(size) if designs.columns else [designs]:
         stop = start + len(block)
-        lanes = _Lanes(workload, block, time.block(slice(start, stop)), cost)
+        # Of the block: what a launch costs may be an axis, too.
+        own = launch_cost(launch, block)
+        lanes = _Lanes(workload, block, time.block(slice(start, stop)), own)
         lanes.run()
         parts.append(lanes.totals())
         start = stop

@@ -12,15 +12,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from npusim.arch import Designs
-from npusim.compare import replay_with_band
-from npusim.energy import step_energy
-from npusim.error_band import band_factors
+from npusim.compare import Banded, replay_with_band
+from npusim.energy import Spent, step_energy
+from npusim.error_band import Factors, band_factors
 from npusim.errors import InputError
 from npusim.fusion.program import programs
 from npusim.load import traced_arch
 from npusim.merit import figures_of_merit
 from npusim.models.energy import has_energy
-from npusim.power import held
+from npusim.power import Held, held
 from npusim.tokens import repeated, tokens_per_step
 from npusim.traffic import GROUPS, dram, traffic
 from npusim.transforms import applies, needs, refuse_changed, transformed, unmeasured
@@ -175,14 +175,49 @@ def _totals(designs: Designs, w: Workload, launch: str, mode: str) -> dict[str, 
     return totals
 
 
-def of_program(
-    designs: Designs, w: Workload, launch: str, mode: str
-) -> Iterator[tuple[str, Array]]:
-    """Yield the totals of a step of a program that designs run as it is, by name, (D,) each."""
+@dataclass(frozen=True)
+class Ran:
+    """A program as designs run it.
+
+    Attributes
+    ----------
+    workload : Workload
+    settled : Held
+        The designs at the clocks that their power limit allows.
+    factors : Factors or None
+        By what device time may be off.
+    banded : Banded
+    spent : Spent or None
+        Energy of a step, None if the machine does not say.
+    """
+
+    workload: Workload
+    settled: Held
+    factors: Factors | None
+    banded: Banded
+    spent: Spent | None
+
+
+def run_program(designs: Designs, w: Workload, launch: str, mode: str) -> Ran:
+    """Run a program on designs that run it as it is."""
     settled = held(w, designs, launch, mode, traced_arch(w))
     designs, time = settled.designs, settled.time
     factors = band_factors(w, designs, time) if mode == "model" else None
     banded = replay_with_band(w, designs, time, launch, factors)
+    spent = step_energy(w, designs, time, banded.middle.wall_s)
+    return Ran(w, settled, factors, banded, spent)
+
+
+def of_program(
+    designs: Designs, w: Workload, launch: str, mode: str
+) -> Iterator[tuple[str, Array]]:
+    """Yield the totals of a step of a program that designs run as it is, by name, (D,) each."""
+    yield from totals_of(run_program(designs, w, launch, mode))
+
+
+def totals_of(ran: Ran) -> Iterator[tuple[str, Array]]:
+    """Yield the totals of a step, by name, (D,) each."""
+    designs, banded, w = ran.settled.designs, ran.banded, ran.workload
     for quantity in ("wall", "device_busy"):
         for end, r in (("", banded.middle), ("_low", banded.low), ("_high", banded.high)):
             nothing = np.full(len(designs), np.nan)
@@ -191,11 +226,10 @@ def of_program(
     yield "host_busy_s", banded.middle.host_busy_s
     yield from dram(traffic(w, designs)).items()
     wall = banded.middle.wall_s
-    spent = step_energy(w, designs, time, wall)
-    if spent is not None:
+    if ran.spent is not None:
         ends = [wall if end is None else end.wall_s for end in (banded.low, banded.high)]
-        joules = (spent.joules, *spent.band(designs, *ends), spent.movement)
+        joules = (ran.spent.joules, *ran.spent.band(designs, *ends), ran.spent.movement)
         yield from zip(ENERGIES, joules, strict=True)
-        yield CLOCKED, settled.share * wall
-    beyond = np.zeros(len(designs), dtype=bool) if factors is None else factors.beyond
+        yield CLOCKED, ran.settled.share * wall
+    beyond = np.zeros(len(designs), dtype=bool) if ran.factors is None else ran.factors.beyond
     yield "extrapolates", (beyond | bool(unmeasured(w))).astype(np.float64)

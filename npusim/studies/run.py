@@ -1,0 +1,91 @@
+"""Run studies: read, decide, draw, write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from npusim import store
+from npusim.atomic import check_folder
+from npusim.studies.bench import Bench
+from npusim.studies.claim import Question
+from npusim.studies.decide import Answer, decide
+from npusim.studies.draws import DRAWS
+from npusim.studies.record import of_answer
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Done:
+    """Studies that have been run.
+
+    Attributes
+    ----------
+    answers : tuple of Answer
+    folder : Path or None
+        Where page, gallery and data are.
+    files : tuple of Path
+    command : str
+    """
+
+    answers: tuple[Answer, ...]
+    folder: Path | None
+    files: tuple[Path, ...]
+    command: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, SI units."""
+        return {
+            "studies": [of_answer(answer) for answer in self.answers],
+            "model": store.model_version(),
+            "command": self.command,
+            "files": [str(file) for file in self.files],
+        }
+
+
+def run(
+    questions: Sequence[Question],
+    settings: Mapping[str, float] | None = None,
+    folder: Path | None = None,
+    *,
+    draws: int | None = None,
+    workers: int | None = 1,
+    progress: Progress | None = None,
+    figures: bool = True,
+    command: str = "",
+) -> Done:
+    """Come to verdicts, and write page, gallery, figures and data into a folder.
+
+    Parameters
+    ----------
+    questions : sequence of Question
+    settings : mapping of str to float, optional
+        What is set first, see `npusim.studies.decide.decide`.
+    folder : Path, optional
+        Nothing is written without one.
+    draws : int, optional
+        How often what is not known is drawn, 128 by default.
+    workers : int, optional
+        Processes; None for one a core. More than one needs a main program that is guarded
+        (``if __name__ == "__main__":``).
+    progress : callable, optional
+        Called with (work done, work in all).
+    figures : bool
+        Whether to draw.
+    command : str
+        What was run, for the page.
+
+    Raises
+    ------
+    InputError, InputErrors
+        A claim that cannot be tested, or a folder that cannot be written.
+    """
+    if folder is not None:
+        check_folder(folder)
+    with Bench(workers, progress) as bench:
+        answers = tuple(decide(questions, bench, settings, draws or DRAWS))
+        files: tuple[Path, ...] = ()
+    return Done(answers, folder, files, command)

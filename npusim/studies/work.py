@@ -1,0 +1,79 @@
+"""The work that claims are about: steps and pages of the two models, at a batch.
+
+A page is the vision encoder once, the prompt once, and a decode step for each token that the page
+yields; of `batch` pages that are read together each has its share of the decode steps.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from npusim.arch import Arch
+from npusim.errors import InputError
+from npusim.load import load_arch, load_workload
+from npusim.templates import template
+from npusim.workload import Workload
+
+TITLES = {"deepseek_ocr": "DeepSeek-OCR", "paddleocr_vl": "PaddleOCR-VL"}
+_TRACES = {
+    "deepseek_ocr": {"decode": "deepseek_ocr_decode_grouped", "prefill": "deepseek_ocr_prefill",
+                     "vision": "deepseek_ocr_vision"},
+    "paddleocr_vl": {"decode": "paddleocr_vl_decode", "prefill": "paddleocr_vl_prefill",
+                     "vision": "paddleocr_vl_vision"},
+}  # fmt: skip
+# Tokens of a page: what the profile of seed 004 lets each model generate, and the run of seed 000.
+TOKENS = {"deepseek_ocr": 64, "paddleocr_vl": 165}
+PHASES = {"decode": ("decode",), "prefill": ("prefill",), "vision": ("vision",),
+          "page": ("vision", "prefill", "decode")}  # fmt: skip
+
+
+def names(model: str, work: str) -> tuple[str, ...]:
+    """Return the names of the shipped traces that make the work of a model.
+
+    Examples
+    --------
+    >>> names("paddleocr_vl", "page")
+    ('paddleocr_vl_vision', 'paddleocr_vl_prefill', 'paddleocr_vl_decode')
+    """
+    return tuple(_TRACES[model][phase] for phase in PHASES[work])
+
+
+@lru_cache(maxsize=64)
+def machine(name: str) -> Arch:
+    """Return a machine, read once."""
+    return load_arch(name)
+
+
+@lru_cache(maxsize=64)
+def workloads(model: str, work: str, batch: int, lowering: str = "") -> tuple[Workload, ...]:
+    """Return the workloads of a case: shipped traces, or the model's template in a lowering.
+
+    Templates are made at the batch; traces are as traced (`change` puts them there).
+
+    Raises
+    ------
+    InputError
+        A lowering that the model does not have.
+    """
+    if not lowering:
+        return tuple(load_workload(name) for name in names(model, work))
+    try:
+        return tuple(
+            template(model, phase, lowering=lowering, batch=batch if phase == "decode" else 1)
+            for phase in PHASES[work]
+        )
+    except InputError as error:
+        raise InputError(str(error), place="lowering", value=lowering) from None
+
+
+def change(work: str, batch: int, lowering: str = "") -> dict[str, float]:
+    """Return what puts traces of a step at a batch; nothing where they are there already."""
+    if batch == 1 or lowering or "decode" not in PHASES[work]:
+        return {}
+    return {"workload.batch": float(batch)}
+
+
+def counts(model: str, work: str, batch: int) -> tuple[float, ...]:
+    """Return how many steps of each workload make the work."""
+    each = TOKENS[model] / batch if work == "page" else 1.0
+    return tuple(each if phase == "decode" else 1.0 for phase in PHASES[work])
