@@ -182,6 +182,14 @@ def test_more_operations_than_fit_at_once_are_replayed_design_by_design(machine,
     assert parts.device_active_s.tolist() == whole.device_active_s.tolist()
 
 
+def test_blocks_of_designs_have_the_launch_costs_of_their_own_designs(machine, monkeypatch):
+    w = workload(*[timed(2 * US, host_s=3 * US) for _ in range(4)], tail=(0.0,))
+    costs = {"launch.eager.host": np.array([1.0, 20.0, 6.0, 50.0, 2.0]) * US}
+    whole = run(w, machine, "eager", costs)
+    monkeypatch.setattr(lanes, "_BLOCK", 2)
+    assert run(w, machine, "eager", costs).wall_s.tolist() == whole.wall_s.tolist()
+
+
 def test_threads_prepare_launches_side_by_side(machine):
     w = workload(*[timed(1 * US, host_s=10 * US)] * 4, tail=(0.0,))
     two = run(w, ns.with_value(machine, "host.threads", 2), "eager")

@@ -24,9 +24,9 @@ def assumed(arch: Arch, paths: Iterable[str], every: bool = False) -> dict[str, 
     Examples
     --------
     >>> import npusim as ns
-    >>> found = assumed(ns.load_arch("metax_c500"), ["floor.gemv", "units.count"])
-    >>> list(found), found["floor.gemv"].low < found["floor.gemv"].high
-    (['floor.gemv'], True)
+    >>> found = assumed(ns.load_arch("metax_c500"), ["floor.matmul", "power.limit"])
+    >>> list(found), found["floor.matmul"].low < found["floor.matmul"].high
+    (['floor.matmul'], True)
     """
     found = {}
     for path in paths:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from npusim.arch import Arch, Designs
 from npusim.errors import InputError
 from npusim.studies import work
-from npusim.studies.outcomes import outcomes
+from npusim.studies.outcomes import JOULES, KIND, outcomes
 from npusim.sweeps.evaluate import with_changes
 from npusim.sweeps.worker import ONE_THREAD
 from npusim.workload import Workload
@@ -148,10 +148,8 @@ class Bench:
                 self.designs += len(table)
             if self._progress is not None:
                 self._progress(done + 1, len(jobs))
-        return [
-            pd.concat([t for _, t in sorted(parts, key=lambda part: part[0])], ignore_index=True)
-            for parts in tables
-        ]
+        return [_joined([t for _, t in sorted(parts, key=lambda part: part[0])])
+                for parts in tables]  # fmt: skip
 
 
 _Piece = tuple[Lot, list[tuple[int, int]]]
@@ -175,6 +173,13 @@ def _pieces(lots: Sequence[Lot], places: Sequence[int]) -> list[_Piece]:
         order = [(int(i), int(n)) for i, n in zip(which, rows, strict=True)]
         pieces.append((Lot(first.arch, first.case, first.change, part, len(own)), order))
     return pieces
+
+
+def _joined(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return tables as one; a kind or block that a part does not have takes nothing there."""
+    table = pd.concat(parts, ignore_index=True)
+    apart = [c for c in table if c.startswith((KIND, JOULES))]
+    return table.fillna(dict.fromkeys(apart, 0.0))
 
 
 def _jobs(pieces: Sequence[_Piece]) -> list[list[int]]:

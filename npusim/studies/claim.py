@@ -48,6 +48,9 @@ class Side:
     arch, lowering, launch : str
         Machine, lowering of the model's template, launch mode, where they differ from those of the
         study and the case; else empty.
+    best : str
+        A machine: the side is the best design of the study's sweep at its area and power
+        (`npusim.studies.best`), changed by what else the side says.
     machine, work : mapping of str to float
         Parameters of the machine and changes of the workload [SI].
     text : str
@@ -57,6 +60,7 @@ class Side:
     arch: str = ""
     lowering: str = ""
     launch: str = ""
+    best: str = ""
     machine: Mapping[str, float] = field(default_factory=dict)
     work: Mapping[str, float] = field(default_factory=dict)
     text: str = "nominal"
@@ -115,8 +119,9 @@ class Flip:
 
 @dataclass(frozen=True)
 class Question:
-    """A study with claims: one question."""
+    """A study with claims: one question, and the name or path of its file."""
 
+    file: str
     name: str
     title: str
     question: str

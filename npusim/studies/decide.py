@@ -113,7 +113,7 @@ def decide(
     """
     machine, work = split(dict(settings or {}))
     asked = {
-        (q.name, claim.id): pairs(claim, q.arch, machine, work)
+        (q.name, claim.id): pairs(claim, q, machine, work)
         for q in questions for claim in q.claims if isinstance(claim.test, Compare)
     }  # fmt: skip
     compared = _compared(asked, bench, draws)
@@ -129,9 +129,7 @@ def decide(
 _Name = tuple[str, str]
 
 
-def _compared(
-    asked: Mapping[_Name, list[Pair]], bench: Bench, draws: int
-) -> dict[_Name, Decision]:
+def _compared(asked: Mapping[_Name, list[Pair]], bench: Bench, draws: int) -> dict[_Name, Decision]:
     every = [pair for own in asked.values() for pair in own]
     tables = _tables(bench, [pair.drawn(draws) for pair in every])
     nominal = {}
@@ -145,7 +143,8 @@ def _compared(
             drawn = pair.perturbed_ratio(rest)
             value = float(pair.ratio(first)[0])
             cases.setdefault(name, []).append(
-                of_draws(pair.case.text(), pair.labels, value, drawn, pair.claim.rule))
+                of_draws(pair.case.text(), pair.labels, value, drawn, pair.claim.rule)
+            )
     leads = {name: own[0] for name, own in asked.items()}
     held = {name: own[0].claim.rule.margin(cases[name][0].value) >= 0
             for name, own in asked.items()}  # fmt: skip

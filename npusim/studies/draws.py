@@ -46,7 +46,7 @@ from npusim.units import CHOICES
 
 Array = NDArray[np.float64]
 
-DRAWS = 128
+DRAWS = 64
 _WIDE = 10.0
 # Numbers that somebody chooses, by the end of their path: how many, how large, how wide, whether.
 _CHOSEN = re.compile(

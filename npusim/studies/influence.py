@@ -25,8 +25,8 @@ from npusim.units import CHOICES, show
 Array = NDArray[np.float64]
 Key = tuple[str, str]  # machine (or quantity) and dotted path
 
-POINTS = 33
-ASKED = 4  # of those that move the figure most
+POINTS = 17
+ASKED = 3  # of those that move the figure most
 _STILL = 1e-6
 _CHARTED = 10
 _FAR = 100.0  # times the range, where bounds are wider
@@ -128,7 +128,9 @@ def swings(figures: Mapping[Key, tuple[float, float]]) -> list[Key]:
     return sorted(moved, key=lambda name: -moved[name])
 
 
-def bracket(values: Array, figures: Array, nominal: float, rule: Rule, held: bool) -> tuple[float, float] | None:
+def bracket(
+    values: Array, figures: Array, nominal: float, rule: Rule, held: bool
+) -> tuple[float, float] | None:
     """Return the values between which a claim flips, nearest to the nominal value, or None.
 
     Examples

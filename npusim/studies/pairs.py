@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from npusim.errors import InputError
 from npusim.studies.bench import Case, Lot
-from npusim.studies.claim import Claim, Compare, Side
+from npusim.studies.best import best
+from npusim.studies.claim import Claim, Compare, Question, Side
 from npusim.studies.draws import doubts, perturbed, samples
 from npusim.studies.value import Doubt
 from npusim.studies.work import machine as load_machine
@@ -117,14 +118,16 @@ class Pair:
         return found
 
 
-def pairs(claim: Claim, arch: str, machine: Mapping[str, float], work: Mapping[str, float]) -> list[Pair]:
+def pairs(
+    claim: Claim, question: Question, machine: Mapping[str, float], work: Mapping[str, float]
+) -> list[Pair]:
     """Return a claim that compares on each of its cases, the one that decides first.
 
     Parameters
     ----------
     claim : Claim
-    arch : str
-        The machine of the study.
+    question : Question
+        The study that it is of.
     machine, work : mapping of str to float
         What is set of that machine, and of the workloads, beside what the claim says [SI].
 
@@ -136,7 +139,7 @@ def pairs(claim: Claim, arch: str, machine: Mapping[str, float], work: Mapping[s
     test = claim.test
     if not isinstance(test, Compare):
         raise TypeError("a claim that does not compare has no pairs")
-    sides = tuple(_with(side, arch, machine, work) for side in (test.design, test.against))
+    sides = tuple(_with(side, question, machine, work) for side in (test.design, test.against))
     for side in sides:
         wrong = unmodelled([*side.machine, *side.work])
         if wrong:
@@ -149,10 +152,13 @@ def pairs(claim: Claim, arch: str, machine: Mapping[str, float], work: Mapping[s
     ]
 
 
-def _with(side: Side, arch: str, machine: Mapping[str, float], work: Mapping[str, float]) -> Side:
-    own = machine if side.arch in ("", arch) else {}
-    return replace(side, arch=side.arch or arch, machine={**own, **side.machine},
-                   work={**work, **side.work})  # fmt: skip
+def _with(
+    side: Side, question: Question, machine: Mapping[str, float], work: Mapping[str, float]
+) -> Side:
+    own = machine if side.arch in ("", question.arch) else {}
+    chosen = best(question.file, side.best).settings if side.best else {}
+    return replace(side, arch=side.arch or question.arch,
+                   machine={**chosen, **own, **side.machine}, work={**work, **side.work})  # fmt: skip
 
 
 def split_rows(tables: Sequence[pd.DataFrame]) -> tuple[Tables, Tables]:

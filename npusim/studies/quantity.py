@@ -66,6 +66,7 @@ def _found(case: str, value: Value, rule: Rule) -> Found:
 
 def _sure(value: Value, rule: Rule) -> float:
     """Return how likely the claim holds, by the two-piece normal of the band."""
+
     def below(x: float) -> float:
         if math.isinf(x):
             return float(x > 0)

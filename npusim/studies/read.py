@@ -16,7 +16,7 @@ from npusim.errors import InputError, InputErrors
 from npusim.merit import MERITS
 from npusim.parameters import PARAMETERS
 from npusim.schema import checked
-from npusim.studies import quantities
+from npusim.studies import figures, quantities
 from npusim.studies.claim import (
     BATCHES,
     LAUNCHES,
@@ -29,7 +29,7 @@ from npusim.studies.claim import (
     Rule,
     Side,
 )
-from npusim.studies.figures import KINDS
+from npusim.studies.figures.about import About
 from npusim.studies.value import Doubt
 from npusim.sweep_block import Strict
 from npusim.transforms import split
@@ -40,7 +40,7 @@ _Launch = Literal["eager", "graph", "queue"]
 _VERDICTS = Literal["supported", "refuted", "undecided", "supported in part"]
 _FIGURES = (*MERITS, "device_busy_s", "device_idle_s", "host_busy_s", "idle_share",
             "dram_weights_bytes", "dram_kv_bytes", "dram_activations_bytes")  # fmt: skip
-_OF_SIDE = ("arch", "lowering", "launch")
+_OF_SIDE = ("arch", "best", "lowering", "launch")
 
 
 class _Holds(Strict):
@@ -50,8 +50,8 @@ class _Holds(Strict):
 
 class _Compare(Strict):
     figure: str
-    design: dict[str, str | float]
-    against: dict[str, str | float] = {}
+    design: dict[str, str | int | float]
+    against: dict[str, str | int | float] = {}
 
 
 class _Claim(Strict):
@@ -125,15 +125,17 @@ def read_question(name: str) -> Question:
         raise InputError("has no claims", file=file,
                          hint="`npusim sweep` answers what has a sweep block alone")  # fmt: skip
     read = checked(tree, _File)
+    designs = None
     if read.sweep is not None:
-        read_study(file)
+        sweep = read_study(file).sweep
+        designs = math.prod(map(len, sweep.axes.values())) * len(sweep.launch)
     errors: list[InputError] = []
     claims = tuple(_claim(tree, name, given, errors) for name, given in read.claims.items())
     flips = _flip(tree, read, errors)
     for i, figure in enumerate(read.figures):
-        _check_figure(tree, ("figures", i), figure, errors)
+        _check_figure(tree, ("figures", i), figure, About(tuple(read.claims), designs), errors)
     _refuse(errors)
-    return Question(file.stem, read.title, read.question, read.source, read.arch, claims, flips,
+    return Question(str(name), file.stem, read.title, read.question, read.source, read.arch, claims, flips,
                     tuple(read.figures), read.sweep is not None)  # fmt: skip
 
 
@@ -186,6 +188,9 @@ def _side(
                 numbers[key] = quantity(key, raw)
         except InputError as error:
             errors.append(tree.error((*place, key), str(error).removeprefix(f"{key}: ")))
+    if "best" in named and ("sweep" not in tree.values or "arch" in named):
+        errors.append(tree.error((*place, "best"), "is the best design of the study's own sweep: it "
+                                 "needs a sweep block, and no arch"))  # fmt: skip
     machine, work = split(numbers)
     text = ", ".join(f"{key} {raw}" for key, raw in given.items()) or "nominal"
     return Side(**named, machine=machine, work=work, text=text)
@@ -196,7 +201,7 @@ def _named(key: str, raw: str | float) -> str:
         if raw not in LAUNCHES:
             raise InputError("not a launch mode", value=raw, allowed=", ".join(LAUNCHES))
         return str(raw)
-    catalog.find({"arch": "archs", "lowering": "lowerings"}[key], str(raw))
+    catalog.find("lowerings" if key == "lowering" else "archs", str(raw))
     return str(raw)
 
 
@@ -276,17 +281,16 @@ def _flip(tree: Tree, read: _File, errors: list[InputError]) -> Flip | None:
     return Flip(read.flips.claim, read.flips.set, read.flips.to, read.flips.because)
 
 
-def _check_figure(tree: Tree, place: Place, given: Mapping[str, Any], errors: list[InputError]) -> None:
-    if len(given) != 1 or next(iter(given)) not in KINDS:
+def _check_figure(
+    tree: Tree, place: Place, given: Mapping[str, Any], about: About, errors: list[InputError]
+) -> None:
+    if len(given) != 1 or next(iter(given)) not in figures.names():
         errors.append(tree.error(place, "not a figure", value=", ".join(given),
-                                 allowed="one of " + ", ".join(KINDS)))  # fmt: skip
+                                 allowed="one of " + ", ".join(figures.names())))  # fmt: skip
         return
-    (kind, options), = given.items()
-    try:
-        KINDS[kind].model_validate(options)
-    except ValidationError as found:
-        errors += [tree.error((*place, kind, *e["loc"]), e["msg"], value=e["input"])
-                   for e in found.errors()]  # fmt: skip
+    ((kind, options),) = given.items()
+    for loc, problem, more in figures.faults(kind, options, about):
+        errors.append(tree.error((*place, kind, *loc), problem, **more))
 
 
 def _refuse(errors: list[InputError]) -> None:

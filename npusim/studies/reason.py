@@ -40,7 +40,9 @@ def reason(pair: Pair, tables: Tables, eager: Tables | None = None) -> str:
         text += f"; the device is idle for {idle:.0%} of the wall"
     if eager is not None:
         idle = float(eager[1]["idle_share"].iloc[0])
-        text += f"; with eager launches the device is idle for {idle:.0%} of the wall, which hides it"
+        text += (
+            f"; with eager launches the device is idle for {idle:.0%} of the wall, which hides it"
+        )
     return text
 
 
@@ -50,7 +52,9 @@ def _shown(value: float, unit: str) -> str:
 
 def _changes(design: pd.Series[float], against: pd.Series[float], prefix: str) -> str:
     """Return the parts that change most, in words."""
-    parts = dict.fromkeys(str(n) for n in (*design.index, *against.index) if str(n).startswith(prefix))
+    parts = dict.fromkeys(
+        str(n) for n in (*design.index, *against.index) if str(n).startswith(prefix)
+    )
     change = {part.removeprefix(prefix): _of(design, part) - _of(against, part) for part in parts}
     whole = sum(abs(x) for x in change.values())
     largest = sorted(change, key=lambda part: -abs(change[part]))[:_NAMED]

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npusim.bands import QUANTILES
+from npusim.errors import InputError
 from npusim.studies.claim import Rule
 
 Array = NDArray[np.float64]
@@ -48,6 +49,11 @@ class Found:
 def of_draws(case: str, labels: Mapping[str, str], value: float, drawn: Array, rule: Rule) -> Found:
     """Return the verdict of a case from draws of its figure, (N,).
 
+    Raises
+    ------
+    InputError
+        A figure that is not a number.
+
     Examples
     --------
     >>> drawn = np.linspace(0.8, 1.0, 101)
@@ -56,7 +62,10 @@ def of_draws(case: str, labels: Mapping[str, str], value: float, drawn: Array, r
     >>> of_draws("a", {}, 0.9, drawn, Rule(most=0.9)).verdict
     'undecided'
     """
+    if not (np.isfinite(drawn).all() and np.isfinite(value)):
+        raise InputError("is not a number on all designs", place=case)
     low, high = (float(q) for q in np.quantile(drawn, (QUANTILES[0], QUANTILES[-1])))
+    low, high = min(low, value), max(high, value)  # a band holds what it is the band of
     sure = float(np.mean([rule.margin(x) >= 0 for x in drawn]))
     return Found(case, labels, value, low, high, decided(rule, low, high), sure)
 

@@ -1,8 +1,8 @@
 """Share of the die that some blocks of a machine take, or their area over another machine's.
 
 Areas are those of `npusim.models.area`: counts and capacities of the machine times what each takes
-in its process node. The band is that of the constants behind them, in quadrature; where two machines
-are compared it is drawn by the constants that they do not share alone.
+in its process node. The band is that of the constants behind them, in quadrature; where two
+machines are compared, constants that both have move on both at once.
 
 Left out: what blocks share (wires, rows of decoders); control, schedulers and the register file are
 blocks of their own, whichever lanes they serve.
@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
 
 from npusim.arch import Arch, Designs
 from npusim.constants import quadrature
@@ -25,6 +27,8 @@ from npusim.silicon import constants
 from npusim.studies.assumed import assumed, with_settings
 from npusim.studies.value import Doubt, Value
 from npusim.sweep_block import Strict
+
+Array = NDArray[np.float64]
 
 UNIT = "1"
 FIGURE = "share of the die"
@@ -51,10 +55,10 @@ class Options(Strict):
 
     arch: str
     block: str = ""
-    blocks: list[str] = []
+    blocks: list[str] = Field(default_factory=list)
     of: str = _DIE
     against: str = ""
-    set: dict[str, float] = {}
+    set: dict[str, float] = Field(default_factory=dict)
 
 
 def doubts(options: Options) -> dict[str, Doubt]:
@@ -85,7 +89,7 @@ def measure(options: Options, settings: Mapping[str, float]) -> Value:
     below = names if options.against else _names([options.of])
     shared = set(constants(arch)) & set(constants(other))
 
-    def ratio(of: Designs) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    def ratio(of: Designs) -> Array:
         # constants of technology move on both machines at once
         moved = {p: of.base[p] for p in shared}
         divisor = replace(other, values={**other.values, **moved}) if options.against else of.base
@@ -134,6 +138,7 @@ def _names(asked: Sequence[str]) -> tuple[str, ...]:
     return BLOCKS if _DIE in asked else tuple(dict.fromkeys(asked))
 
 
-def _sum(designs: Designs, names: Sequence[str]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _sum(designs: Designs, names: Sequence[str]) -> Array:
     areas = block_areas(designs)
-    return np.sum([areas[name] for name in names], axis=0)
+    total: Array = np.sum([areas[name] for name in names], axis=0)
+    return total

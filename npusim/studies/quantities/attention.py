@@ -107,10 +107,10 @@ def measure(options: Options, settings: Mapping[str, float]) -> Value:
         ratios, from_what = (lower / low, upper / high), f"as {options.replaces} is predicted"
     least = call.work.flop / float(matrix_peak(Designs(arch), options.dtype)[0])
     reason = (
-        f"{options.batch} x {options.heads} heads of {options.queries} queries and {options.keys} keys "
-        f"are {call.work.flop / 1e9:.3g} GFLOP: {1e6 * old:.4g} us {from_what}, "
-        f"{options.library} is predicted to take {1e6 * new:.4g} us, and the peak of {options.arch} "
-        f"allows {1e6 * least:.3g} us, {old / least:.3g} times less, at best"
+        f"{options.batch} x {options.heads} heads of {options.queries} queries and {options.keys} "
+        f"keys are {call.work.flop / 1e9:.3g} GFLOP: {1e6 * old:.4g} us {from_what}, "
+        f"{options.library} is predicted to take {1e6 * new:.4g} us, and the peak of "
+        f"{options.arch} allows {1e6 * least:.3g} us, {old / least:.3g} times less, at best"
     )
     return Value(old / new, min(old / new, *ratios), max(old / new, *ratios), reason,
                  (options.arch, "archs/libraries/attention.yaml"))  # fmt: skip

@@ -18,6 +18,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
+from pydantic import Field
+
 from npusim.arch import Designs
 from npusim.compare import Measured, measured, replay_with_band
 from npusim.error_band import band_factors
@@ -64,7 +66,7 @@ class Options(Strict):
     model: str = ""
     lowering: str = ""
     context: int | None = None
-    settings: dict[str, str] = {}
+    settings: dict[str, str] = Field(default_factory=dict)
     device: str = ""
     arch: str = ""
     launch: Literal["eager", "graph", "queue"] = "eager"
@@ -106,8 +108,8 @@ def _replayed(options: Options, settings: Mapping[str, float]) -> Value:
     settled = held(ran, designs, options.launch)
     factors = band_factors(ran, settled.designs, settled.time)
     found = replay_with_band(ran, settled.designs, settled.time, options.launch, factors)
-    share, *ends = (float(one.device_busy_s[0] / one.wall_s[0])
-                    for one in (found.middle, found.low, found.high) if one is not None)  # fmt: skip
+    ran_to_end = (one for one in (found.middle, found.low, found.high) if one is not None)
+    share, *ends = (float(one.device_busy_s[0] / one.wall_s[0]) for one in ran_to_end)
     one = found.middle
     reason = (
         f"{one.launches:,.0f} launches a step keep the host at work for "
@@ -135,15 +137,17 @@ def _workload(options: Options) -> tuple[Workload, str]:
 def _measured(options: Options, settings: Mapping[str, float]) -> Value:
     if settings or options.batch or options.model:
         raise InputError("changes nothing of what was measured",
-                         place=next(iter(settings), "batch"), hint="name a machine: arch")  # fmt: skip
+                         place=next(iter(settings), "batch"),
+                         hint="name a machine: arch")  # fmt: skip
     w = load_workload(options.workload)
     rows = [m for m in measured(w) if m.device == options.device and m.launch == options.launch]
     busy, wall = (_row(rows, quantity, options) for quantity in ("device_busy", "wall"))
     reason = (
-        f"the device is busy for {1e3 * busy.value_s:.2f} ms of {1e3 * wall.value_s:.2f} ms a step on "
-        f"{options.device} ({wall.source})"
+        f"the device is busy for {1e3 * busy.value_s:.2f} ms of {1e3 * wall.value_s:.2f} ms a step "
+        f"on {options.device} ({wall.source})"
     )
-    return Value(busy.value_s / wall.value_s, busy.low_s / wall.high_s, busy.high_s / wall.low_s, reason,
+    low, high = busy.low_s / wall.high_s, busy.high_s / wall.low_s
+    return Value(busy.value_s / wall.value_s, low, high, reason,
                  (options.workload, "workloads/measured.csv"))  # fmt: skip
 
 

@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Literal
 
+from pydantic import Field
+
 from npusim import units
 from npusim.arch import check, siblings
 from npusim.errors import InputError
@@ -55,9 +57,9 @@ class Options(Strict):
     batch: int = 1
     context: int = 1024
     figure: Literal["step_s", "tokens_per_s", "tokens_per_s_chip"] = "step_s"
-    both: dict[str, Any] = {}
-    design: dict[str, Any] = {}
-    against: dict[str, Any] = {}
+    both: dict[str, str | int | float] = Field(default_factory=dict)
+    design: dict[str, str | int | float] = Field(default_factory=dict)
+    against: dict[str, str | int | float] = Field(default_factory=dict)
 
 
 def doubts(options: Options) -> dict[str, Doubt]:

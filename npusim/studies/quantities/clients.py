@@ -21,6 +21,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
+from pydantic import Field
+
 from npusim import units
 from npusim.errors import InputError
 from npusim.serving import Fleet, LinearTimes, Policy, Pool, Request, serve
@@ -63,10 +65,10 @@ class Options(Strict):
         Which latency.
     """
 
-    throughput: dict[str, float] = {}
+    throughput: dict[str, float] = Field(default_factory=dict)
     dispatch: str = ""
     each: str = ""
-    between: list[str] = []
+    between: list[str] = Field(default_factory=list)
     figure: Literal["throughput", "latency"] = "throughput"
     clients: int
     request: str = ""
@@ -129,16 +131,20 @@ def _ratio(options: Options, cost: StepCost) -> float:
 
 
 def _reason(options: Options, cost: StepCost) -> str:
-    told = f"a step takes {1e3 * cost.dispatch_s:.3g} ms and {1e3 * cost.request_s:.3g} ms a request"
+    told = (
+        f"a step takes {1e3 * cost.dispatch_s:.3g} ms and {1e3 * cost.request_s:.3g} ms a request"
+    )
     many = options.clients
     if options.figure == "throughput":
         return (f"{told}: {many} requests make {cost.tokens_per_s(many):.1f} tokens/s, one makes "
                 f"{cost.tokens_per_s(1):.1f}, and more of them {_most(cost)} at most")  # fmt: skip
     saved = units.parse(options.saved, "s")
-    shown = [f"{1e3 * _latency(options, cost, n, s):.0f} ms" for n in (many, 1) for s in (0.0, saved)]
+    shown = [
+        f"{1e3 * _latency(options, cost, n, s):.0f} ms" for n in (many, 1) for s in (0.0, saved)
+    ]
     return (
-        f"{told}; {1e3 * saved:.1f} ms less of taking a request in make the {options.of} latency of "
-        f"{many} clients {shown[0]} to {shown[1]}, that of one client {shown[2]} to {shown[3]}"
+        f"{told}; {1e3 * saved:.1f} ms less of taking a request in make the {options.of} latency "
+        f"of {many} clients {shown[0]} to {shown[1]}, that of one client {shown[2]} to {shown[3]}"
     )
 
 
@@ -158,9 +164,9 @@ def _most(cost: StepCost) -> str:
 def _latency(options: Options, cost: StepCost, clients: int, less: float) -> float:
     whole = units.parse(options.request or "0 s", "s") - options.steps * cost.time(1)
     if options.steps < 1 or whole < less:
+        least = options.steps * cost.time(1) + less
         raise InputError("leaves nothing to take a request in", place="request",
-                         value=options.request,
-                         allowed=f"{options.steps * cost.time(1) + less:.4g} s or more")  # fmt: skip
+                         value=options.request, allowed=f"{least:.4g} s or more")  # fmt: skip
     packed = options.taken_in != "one by one"
     policy = Policy(clients, mixed=False, one_by_one=not packed)
     apart = _APART_S if options.taken_in == "packed" else 0.0

@@ -82,13 +82,13 @@ def measure(options: Options, settings: Mapping[str, float]) -> Value:
     allowed = (table[column] <= limit * (1 + 1e-9)) & energy["energy_j"].notna()
     if not allowed.any():
         raise InputError("no clock is fast enough", place="latency", value=units.show(limit, "s"))
-    best = int(energy["energy_j"].where(allowed).idxmin())
+    best = int(np.nanargmin(energy["energy_j"].where(allowed)))
     ratios = [float(e.iloc[best] / e.iloc[-1]) for e in energy.values()]
     chosen = table.iloc[best]
     reason = (
         f"at {chosen['share']:.0%} of the clock and {chosen['voltage']:.2f} V it takes "
-        f"{1e3 * chosen['wall_s']:.3g} ms and {energy['energy_j'].iloc[best]:.3g} J, at the full clock "
-        f"{1e3 * full['wall_s']:.3g} ms and {energy['energy_j'].iloc[-1]:.3g} J"
+        f"{1e3 * chosen['wall_s']:.3g} ms and {energy['energy_j'].iloc[best]:.3g} J, at the full "
+        f"clock {1e3 * full['wall_s']:.3g} ms and {energy['energy_j'].iloc[-1]:.3g} J"
     )
     return Value(ratios[0], min(ratios), max(ratios), reason, (options.workload, options.arch))
 

@@ -93,8 +93,8 @@ def measure(options: Options, settings: Mapping[str, float]) -> Value:
     ends = [ratio(c, known["kernel.load"].nominal)
             for c in (known["kernel.compile"].low, known["kernel.compile"].high)]  # fmt: skip
     reason = (
-        f"{kernels} kernels at {compile_s:.2g} s each, less {load_s:.2g} s to load one, make a first "
-        f"request of {filled / value:.1f} s that takes {filled:.2f} s with a filled cache"
+        f"{kernels} kernels at {compile_s:.2g} s each, less {load_s:.2g} s to load one, make a "
+        f"first request of {filled / value:.1f} s that takes {filled:.2f} s with a filled cache"
     )
     if options.cold:
         each = load_s + time_a_kernel(units.parse(options.cold, "s"), filled, kernels)
@@ -108,4 +108,3 @@ def _first_uses(way: str) -> NDArray[np.float64]:
     """Return what kernels took at their first use in a process [s]."""
     rows = json.loads((catalog.folder("workloads") / "experiments" / f"{_DATA}.json").read_text())
     return np.array([r["first_us"] for r in rows if r.get("way") == way]) / 1e6
-

@@ -89,9 +89,9 @@ def measure(options: Options, settings: Mapping[str, float]) -> Value:
     rate = arch[_BANDWIDTH] / 2.0 * arch["link.efficiency"]
     sent = options.tokens * token / rate + arch["link.latency"]
     reason = (
-        f"{options.tokens:,} tokens of {token / 1e3:.1f} kB are {options.tokens * token / 1e6:.1f} MB: "
-        f"{1e6 * sent:.0f} us at {rate / 1e9:.0f} GB/s one way, beside {1e3 * first:.2f} ms "
-        "to the first token"
+        f"{options.tokens:,} tokens of {token / 1e3:.1f} kB are "
+        f"{options.tokens * token / 1e6:.1f} MB: {1e6 * sent:.0f} us at {rate / 1e9:.0f} GB/s "
+        f"one way, beside {1e3 * first:.2f} ms to the first token"
     )
     return Value(sent / first, sent / high, sent / low, reason, (options.model, options.arch))
 

@@ -99,5 +99,9 @@ def measure(options: Options, settings: Mapping[str, float]) -> Value:
     )
     if options.compiled:
         each = units.parse(options.compiled, "s")
-        reason += f"; {slow - usual:.1f} s too long are {(slow - usual) / each:.0f} kernels compiled"
-    return Value(told / published, told / published, told / published, reason, ("published figures",))
+        reason += (
+            f"; {slow - usual:.1f} s too long are {(slow - usual) / each:.0f} kernels compiled"
+        )
+    return Value(
+        told / published, told / published, told / published, reason, ("published figures",)
+    )

@@ -21,7 +21,7 @@ from functools import lru_cache
 from itertools import product
 from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from npusim import units
 from npusim.errors import InputError
@@ -85,9 +85,9 @@ class Options(Strict):
     figure: Literal["needed", "pool", "sequences"] = "needed"
     over: Literal["share", "asked", "against"] = "share"
     tokens: int = 0
-    both: dict[str, Any] = {}
-    design: dict[str, Any] = {}
-    against: dict[str, Any] = {}
+    both: dict[str, Any] = Field(default_factory=dict)
+    design: dict[str, Any] = Field(default_factory=dict)
+    against: dict[str, Any] = Field(default_factory=dict)
 
 
 def doubts(options: Options) -> dict[str, Doubt]:
@@ -122,8 +122,8 @@ def measure(options: Options, settings: Mapping[str, float]) -> Value:
     reason = (
         f"{plan.needed / 1e9:.2f} GB are needed ({plan.weights / 1e9:.2f} weights, "
         f"{plan.peak.bytes / 1e9:.2f} the largest step, {plan.runtime / 1e9:.2f} the process, "
-        f"{plan.kv_sequence / 1e9:.2f} a sequence) of a share of {plan.share / 1e9:.2f} GB; the pool "
-        f"of {plan.pool / 1e9:.2f} GB holds {plan.pool_tokens:,} tokens"
+        f"{plan.kv_sequence / 1e9:.2f} a sequence) of a share of {plan.share / 1e9:.2f} GB; the "
+        f"pool of {plan.pool / 1e9:.2f} GB holds {plan.pool_tokens:,} tokens"
     )
     if options.over == "against":
         other = _plan(options, options.against, own)
@@ -155,9 +155,7 @@ def _figure(plan: MemoryPlan, options: Options) -> float:
     return float(getattr(plan, options.figure))
 
 
-def _plan(
-    options: Options, side: Mapping[str, Any], overheads: Mapping[str, float]
-) -> MemoryPlan:
+def _plan(options: Options, side: Mapping[str, Any], overheads: Mapping[str, float]) -> MemoryPlan:
     flags = json.dumps({**options.both, **side}, sort_keys=True)
     return _planned(options.model, options.arch, options.memory, flags,
                     tuple(sorted(overheads.items())))  # fmt: skip

@@ -18,6 +18,7 @@ from functools import lru_cache
 from typing import Literal
 
 import numpy as np
+from pydantic import Field
 
 from npusim.arch import Arch, Designs
 from npusim.columns import COLUMNS, LABELS
@@ -55,7 +56,7 @@ class Options(Strict):
     against: str = "h100"
     dtype: str = "bf16"
     of: Literal["datasheet", "product"] = "product"
-    set: dict[str, float] = {}
+    set: dict[str, float] = Field(default_factory=dict)
 
 
 def doubts(options: Options) -> dict[str, Doubt]:

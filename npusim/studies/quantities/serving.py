@@ -8,8 +8,8 @@ what each of them sets: paths of the study's axes (``engine.max_num_seqs``, ``re
 The band is that of step times: the ratio with all steps of both sides at the low end of their band,
 in the middle and at the high end, since both sides run much the same kernels.
 
-Left out: what `npusim.serving_study` leaves out. Requests that are drawn are the same on both sides,
-by the seed of the study.
+Left out: what `npusim.serving_study` leaves out. Requests that are drawn are the same on both
+sides, by the seed of the study.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from npusim import catalog, units
 from npusim.errors import InputError
@@ -67,13 +67,13 @@ class Options(Strict):
 
     study: str
     figure: str
-    both: dict[str, Any] = {}
-    design: dict[str, Any] = {}
-    against: dict[str, Any] = {}
+    both: dict[str, Any] = Field(default_factory=dict)
+    design: dict[str, Any] = Field(default_factory=dict)
+    against: dict[str, Any] = Field(default_factory=dict)
 
 
 def doubts(options: Options) -> dict[str, Doubt]:
-    """Return nothing: each change of a machine is a simulation of its own (name it in the study)."""
+    """Return nothing: each value of a number is a simulation of seconds."""
     return {}
 
 
@@ -90,7 +90,9 @@ def measure(options: Options, settings: Mapping[str, float]) -> Value:
         raise InputError("no figure of a serving study", place="figure", value=options.figure,
                          allowed=", ".join(_FIGURES))  # fmt: skip
     design, against = _both(options, settings)
-    ratios = [_ratio(design[end], against[end], options.figure) for end in ("middle", "low", "high")]
+    ratios = [
+        _ratio(design[end], against[end], options.figure) for end in ("middle", "low", "high")
+    ]
     one, other = design["middle"], against["middle"]
     reason = (
         f"{_show(options.design)}: {_figures(one)}; {_show(options.against)}: {_figures(other)}"
@@ -115,11 +117,11 @@ def _both(options: Options, settings: Mapping[str, float]) -> tuple[dict[str, An
     sides = (options.design, options.against)
     paths = {path for side in sides for path in side}
     (path,) = paths if len(paths) == 1 else ("",)
-    if path in PARAMETERS or path.startswith(("engine.", "requests.")):
-        if all(side for side in sides):
-            values = json.dumps([side[path] for side in sides])
-            return _told(options.study, json.dumps(options.both, sort_keys=True), machine, path,
-                         values)  # fmt: skip
+    varies = path in PARAMETERS or path.startswith(("engine.", "requests."))
+    if varies and all(sides):
+        values = json.dumps([side[path] for side in sides])
+        both = json.dumps(options.both, sort_keys=True)
+        return _told(options.study, both, machine, path, values)
     alone = (json.dumps({**options.both, **side}, sort_keys=True) for side in sides)
     return tuple(_told(options.study, given, machine)[0] for given in alone)
 
@@ -173,7 +175,7 @@ def _value(path: str, raw: Any) -> Any:
     group, _, leaf = path.rpartition(".")
     if group not in _GROUPS or leaf not in _GROUPS[group].model_fields:
         raise InputError("no setting of a serving study", value=path,
-                         allowed="paths as under `axes`, model, arch, parameters of a machine")  # fmt: skip
+                         allowed="as in axes, model, arch, of a machine")  # fmt: skip
     unit = axis_unit(path)
     return units.parse(raw, unit) if unit != "1" else raw
 

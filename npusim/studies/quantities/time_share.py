@@ -6,8 +6,8 @@ with t as it was traced, or, where a machine is named, as it is predicted there.
 chosen by kind, by their kernel's name, by how long they take and by what holds them back
 (`npusim.classes`); those that meet all that is asked count.
 
-The band of a traced share is that of the steps of the trace. That of a predicted one puts the chosen
-operations at one end of their error band and all others at the other end.
+The band of a traced share is that of the steps of the trace. That of a predicted one puts the
+chosen operations at one end of their error band and all others at the other end.
 
 Left out: what the profiler adds to kernels; gaps between kernels, which are no device time.
 """
@@ -21,11 +21,13 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from npusim import units
 from npusim.arch import Arch, Designs
 from npusim.bands import by_kind
 from npusim.classes import CLASSES, by_shapes
+from npusim.columns import KINDS
 from npusim.durations import durations
 from npusim.error_band import kinds_band, outside
 from npusim.errors import InputError
@@ -76,7 +78,7 @@ class Options(Strict):
     context: int | None = None
     arch: str = ""
     base: Literal["busy", "launches"] = "busy"
-    kinds: list[str] = []
+    kinds: list[str] = Field(default_factory=list)
     kernels: str = ""
     shorter: str = ""
     limit: str = ""
@@ -96,8 +98,8 @@ def measure(options: Options, settings: Mapping[str, float]) -> Value:
     Raises
     ------
     InputError
-        A workload or machine that is not there, a kind that the workload lacks, an unknown class,
-        or both or none of ``workload`` and ``model``.
+        A workload or machine that is not there, an unknown kind or class, or both or none of
+        ``workload`` and ``model``.
 
     Examples
     --------
@@ -154,14 +156,18 @@ def _template(model: str, phase: str, batch: int, context: int | None, lowering:
 def _chosen(w: Workload, seconds: Array, arch: Arch | None, options: Options) -> Mask:
     chosen = np.ones(len(w), dtype=bool)
     for kind in options.kinds:
-        if kind not in w.labels["kind"]:
-            raise InputError("has no such operations", file=w.name, place="kinds", value=kind,
-                             allowed=", ".join(w.labels["kind"]))  # fmt: skip
-    if options.kinds:
-        chosen &= w.mask("kind", *options.kinds)
+        if kind not in KINDS:
+            raise InputError("no kind of operation", place="kinds", value=kind,
+                             allowed=", ".join(KINDS))  # fmt: skip
+    if options.kinds:  # a kind that the step lacks takes nothing of it
+        chosen &= np.isin(w.text("kind"), options.kinds)
     if options.kernels:
-        found = [bool(re.search(options.kernels, name)) for name in w.labels["kernel"]]
-        names = [n for n, here in zip(w.labels["kernel"], found, strict=True) if here]
+        try:
+            pattern = re.compile(options.kernels)
+        except re.error as wrong:
+            raise InputError(f"no regular expression: {wrong}", place="kernels",
+                             value=options.kernels) from None  # fmt: skip
+        names = [name for name in w.labels["kernel"] if pattern.search(name)]
         chosen &= w.mask("kernel", *names) if names else np.zeros(len(w), dtype=bool)
     if options.shorter:
         chosen &= seconds < units.parse(options.shorter, "s")

@@ -85,8 +85,9 @@ def measure(options: Options, settings: Mapping[str, float]) -> Value:
     count = int(w["sync"].sum()) / len(w.steps)
     reason = (
         f"{count:.0f} waits a step cost {1e6 * (wall - none) / count:.3g} us each of "
-        f"{1e3 * wall:.1f} ms: the device is at work for {1e3 * with_waits.device_busy_s[0]:.1f} ms, "
-        f"the host for {1e3 * with_waits.host_busy_s[0]:.1f} ms"
+        f"{1e3 * wall:.1f} ms: the device is at work for "
+        f"{1e3 * with_waits.device_busy_s[0]:.1f} ms, the host for "
+        f"{1e3 * with_waits.host_busy_s[0]:.1f} ms"
     )
     ratio = none / wall
     return Value(ratio, ratio, ratio, reason, (options.workload, options.arch))
@@ -97,7 +98,9 @@ def _replayed(w: Workload, arch: Arch) -> Replayed:
     return replay(w, designs, durations(w, designs), "eager")
 
 
-def _timed(w: Workload, factor: float, sync: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Workload:
+def _timed(
+    w: Workload, factor: float, sync: np.ndarray[tuple[int], np.dtype[np.bool_]]
+) -> Workload:
     """Return a workload whose times are carried over as measured, times a factor."""
     columns = {**w.columns, "duration_s": w["duration_s"] * factor, "sync": sync,
                "basis": np.zeros(len(w), dtype=np.int32)}  # fmt: skip

@@ -1,8 +1,8 @@
-"""A decode step without some of its operations over the same step with them: the most a fusion brings.
+"""A step without some of its operations over the same step with them: the most a fusion brings.
 
 An operation that is left out takes its device time, its launch and its host work with it
-(`npusim.leave_out`). Another kernel that did its work would take longer for it, so this is the limit
-of what joining it with a neighbour can bring, not what it does bring.
+(`npusim.leave_out`). Another kernel that did its work would take longer for it, so this is the
+limit of what joining it with a neighbour can bring, not what it does bring.
 
 The band is that of kernel times: both steps at the low end, both at the high end.
 
@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Literal
+
+from pydantic import Field
 
 from npusim.arch import Designs
 from npusim.compare import Banded, replay_with_band
@@ -51,7 +53,7 @@ class Options(Strict):
     model: str = ""
     lowering: str = ""
     context: int | None = None
-    settings: dict[str, str] = {}
+    settings: dict[str, str] = Field(default_factory=dict)
     arch: str
     launch: Literal["eager", "graph", "queue"] = "eager"
     kinds: list[str]
@@ -89,17 +91,20 @@ def measure(options: Options, settings: Mapping[str, float]) -> Value:
               for a, b in ((getattr(less, end), getattr(whole, end))
                            for end in ("middle", "low", "high")) if a is not None]  # fmt: skip
     steps = max(len(w.steps), 1)
-    saved = {name: 1e3 * float(getattr(whole.middle, name)[0] - getattr(less.middle, name)[0])
-             for name in ("wall_s", "device_busy_s", "host_busy_s")}  # fmt: skip
     reason = (
         f"{gone.sum() / steps:.0f} of {len(w) / steps:.0f} launches a step go, and with them "
-        f"{saved['device_busy_s']:.3g} ms of {1e3 * whole.middle.device_busy_s[0]:.3g} ms of device and "
-        f"{saved['host_busy_s']:.3g} ms of {1e3 * whole.middle.host_busy_s[0]:.3g} ms of host: the wall "
-        f"is {saved['wall_s']:.3g} ms of {1e3 * whole.middle.wall_s[0]:.3g} ms shorter"
+        f"{_saved(whole, less, 'device_busy_s')} of device and "
+        f"{_saved(whole, less, 'host_busy_s')} of host: the wall is "
+        f"{_saved(whole, less, 'wall_s')} shorter"
     )
     made = f"template of {options.model}, decode, lowering {options.lowering}"
     return Value(ratios[0], min(ratios), max(ratios), reason,
                  (options.workload or made, options.arch))  # fmt: skip
+
+
+def _saved(whole: Banded, less: Banded, name: str) -> str:
+    before, after = (1e3 * float(getattr(one.middle, name)[0]) for one in (whole, less))
+    return f"{before - after:.3g} of {before:.3g} ms"
 
 
 def _workload(options: Options) -> Workload:

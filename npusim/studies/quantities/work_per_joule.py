@@ -2,8 +2,8 @@
 
     ratio = energy of the work on the other machine / energy of it on this one
 
-The work is that of design studies (`npusim.studies.work`): a decode step, a prompt, a vision step or
-a whole page of a model. Steps that a batch shares count for each of its sequences.
+The work is that of design studies (`npusim.studies.work`): a decode step, a prompt, a vision step
+or a whole page of a model. Steps that a batch shares count for each of its sequences.
 
 The band is that of energies and of their walls, as if the two machines shared no constant: an upper
 bound of the doubt.
@@ -16,6 +16,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Literal
+
+from pydantic import Field
 
 from npusim.arch import Arch
 from npusim.clock_modes import modes
@@ -55,7 +57,7 @@ class Options(Strict):
     batch: int = 1
     launch: _Launch = "queue"
     against_launch: _Launch = "graph"
-    set: dict[str, float] = {}
+    set: dict[str, float] = Field(default_factory=dict)
 
 
 def doubts(options: Options) -> dict[str, Doubt]:

@@ -1,0 +1,212 @@
+"""What options of figures are made of: parameters, designs, axes, cases, checked when read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import product
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    InstanceOf,
+    ValidationInfo,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from npusim import catalog, units
+from npusim.arch import check, is_whole, siblings
+from npusim.errors import InputError
+from npusim.merit import MERITS
+from npusim.parameters import PARAMETERS
+from npusim.studies.bench import Case
+from npusim.studies.claim import LAUNCHES, Side
+from npusim.studies.figures.about import About
+from npusim.sweep_block import Strict
+from npusim.sweeps.evaluate import TRAFFIC
+from npusim.sweeps.space import unmodelled
+from npusim.transforms import split
+
+Array = NDArray[np.float64]
+
+FIGURES = (*MERITS, "device_busy_s", "device_idle_s", "host_busy_s", "idle_share", *TRAFFIC)
+_NAMED = {"arch": "archs", "best": "archs", "lowering": "lowerings"}
+_MOST = 65  # values of an axis
+
+Model = Literal["deepseek_ocr", "paddleocr_vl"]
+Launch = Literal["eager", "graph", "queue"]
+Work = Literal["decode", "page", "vision", "prefill"]
+Batch = Annotated[int, Field(ge=1, le=1024)]
+
+
+def wrong(problem: str, **more: Any) -> PydanticCustomError:
+    """Return an error that keeps what `npusim.errors.InputError` would say."""
+    return PydanticCustomError("input", "{problem}", {"problem": problem, "more": more})
+
+
+def number(path: str, raw: Any) -> float:
+    """Return the value of a parameter of a machine or workload [SI].
+
+    Raises
+    ------
+    InputError
+        Unknown parameter, one that no model reads, wrong unit, or out of bounds.
+
+    Examples
+    --------
+    >>> number("memories.dram.bandwidth", "2 TB/s")
+    2000000000000.0
+    """
+    if path not in PARAMETERS:
+        raise InputError("unknown parameter", value=path,
+                         allowed=f"{siblings(path)}; {', '.join((*_NAMED, 'launch'))}")  # fmt: skip
+    for error in unmodelled([path]):
+        raise error
+    return check(path, units.parse(raw, PARAMETERS[path].unit))
+
+
+def side(given: Any) -> Side:
+    """Return a design from what a file sets; nothing: the nominal one.
+
+    Examples
+    --------
+    >>> side({"memories.dram.bandwidth": "2 TB/s", "launch": "graph"}).launch
+    'graph'
+    """
+    if isinstance(given, Side):
+        return given
+    if not isinstance(given, Mapping):
+        raise wrong("not a mapping", value=given)
+    named, numbers = {}, {}
+    for key, raw in given.items():
+        try:
+            if key == "launch" and raw not in LAUNCHES:
+                raise InputError("not a launch mode", value=raw, allowed=", ".join(LAUNCHES))
+            if key in _NAMED:
+                catalog.find(_NAMED[key], str(raw))
+            if key in _NAMED or key == "launch":
+                named[key] = str(raw)
+            else:
+                numbers[key] = number(key, raw)
+        except InputError as error:
+            raise wrong(f"{key}: {str(error).removeprefix(f'{key}: ')}") from None
+    machine, work = split(numbers)
+    text = ", ".join(f"{key} {raw}" for key, raw in given.items()) or "nominal"
+    return Side(**named, machine=machine, work=work, text=text)
+
+
+def _side(given: Any, info: ValidationInfo) -> Side:
+    if isinstance(given, Mapping) and "best" in given:
+        about = info.context
+        if isinstance(about, About) and about.designs is None:
+            raise wrong("best: is the best design of the study's own sweep: it needs a sweep block")
+        if "arch" in given:
+            raise wrong("best: takes the machine of the study, so no arch")
+    return side(given)
+
+
+def _parameter(path: str) -> str:
+    if path not in PARAMETERS:
+        raise wrong("unknown parameter", value=path, allowed=siblings(path))
+    for error in unmodelled([path]):
+        raise wrong(str(error).removeprefix(f"{path}: "), value=path)
+    return path
+
+
+def _figure(name: str) -> str:
+    if name not in FIGURES:
+        raise wrong("no figure of a design", value=name, allowed=", ".join(FIGURES))
+    return name
+
+
+def _arch(name: str) -> str:
+    try:
+        catalog.find("archs", name)
+    except InputError as error:
+        raise wrong(str(error)) from None
+    return name
+
+
+Design = Annotated[InstanceOf[Side], BeforeValidator(_side)]
+Parameter = Annotated[str, AfterValidator(_parameter)]
+FigureName = Annotated[str, AfterValidator(_figure)]
+ArchName = Annotated[str, AfterValidator(_arch)]
+
+
+class Along(Strict):
+    """A parameter and its values: some by name, or steps from one to another."""
+
+    parameter: Parameter
+    values: Annotated[list[str | float], Field(min_length=2, max_length=_MOST)] | None = None
+    start: str | float | None = None
+    stop: str | float | None = None
+    steps: Annotated[int, Field(ge=2, le=_MOST)] | None = None
+    scale: Literal["linear", "log"] | None = None
+
+    @model_validator(mode="after")
+    def _holds(self) -> Along:
+        try:
+            self.points()
+        except InputError as error:
+            text = str(error).removeprefix(f"{self.parameter}: ")
+            raise wrong(f"{self.parameter}: {text}") from None
+        return self
+
+    def points(self) -> Array:
+        """Return the values, (P,) [SI], each once.
+
+        Raises
+        ------
+        InputError
+            Both or neither of values and a range, wrong units, or out of bounds.
+        """
+        path, spans = self.parameter, (self.start, self.stop, self.steps)
+        if self.values is not None:
+            if any(end is not None for end in (*spans, self.scale)):
+                raise InputError("values and a range", allowed="one of them")
+            found = np.array([number(path, raw) for raw in self.values])
+        elif any(end is None for end in spans):
+            raise InputError("needs values, or start, stop and steps")
+        else:
+            low, high = number(path, self.start), number(path, self.stop)
+            if self.scale == "log" and min(low, high) <= 0:
+                raise InputError("a log scale needs ends above zero")
+            space = np.geomspace if self.scale == "log" else np.linspace
+            found = space(low, high, int(self.steps or 2))
+            found[[0, -1]] = low, high
+        found = np.rint(found) if is_whole(path) else found
+        if len(np.unique(found)) < max(2, len(found) if self.values is not None else 2):
+            raise InputError("values that are the same")
+        unique: Array = np.unique(found)
+        return unique
+
+
+class OneCase(Strict):
+    """The work of a figure: a step or page of a model."""
+
+    model: Model = "paddleocr_vl"
+    batch: Batch = 1
+    launch: Launch = "queue"
+    work: Work = "decode"
+
+    def case(self) -> Case:
+        """Return the case."""
+        return Case(self.model, self.work, self.batch, self.launch)
+
+
+class Cases(Strict):
+    """The work of a figure: steps or pages of models."""
+
+    models: list[Model] = Field(["paddleocr_vl", "deepseek_ocr"], min_length=1)
+    batch: list[Batch] = Field([1], min_length=1)
+    launch: list[Launch] = Field(["queue"], min_length=1)
+    work: Work = "decode"
+
+    def cases(self) -> list[Case]:
+        """Return all cases."""
+        every = product(self.models, self.batch, self.launch)
+        return [Case(model, self.work, batch, launch) for model, batch, launch in every]

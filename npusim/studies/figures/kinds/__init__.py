@@ -1,0 +1,1 @@
+"""Kinds of figures of a study, see `npusim.studies.figures`."""
