@@ -45,8 +45,8 @@ def study(
 
     NAME is a study that ships with claims (all are listed when none is named) or a file of yours.
     Each claim is held against replays of shipped traces, or against what was measured: supported,
-    refuted, or undecided within its band, with the reason, the assumed number that it hangs on most,
-    and the value of that number that would flip the verdict.
+    refuted, or undecided within its band, with the reason, the assumed number that it hangs on
+    most, and the value of that number that would flip the verdict.
     """
     from npusim.errors import InputError
     from npusim.studies.read import claimed, read_question

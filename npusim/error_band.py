@@ -139,7 +139,7 @@ def kind_seconds(workload: Workload, time: Durations) -> dict[str, Array]:
 
 def _modelled(time: Durations, rows: int) -> tuple[Array, Array]:
     """Return how often each distinct operation takes modelled time, and what that comes to."""
-    often = np.bincount(time.row, time.scale, len(time.table))[:rows]
+    often: Array = np.bincount(time.row, time.scale, len(time.table))[:rows].astype(np.float64)
     return often, often[:, None] * time.table[:rows]
 
 

@@ -80,7 +80,7 @@ class Lot:
     def shared(self) -> tuple[object, ...]:
         """What lots must have in common to be evaluated together."""
         base = work.machine(self.arch)
-        beyond = frozenset(p for p in self.columns if p not in base.values)
+        beyond = frozenset(p for p in self.columns if p not in base.values)  # noqa: PD011
         return self.arch, self.case, tuple(sorted(self.change.items())), beyond
 
 
@@ -178,7 +178,7 @@ def _pieces(lots: Sequence[Lot], places: Sequence[int]) -> list[_Piece]:
 def _joined(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Return tables as one; a kind or block that a part does not have takes nothing there."""
     table = pd.concat(parts, ignore_index=True)
-    apart = [c for c in table if c.startswith((KIND, JOULES))]
+    apart = [c for c in map(str, table.columns) if c.startswith((KIND, JOULES))]
     return table.fillna(dict.fromkeys(apart, 0.0))
 
 

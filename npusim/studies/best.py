@@ -1,8 +1,8 @@
 """The best design of a study's sweep that takes no more area and no more power than a machine.
 
-Area is that of the die. Power is a budget: no step of the work (vision, prompt, decode) may take more
-in the mean than the power limit of the machine's board. Of the designs that keep both the one is taken
-that does the work of the sweep in the least time.
+Area is that of the die. Power is a budget: no step of the work (vision, prompt, decode) may take
+more in the mean than the power limit of the machine's board. Of the designs that keep both the one
+is taken that does the work of the sweep in the least time.
 
 Limits: the best of the grid; what lies between its values is not looked at. That a design is the
 best on nominal numbers does not say that it is the best on all: compare it with its neighbours.
@@ -97,7 +97,7 @@ def best(study: str, like: str) -> Chosen:
     job, table = designs_of(study)
     other = machine(like)
     area = float(machine_figures(Designs(other)).get("area_mm2", [np.nan])[0])
-    if "power.limit" not in other.values or not area > 0:
+    if "power.limit" not in other.values or not area > 0:  # noqa: PD011
         raise InputError("has no power limit and area to keep", file=like)
     power = other["power.limit"]
     fits = (table["area_mm2"] <= area) & (highest_power(job, table) <= power)

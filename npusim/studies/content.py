@@ -15,7 +15,9 @@ Drawn = Mapping[str, Sequence[Mapping[str, str]]]  # by study: title, svg and fi
 _ONE, _MANY = "Design study", "Design studies"
 
 
-def content(answers: Sequence[Answer], drawn: Drawn, files: Mapping[str, Sequence[str]], command: str) -> dict[str, Any]:
+def content(
+    answers: Sequence[Answer], drawn: Drawn, files: Mapping[str, Sequence[str]], command: str
+) -> dict[str, Any]:
     """Return the content of the page, see `npusim.studies.page`.
 
     Parameters

@@ -92,8 +92,8 @@ def decide(
     bench : Bench
         What replays designs.
     settings : mapping of str to float, optional
-        Parameters of the studies' machines and of the workloads that are set first [SI]; claims that
-        set them keep their own.
+        Parameters of the studies' machines and of the workloads that are set first [SI]; claims
+        that set them keep their own.
     draws : int
         How often what is not known is drawn.
 

@@ -11,13 +11,12 @@ Two things are drawn, and both are shared by the designs that a claim compares:
   the residuals of machines that were left out of a fit, or of the machine's own calibration.
 
 An error of a kind that both designs make falls out of their ratio. What the model says a design
-*changes* is as uncertain as the time it changes, on a draw of its own: see `off`.
+*changes* is as uncertain as the time it changes, on a draw of its own: see `perturbed`.
 
-What a designer chooses (how many units, how large a cache, which clock) is a proposal, not a doubt: it
-stays nominal here. `npusim.studies.influence` moves it as well, one at a time.
+What a designer chooses (how many units, how large a cache, which clock) is a proposal, not a doubt:
+it stays nominal here. `npusim.studies.influence` moves it as well, one at a time.
 
 Left out: errors that kinds share; correlations between parameters.
-`npusim.studies.influence` moves these, one at a time.
 """
 
 from __future__ import annotations
@@ -173,39 +172,45 @@ def perturbed(
     like : DataFrame, optional
         The design that it is compared with, on the same draws and the same machine.
     """
+    more = _slower(table, arch, like)
+    grown = table[FOLLOWS].to_numpy() * more
+    found: Array = table[figure].to_numpy() * _factor(figure, table, more, grown)
+    return found
+
+
+def _slower(table: pd.DataFrame, arch: str, like: pd.DataFrame | None) -> Array:
+    """Return by how much longer the device takes, (N,) [s]."""
     draws = len(table)
     more = np.zeros(draws)
-    columns = [c for c in table if c.startswith(KIND)]
-    others = [] if like is None else [c for c in like if c.startswith(KIND) and c not in table]
-    for column in (*columns, *others):
+    kinds = {str(c) for t in (table, *([] if like is None else [like])) for c in t.columns}
+    for column in sorted(name for name in kinds if name.startswith(KIND)):
         kind = column.removeprefix(KIND)
-        time = table[column].to_numpy() if column in table else np.zeros(draws)
-        first = off(arch, kind, draws, "time")
+        first = off(arch, kind, draws, "time") - 1
+        time = _of(table, column)
         if like is None:
-            more += time * (first - 1)
-            continue
-        base = like[column].to_numpy() if column in like else np.zeros(draws)
-        more += base * (first - 1) + (time - base) * (off(arch, kind, draws, "change") - 1)
-    grown = table[FOLLOWS].to_numpy() * more
-    wall = table["wall_s"].to_numpy()
-    return table[figure].to_numpy() * _factor(figure, table, wall, more, grown)
+            more += time * first
+        else:
+            base = _of(like, column)
+            more += base * first + (time - base) * (off(arch, kind, draws, "change") - 1)
+    return more
 
 
-def _factor(figure: str, table: pd.DataFrame, wall: Array, more: Array, grown: Array) -> Array:
-    """Return by what a figure changes if the wall grows, (N,)."""
-    one = np.ones(len(wall))
-    slower = np.maximum(1 + grown / wall, LEAST)
+def _of(table: pd.DataFrame, column: str) -> Array:
+    found: Array = table[column].to_numpy() if column in table else np.zeros(len(table))
+    return found
+
+
+def _factor(figure: str, table: pd.DataFrame, more: Array, grown: Array) -> Array:
+    """Return by what a figure changes if device and wall take longer, (N,)."""
+    one = np.ones(len(table))
+    slower = np.maximum(1 + grown / table["wall_s"].to_numpy(), LEAST)
     joules = one
     if STANDING in table:
         joules = 1 + table[STANDING].to_numpy() * (slower - 1) / table["energy_j"].to_numpy()
-    if figure in ("wall_s", "s_per_token", "area_delay_mm2s"):
-        return slower
-    if figure in ("energy_j", "j_per_token"):
-        return joules
-    if figure == "power_w":
-        return joules / slower
-    if figure == "edp_js":
-        return joules * slower
-    if figure == "device_busy_s":
-        return np.maximum(1 + more / table["device_busy_s"].to_numpy(), LEAST)
-    return one
+    busy = np.maximum(1 + more / table["device_busy_s"].to_numpy(), LEAST)
+    factors: dict[str, Array] = {
+        "wall_s": slower, "s_per_token": slower, "area_delay_mm2s": slower, "energy_j": joules,
+        "j_per_token": joules, "power_w": joules / slower, "edp_js": joules * slower,
+        "device_busy_s": busy,
+    }  # fmt: skip
+    return factors.get(figure, one)

@@ -22,16 +22,19 @@ from npusim.job import Job
 from npusim.load import load_workload
 from npusim.parameters import PARAMETERS
 from npusim.plots import roof
-from npusim.studies.decide import Answer
 from npusim.studies.best import LAUNCH, best, designs_of
 from npusim.studies.claim import Compare
+from npusim.studies.decide import Answer
 from npusim.studies.outcomes import JOULES, KIND, outcomes
 from npusim.studies.work import TITLES, machine, names
 from npusim.sweeps.front import pareto
 
 SHOWN = 1000
-OBJECTIVES = (("wall_s", "time of the work", "ms", 1e3), ("energy_j", "energy of the work", "J", 1.0),
-              ("area_mm2", "area of the die", "mm\u00b2", 1.0))  # fmt: skip
+OBJECTIVES = (
+    ("wall_s", "time of the work", "ms", 1e3),
+    ("energy_j", "energy of the work", "J", 1.0),
+    ("area_mm2", "area of the die", "mm\u00b2", 1.0),
+)
 ROOFS = ("decode_npu", "h200", "rtx_5090")
 _WORK = ("decode", "vision")
 _SHARES = 60  # kernels of a workload, those that take most time on any machine
@@ -57,10 +60,13 @@ def designs(answer: Answer) -> dict[str, Any] | None:
     axes = list(job.space.axes)
     columns = {path: table[path].to_numpy()[rows] for path in axes}
     found = _evaluated(job, job.arch.name, columns)
-    nominal = {path: job.arch.values.get(path) for path in axes}
+    nominal = {path: job.arch.values.get(path) for path in axes}  # noqa: PD011
     same = np.logical_and.reduce([columns[path] == nominal[path] for path in axes])
     others = {**{name: _evaluated(job, name, {}) for name in likes}}
-    kinds, blocks = _names([found, *others.values()], KIND), _names([found, *others.values()], JOULES)
+    kinds, blocks = (
+        _names([found, *others.values()], KIND),
+        _names([found, *others.values()], JOULES),
+    )
     return {
         "title": answer.question.title,
         "work": "sum of " + ", ".join(f"{n:g} x {w.name}" for w, n in
@@ -104,7 +110,7 @@ def _names(tables: Sequence[pd.DataFrame], prefix: str) -> list[str]:
     """Return the kinds or blocks of some tables, those that take most first."""
     total: dict[str, float] = {}
     for table in tables:
-        for column in table:
+        for column in map(str, table.columns):
             if column.startswith(prefix):
                 name = column.removeprefix(prefix)
                 total[name] = total.get(name, 0.0) + float(table[column].mean())

@@ -1,4 +1,4 @@
-"""The two designs of a claim on one case: what to ask the bench for, and what its answer comes to."""
+"""The two designs of a claim on one case: what to ask the bench for, and what it comes to."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class Pair:
         Its test.
     case : Case
     sides : (Side, Side)
-        Design and what it is compared with: each with its machine, and with what is set beside the
-        study (`--set`).
+        Design and what it is compared with: each with its machine, and with what is set beside
+        the study (`--set`).
     """
 
     claim: Claim
@@ -60,7 +60,7 @@ class Pair:
         return frozenset(self.sides[0].machine) | frozenset(self.sides[1].machine)
 
     def called(self, key: tuple[str, str]) -> str:
-        """Return what a number of a machine is called: its path, with the machine if both differ."""
+        """Return what a number is called: its path, with its machine where the sides have two."""
         return key[1] if self.is_one_machine else f"{key[1]} of {key[0]}"
 
     def doubts(self) -> dict[tuple[str, str], Doubt]:
@@ -157,8 +157,10 @@ def _with(
 ) -> Side:
     own = machine if side.arch in ("", question.arch) else {}
     chosen = best(question.file, side.best).settings if side.best else {}
-    return replace(side, arch=side.arch or question.arch,
-                   machine={**chosen, **own, **side.machine}, work={**work, **side.work})  # fmt: skip
+    return replace(
+        side, arch=side.arch or question.arch, machine={**chosen, **own, **side.machine},
+        work={**work, **side.work},
+    )  # fmt: skip
 
 
 def split_rows(tables: Sequence[pd.DataFrame]) -> tuple[Tables, Tables]:

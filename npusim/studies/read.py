@@ -51,7 +51,7 @@ class _Holds(Strict):
 class _Compare(Strict):
     figure: str
     design: dict[str, str | int | float]
-    against: dict[str, str | int | float] = {}
+    against: dict[str, str | int | float] = Field(default_factory=dict)
 
 
 class _Claim(Strict):
@@ -87,7 +87,7 @@ class _File(Strict):
     sweep: Any = None
     claims: Annotated[dict[str, _Claim], Field(min_length=1)]
     flips: _Flip | None = None
-    figures: list[dict[str, Any]] = []
+    figures: list[dict[str, Any]] = Field(default_factory=list)
 
 
 def claimed() -> list[str]:
@@ -135,8 +135,10 @@ def read_question(name: str) -> Question:
     for i, figure in enumerate(read.figures):
         _check_figure(tree, ("figures", i), figure, About(tuple(read.claims), designs), errors)
     _refuse(errors)
-    return Question(str(name), file.stem, read.title, read.question, read.source, read.arch, claims, flips,
-                    tuple(read.figures), read.sweep is not None)  # fmt: skip
+    return Question(
+        str(name), file.stem, read.title, read.question, read.source, read.arch, claims, flips,
+        tuple(read.figures), read.sweep is not None,
+    )  # fmt: skip
 
 
 def _claim(tree: Tree, name: str, given: _Claim, errors: list[InputError]) -> Claim:
@@ -168,11 +170,13 @@ def _compare(
     if compare.figure not in _FIGURES:
         errors.append(tree.error((*place, "compare", "figure"), "no figure of a design",
                                  value=compare.figure, allowed=", ".join(_FIGURES)))  # fmt: skip
-    sides = [_side(tree, (*place, "compare", side), getattr(compare, side), errors)
-             for side in ("design", "against")]  # fmt: skip
+    design = _side(tree, (*place, "compare", "design"), compare.design, errors)
+    against = _side(tree, (*place, "compare", "against"), compare.against, errors)
     launches = tuple(mode for mode in LAUNCHES if mode in (given.launch or LAUNCHES))
-    return Compare(compare.figure, *sides, given.work or "decode", tuple(given.models or MODELS),
-                   tuple(given.batch or BATCHES), launches)  # fmt: skip
+    return Compare(
+        compare.figure, design, against, given.work or "decode", tuple(given.models or MODELS),
+        tuple(given.batch or BATCHES), launches,
+    )  # fmt: skip
 
 
 def _side(
@@ -189,8 +193,8 @@ def _side(
         except InputError as error:
             errors.append(tree.error((*place, key), str(error).removeprefix(f"{key}: ")))
     if "best" in named and ("sweep" not in tree.values or "arch" in named):
-        errors.append(tree.error((*place, "best"), "is the best design of the study's own sweep: it "
-                                 "needs a sweep block, and no arch"))  # fmt: skip
+        problem = "is the best design of the study's own sweep: it needs a sweep block, and no arch"
+        errors.append(tree.error((*place, "best"), problem))
     machine, work = split(numbers)
     text = ", ".join(f"{key} {raw}" for key, raw in given.items()) or "nominal"
     return Side(**named, machine=machine, work=work, text=text)

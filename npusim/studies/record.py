@@ -59,7 +59,8 @@ def _influence(influence: Influence | None) -> dict[str, Any] | None:
         "low_value": _number(influence.low), "high_value": _number(influence.high),
         "flips_at": influence.flips, "break_even": influence.text(),
         "tornado": [
-            {"path": name, "low_value": _number(low), "high_value": _number(high), "from": a, "to": b}
+            {"path": name, "from": a, "to": b, "low_value": _number(low),
+             "high_value": _number(high)}
             for name, low, high, a, b in influence.tornado
         ],
     }  # fmt: skip
