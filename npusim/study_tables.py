@@ -50,7 +50,7 @@ def _lines(decision: Decision) -> list[str]:
     claim, lead = decision.claim, decision.cases[0]
     value, low, high = (figure(x, decision.unit) for x in (lead.value, lead.low, lead.high))
     lines = [f"  {decision.verdict.upper()}: {claim.says}",
-             f"    {claim.id}: {decision.what}: {value} ({low} to {high}); holds at "
+             f"    {claim.id}: {decision.what}: {value} ({low} to {high}); the rule: "
              f"{claim.rule.text('').strip()}"]  # fmt: skip
     if decision.where:
         lines.append(f"    {decision.where}")

@@ -7,9 +7,10 @@ a parameter that no file lists has no effect, and a sweep over it is refused by 
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib import import_module
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 
 
 def models() -> Iterator[ModuleType]:
@@ -18,7 +19,8 @@ def models() -> Iterator[ModuleType]:
         yield import_module(f"{__name__}.{found.name}")
 
 
-def modelled() -> dict[str, tuple[str, ...]]:
+@cache
+def modelled() -> Mapping[str, tuple[str, ...]]:
     """Return the parameters that cost models read, each with the names of those models.
 
     Examples
@@ -33,4 +35,4 @@ def modelled() -> dict[str, tuple[str, ...]]:
         name = model.__name__.rsplit(".", 1)[-1]
         for path in model.PARAMETERS:
             readers[path] = (*readers.get(path, ()), name)
-    return readers
+    return MappingProxyType(readers)
