@@ -7,12 +7,13 @@ mode are evaluated together, since a design more costs a hundredth of a replay m
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
 from multiprocessing import get_context
 from types import TracebackType
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -28,6 +29,8 @@ from npusim.workload import Workload
 
 Array = NDArray[np.float64]
 Progress = Callable[[int, int], None]
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 
 _MOST = 1024  # designs of a piece of work, which bounds memory and shares the load
 
@@ -134,45 +137,65 @@ class Bench:
         groups: dict[tuple[object, ...], list[int]] = {}
         for i, lot in enumerate(lots):
             groups.setdefault(lot.shared, []).append(i)
-        pieces = [piece for places in groups.values() for piece in _pieces(lots, places)]
-        jobs = _jobs(pieces)
-        tables: list[list[tuple[int, pd.DataFrame]]] = [[] for _ in lots]
+        gathered = [_gathered([lots[i] for i in places]) for places in groups.values()]
+        pieces = [(g, piece) for g, found in enumerate(gathered) for piece in _pieces(found.lot)]
+        jobs = _jobs([piece for _, piece in pieces])
         run = map if self._pool is None else self._pool.map
-        answers = run(_evaluate_all, [[pieces[i][0] for i in job] for job in jobs])
-        for done, (job, found) in enumerate(zip(jobs, answers, strict=True)):
-            for number, table in zip(job, found, strict=True):
-                start = 0
-                for place, rows in pieces[number][1]:
-                    tables[place].append((number, table.iloc[start : start + rows]))
-                    start += rows
-                self.designs += len(table)
+        answers = run(_evaluate_all, [[pieces[i][1] for i in job] for job in jobs])
+        made: dict[int, pd.DataFrame] = {}
+        for done, (job, tables) in enumerate(zip(jobs, answers, strict=True)):
+            made |= dict(zip(job, tables, strict=True))
             if self._progress is not None:
                 self._progress(done + 1, len(jobs))
-        return [_joined([t for _, t in sorted(parts, key=lambda part: part[0])])
-                for parts in tables]  # fmt: skip
+        found: list[pd.DataFrame] = [pd.DataFrame()] * len(lots)
+        for g, places in enumerate(groups.values()):
+            own = [made[i] for i, (group, _) in enumerate(pieces) if group == g]
+            table = _joined(own)
+            self.designs += len(table)
+            for place, rows in zip(places, gathered[g].rows, strict=True):
+                found[place] = table.iloc[rows].reset_index(drop=True)
+        return found
+
+    def apart(self, call: Callable[[_T], _R], over: Sequence[_T]) -> Iterator[_R]:
+        """Return what a function makes of some things, each in a process that is free."""
+        return iter(map(call, over)) if self._pool is None else self._pool.map(call, over)
 
 
-_Piece = tuple[Lot, list[tuple[int, int]]]
+@dataclass(frozen=True)
+class _Gathered:
+    """Lots of the same work as one without repeated designs, and which rows of it each is."""
+
+    lot: Lot
+    rows: list[NDArray[np.intp]]
+
+
+def _gathered(lots: Sequence[Lot]) -> _Gathered:
+    """Return lots that share all else as one; claims have many designs in common."""
+    first, base = lots[0], work.machine(lots[0].arch)
+    paths = list(dict.fromkeys(path for lot in lots for path in lot.columns))
+    table = np.empty((sum(lot.size for lot in lots), len(paths)))
+    for i, path in enumerate(paths):
+        table[:, i] = np.concatenate([_column(lot, path, base) for lot in lots])
+    rows = np.ascontiguousarray(table + 0.0)  # no negative zero: equal rows are equal bytes
+    seen: dict[bytes, int] = {}
+    which = np.array([seen.setdefault(row.tobytes(), len(seen)) for row in rows], dtype=np.intp)
+    kept = np.unique(which, return_index=True)[1]
+    columns = {path: rows[kept, i] for i, path in enumerate(paths)}
+    ends = np.cumsum([lot.size for lot in lots])[:-1]
+    return _Gathered(Lot(first.arch, first.case, first.change, columns, len(kept)),
+                     np.split(which, ends))  # fmt: skip
+
+
+def _pieces(lot: Lot) -> list[Lot]:
+    """Return a lot in pieces of a size that memory holds and that share the load."""
+    return [
+        Lot(lot.arch, lot.case, lot.change, {p: c[i : i + _MOST] for p, c in lot.columns.items()},
+            min(_MOST, lot.size - i))
+        for i in range(0, lot.size, _MOST)
+    ]  # fmt: skip
+
+
 _Work = tuple[str, str, int, str, tuple[tuple[str, float], ...]]
-
-
-def _pieces(lots: Sequence[Lot], places: Sequence[int]) -> list[_Piece]:
-    """Return the designs of lots that share all else as a few lots, and whose rows these are."""
-    first = lots[places[0]]
-    base = work.machine(first.arch)
-    paths = dict.fromkeys(path for i in places for path in lots[i].columns)
-    columns = {
-        path: np.concatenate([_column(lots[i], path, base) for i in places]) for path in paths
-    }
-    owners = np.repeat(places, [lots[i].size for i in places])
-    pieces = []
-    for start in range(0, len(owners), _MOST):
-        own = owners[start : start + _MOST]
-        part = {path: column[start : start + _MOST] for path, column in columns.items()}
-        which, rows = np.unique(own, return_counts=True)
-        order = [(int(i), int(n)) for i, n in zip(which, rows, strict=True)]
-        pieces.append((Lot(first.arch, first.case, first.change, part, len(own)), order))
-    return pieces
 
 
 def _joined(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -182,15 +205,15 @@ def _joined(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return table.fillna(dict.fromkeys(apart, 0.0))
 
 
-def _jobs(pieces: Sequence[_Piece]) -> list[list[int]]:
+def _jobs(pieces: Sequence[Lot]) -> list[list[int]]:
     """Return which pieces are of the same work, most designs first: one process does them.
 
     What is known of a workload (which operations are alike, what is reused) is found once there.
     """
     jobs: dict[tuple[object, ...], list[int]] = {}
-    for i, (lot, _) in enumerate(pieces):
+    for i, lot in enumerate(pieces):
         jobs.setdefault(_work_of(lot), []).append(i)
-    return sorted(jobs.values(), key=lambda job: -sum(pieces[i][0].size for i in job))
+    return sorted(jobs.values(), key=lambda job: -sum(pieces[i].size for i in job))
 
 
 def _work_of(lot: Lot) -> _Work:

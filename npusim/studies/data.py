@@ -22,7 +22,8 @@ def behind(
     if from_templates:
         traces = tuple(f"template of {model}" for model in models)
     else:
-        traces = tuple(_trace(name) for model in models for name in names(model, work))
+        traces = tuple(_trace(name) if name else f"template of the prompt of {model}"
+                       for model in models for name in names(model, work))  # fmt: skip
     return (*traces, *(f"machine {machine(name).name}" for name in dict.fromkeys(archs)))
 
 

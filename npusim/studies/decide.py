@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -112,18 +113,17 @@ def decide(
     True
     """
     machine, work = split(dict(settings or {}))
+    settings = {**machine, **work}
+    measured = {(q.name, claim.id): claim for q in questions for claim in q.claims
+                if isinstance(claim.test, Measure)}  # fmt: skip
     asked = {
         (q.name, claim.id): pairs(claim, q, machine, work)
         for q in questions for claim in q.claims if isinstance(claim.test, Compare)
     }  # fmt: skip
-    compared = _compared(asked, bench, draws)
-    return [
-        Answer(q, tuple(
-            compared[q.name, claim.id] if isinstance(claim.test, Compare)
-            else _measured(claim, claim.test, {**machine, **work}) for claim in q.claims
-        ), dict(settings or {}))
-        for q in questions
-    ]  # fmt: skip
+    waiting = bench.apart(partial(_measured, settings), list(measured.values()))
+    made = _compared(asked, bench, draws)
+    made |= dict(zip(measured, waiting, strict=True))
+    return [Answer(q, tuple(made[q.name, c.id] for c in q.claims), settings) for q in questions]
 
 
 _Name = tuple[str, str]
@@ -241,11 +241,14 @@ def _flips(
     return found
 
 
-def _measured(claim: Claim, test: Measure, settings: Mapping[str, float]) -> Decision:
+def _measured(settings: Mapping[str, float], claim: Claim) -> Decision:
     """Come to a verdict on a claim that a quantity decides."""
-    found, lead, influential = ask(claim, test, settings)
+    test = claim.test
+    if not isinstance(test, Measure):
+        raise TypeError("a claim without a quantity")
+    found, values, influential = ask(claim, test, settings)
     verdict, where = overall(found)
     quantity = quantities.find(test.quantity)
-    data = tuple(dict.fromkeys(name for value in lead for name in value.data))
+    data = tuple(dict.fromkeys(name for value in values for name in value.data))
     return Decision(claim, quantity.FIGURE, quantity.UNIT, verdict, where, tuple(found),
-                    lead[0].reason, influential, data)  # fmt: skip
+                    values[0].reason, influential, data)  # fmt: skip

@@ -32,14 +32,14 @@ from npusim.studies.claim import (
 from npusim.studies.figures.about import About
 from npusim.studies.value import Doubt
 from npusim.sweep_block import Strict
+from npusim.sweeps.evaluate import TRAFFIC
 from npusim.transforms import split
 from npusim.yaml_tree import Place, Tree, read_tree
 
 _Text = Annotated[str, Field(min_length=3)]
 _Launch = Literal["eager", "graph", "queue"]
 _VERDICTS = Literal["supported", "refuted", "undecided", "supported in part"]
-_FIGURES = (*MERITS, "device_busy_s", "device_idle_s", "host_busy_s", "idle_share",
-            "dram_weights_bytes", "dram_kv_bytes", "dram_activations_bytes")  # fmt: skip
+_FIGURES = (*MERITS, "device_busy_s", "device_idle_s", "host_busy_s", "idle_share", *TRAFFIC)
 _OF_SIDE = ("arch", "best", "lowering", "launch")
 
 

@@ -14,6 +14,7 @@ from npusim.units import show
 _NAMED = 3
 _LEAST = 0.02  # of the change, to be named
 _IDLE = 0.2
+_UNITS = {"s": "s", "bytes": "B"}  # of columns that are no figures of merit, by their end
 _ENERGY = ("energy_j", "j_per_token", "power_w", "movement_j")
 
 
@@ -30,10 +31,10 @@ def reason(pair: Pair, tables: Tables, eager: Tables | None = None) -> str:
     """
     design, against = (table.iloc[0] for table in tables)
     figure = pair.test.figure
-    unit = MERITS.get(figure, "s" if figure.endswith("_s") else "1")
+    unit = MERITS.get(figure) or _UNITS.get(figure.rsplit("_", 1)[-1], "1")
     first, second = (_shown(float(row[figure]), unit) for row in (design, against))
     text = f"{pair.case.text()}: {first} against {second}"
-    more = _changes(design, against, JOULES if figure in _ENERGY else KIND)
+    more = _changes(design, against, JOULES if figure in _ENERGY else KIND) if _timed(unit) else ""
     text += f" ({more})" if more else ""
     idle = float(against["idle_share"])
     if idle > _IDLE and eager is None:
@@ -46,8 +47,15 @@ def reason(pair: Pair, tables: Tables, eager: Tables | None = None) -> str:
     return text
 
 
+def _timed(unit: str) -> bool:
+    """Return whether a figure is made of the times of kernels, or of joules."""
+    return unit not in ("B", "mm2", "USD", "1")
+
+
 def _shown(value: float, unit: str) -> str:
-    return show(value, unit, 3) if unit in ("s", "J", "W") else f"{value:.3g} {unit}".strip(" 1")
+    if unit in ("s", "J", "W", "B"):
+        return show(value, unit, 3)
+    return f"{value:.3g}" if unit == "1" else f"{value:.3g} {unit}"
 
 
 def _changes(design: pd.Series[float], against: pd.Series[float], prefix: str) -> str:

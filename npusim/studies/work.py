@@ -2,6 +2,10 @@
 
 A page is the vision encoder once, the prompt once, and a decode step for each token that the page
 yields; of `batch` pages that are read together each has its share of the decode steps.
+
+All are shipped traces but one: the prompt of DeepSeek-OCR is the model's template with grouped
+experts, as its decode step is. Its trace launches the kernels of each expert by themselves, 13,000
+of them.
 """
 
 from __future__ import annotations
@@ -16,11 +20,12 @@ from npusim.workload import Workload
 
 TITLES = {"deepseek_ocr": "DeepSeek-OCR", "paddleocr_vl": "PaddleOCR-VL"}
 _TRACES = {
-    "deepseek_ocr": {"decode": "deepseek_ocr_decode_grouped", "prefill": "deepseek_ocr_prefill",
+    "deepseek_ocr": {"decode": "deepseek_ocr_decode_grouped", "prefill": "",
                      "vision": "deepseek_ocr_vision"},
     "paddleocr_vl": {"decode": "paddleocr_vl_decode", "prefill": "paddleocr_vl_prefill",
                      "vision": "paddleocr_vl_vision"},
 }  # fmt: skip
+_GROUPED = "hf-eager-grouped"  # the lowering of a prompt of which no trace is used
 # Tokens of a page: what the profile of seed 004 lets each model generate, and the run of seed 000.
 TOKENS = {"deepseek_ocr": 64, "paddleocr_vl": 165}
 PHASES = {"decode": ("decode",), "prefill": ("prefill",), "vision": ("vision",),
@@ -28,12 +33,14 @@ PHASES = {"decode": ("decode",), "prefill": ("prefill",), "vision": ("vision",),
 
 
 def names(model: str, work: str) -> tuple[str, ...]:
-    """Return the names of the shipped traces that make the work of a model.
+    """Return the names of the shipped traces in the work of a model; "" where a template is used.
 
     Examples
     --------
     >>> names("paddleocr_vl", "page")
     ('paddleocr_vl_vision', 'paddleocr_vl_prefill', 'paddleocr_vl_decode')
+    >>> names("deepseek_ocr", "prefill")
+    ('',)
     """
     return tuple(_TRACES[model][phase] for phase in PHASES[work])
 
@@ -56,7 +63,10 @@ def workloads(model: str, work: str, batch: int, lowering: str = "") -> tuple[Wo
         A lowering that the model does not have.
     """
     if not lowering:
-        return tuple(load_workload(name) for name in names(model, work))
+        return tuple(
+            load_workload(name) if name else template(model, phase, lowering=_GROUPED)
+            for name, phase in zip(names(model, work), PHASES[work], strict=True)
+        )
     try:
         return tuple(
             template(model, phase, lowering=lowering, batch=batch if phase == "decode" else 1)

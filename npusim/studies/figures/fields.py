@@ -35,6 +35,7 @@ Array = NDArray[np.float64]
 
 FIGURES = (*MERITS, "device_busy_s", "device_idle_s", "host_busy_s", "idle_share", *TRAFFIC)
 _NAMED = {"arch": "archs", "best": "archs", "lowering": "lowerings"}
+BATCH = "workload.batch"
 _MOST = 65  # values of an axis
 
 Model = Literal["deepseek_ocr", "paddleocr_vl"]
@@ -183,6 +184,21 @@ class Along(Strict):
             raise InputError("values that are the same")
         unique: Array = np.unique(found)
         return unique
+
+
+def refuse_both(drawn: list[str], both: list[str], over: Side) -> None:
+    """Refuse parameters that the design which is put beside cannot take along.
+
+    A batch is one of the case, so of both designs; what is not drawn, or what that design sets
+    itself, it does not take along.
+    """
+    for path in both:
+        if path not in drawn:
+            raise wrong("both: not a parameter of the figure", value=path, allowed=", ".join(drawn))
+        if path in over.machine or path in over.work:
+            raise wrong("both: set by the design that is put beside, too", value=path)
+    if BATCH in drawn and BATCH not in both:
+        raise wrong(f"needs both: [{BATCH}]: a batch is that of both designs")
 
 
 class OneCase(Strict):

@@ -14,12 +14,12 @@ from npusim.errors import InputError
 from npusim.studies.bench import Case, Lot
 from npusim.studies.claim import Claim, Compare, Rule, Side
 from npusim.studies.decide import Answer
+from npusim.studies.figures.fields import BATCH
 from npusim.studies.pairs import Pair, pairs, split_rows
 from npusim.transforms import TRANSFORMABLE, split
 
 Array = NDArray[np.float64]
 
-BATCH = "workload.batch"
 DRAWS = 32  # of a point of a figure: its ends are less sure than those of a claim
 
 
@@ -84,6 +84,8 @@ class Grid:
 
 def grid(answer: Answer, design: Side, case: Case, axes: Mapping[str, Array]) -> Grid:
     """Return a design over all combinations of some parameters [SI]."""
+    if not axes:
+        return Grid([one(answer, design, case)], pd.DataFrame(index=range(1)))
     names = sorted(axes, key=lambda path: path not in TRANSFORMABLE)
     mesh = np.meshgrid(*(axes[path] for path in names), indexing="ij")
     points = pd.DataFrame({path: m.ravel() for path, m in zip(names, mesh, strict=True)})

@@ -50,18 +50,19 @@ def alike(cases: Sequence[Case]) -> str:
     return ", ".join([WORK[cases[0].work], *same])
 
 
-def called(figure: str) -> str:
-    """Return a figure in words.
+def called(figure: str, of: str = "decode") -> str:
+    """Return a figure of some work in words.
 
     Examples
     --------
-    >>> called("wall_s"), called("energy_j")
-    ('step time', 'energy of a step')
+    >>> called("wall_s"), called("energy_j", "page")
+    ('step time', 'energy of a page')
     """
-    return label(figure, "").rpartition(" [")[0]
+    words = label(figure, "").rpartition(" [")[0].replace("_", " ")
+    return words.replace("step", "page") if of == "page" else words
 
 
-def ratio(figure: str, against: Side) -> str:
+def ratio(figure: str, against: Side, of: str = "decode") -> str:
     """Return the ratio of a figure to that of a design, in words short enough for an axis.
 
     Examples
@@ -70,12 +71,22 @@ def ratio(figure: str, against: Side) -> str:
     ('step time over nominal', 'step time, ratio')
     """
     is_nominal = against.text == Side().text
-    return f"{called(figure)} over {against.text}" if is_nominal else f"{called(figure)}, ratio"
+    words = called(figure, of)
+    return f"{words} over {against.text}" if is_nominal else f"{words}, ratio"
 
 
-def over(against: Side) -> str:
-    """Return a sentence that says what a ratio is to; nothing if its name does."""
-    return "" if against.text == Side().text else f"The ratio is to {against.text}. "
+def over(against: Side, both: Sequence[str] = ()) -> str:
+    """Return a sentence that says what a ratio is to; nothing if its name does.
+
+    Examples
+    --------
+    >>> over(Side(), ["workload.context"])
+    'The ratio is to nominal, at the same workload.context. '
+    """
+    if against.text == Side().text and not both:
+        return ""
+    same = f", at the same {' and '.join(both)}" if both else ""
+    return f"The ratio is to {against.text}{same}. "
 
 
 def upper(text: str) -> str:

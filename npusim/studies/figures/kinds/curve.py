@@ -17,7 +17,16 @@ from npusim.studies import work
 from npusim.studies.bench import Case, Lot
 from npusim.studies.claim import Side
 from npusim.studies.decide import Answer
-from npusim.studies.figures.fields import Along, Cases, Design, FigureName, wrong
+from npusim.studies.figures.fields import (
+    BATCH,
+    Along,
+    Cases,
+    Design,
+    FigureName,
+    Parameter,
+    refuse_both,
+    wrong,
+)
 from npusim.studies.figures.picture import Picture
 from npusim.studies.figures.replays import DRAWS, Grid, banded, compared, figure_of, grid, moved
 from npusim.studies.figures.words import SHARED, alike, apart, called, over, ratio, upper
@@ -37,6 +46,8 @@ class Options(Along, Cases):
     figure : str
     over : design, optional
         The figure is told as a ratio to that of this design on the same case.
+    both : list of str
+        The parameter, if this design takes it as well (a context, say).
     lines : dict of str to design
         Designs to draw beside each other; the nominal one alone by default.
     models, batch, launch, work
@@ -49,6 +60,7 @@ class Options(Along, Cases):
 
     figure: FigureName = "wall_s"
     over: Design | None = None
+    both: list[Parameter] = Field([])
     lines: dict[str, Design] = Field({"": Side()}, min_length=1)
     claimed: dict[str, Mark] = Field({})
     level: dict[str, str | float] = Field({})
@@ -58,6 +70,8 @@ class Options(Along, Cases):
         lines = len(self.lines) * len(self.cases())
         if lines > _LINES:
             raise wrong("too many lines to be told apart", value=lines, allowed=f"up to {_LINES}")
+        if self.over is not None:
+            refuse_both([self.parameter], self.both, self.over)
         try:
             self.marks()
             self.levels()
@@ -94,16 +108,19 @@ def pictures(options: Options, answer: Answer) -> Ask:
     """Draw the lines with the band of the model, or of their ratio."""
     if options.over is None:
         table = yield from _absolute(options, answer)
-        y, what = options.figure, called(options.figure)
+        y, what = options.figure, called(options.figure, options.work)
         bandwidth = "Bands are those of the model"
     else:
-        y = what = ratio(options.figure, options.over)
+        y = what = ratio(options.figure, options.over, options.work)
         table = yield from _ratio(options, answer, options.over, y)
         bandwidth = f"Bands are from p10 to p90 of {DRAWS} draws: {SHARED}"
     cases = [case for _, _, case in options.drawn()]
+    same = alike(cases)
+    if options.parameter == BATCH:
+        same = same.replace(f", batch {cases[0].batch}", "")
     marks = _nominal(options, answer) | options.marks()
-    title = f"{upper(what)} along {options.parameter}: {alike(cases)}"
-    told = over(options.over) if options.over is not None else ""
+    title = f"{upper(what)} along {options.parameter}: {same}"
+    told = over(options.over, options.both) if options.over is not None else ""
     caption = f"On {answer.question.arch}, all else as it is. {told}{bandwidth}."
     draw = partial(plots.curves, table=table, x=options.parameter, y=y, by=_LINE, upright=marks,
                    level=options.levels())  # fmt: skip
@@ -138,8 +155,11 @@ def _ratio(
     of = []
     for line, side, case in options.drawn():
         for value in options.points():
-            design, other = moved(side, case, {options.parameter: float(value)})
-            of.append((line, value, compared(answer, options.figure, design, over, other)))
+            point = {options.parameter: float(value)}
+            design, other = moved(side, case, point)
+            against, _ = moved(over, case, point if options.both else {})
+            pair = compared(answer, options.figure, design, against, other)
+            of.append((line, value, pair))
     tables = yield [lot for _, _, pair in of for lot in pair.drawn(DRAWS)]
     rows = [
         {_LINE: line, options.parameter: value}

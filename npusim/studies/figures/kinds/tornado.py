@@ -11,6 +11,7 @@ from pydantic import ValidationInfo, field_validator
 
 from npusim import study_plots as plots
 from npusim.studies.bench import Lot
+from npusim.studies.claim import Compare
 from npusim.studies.decide import Answer
 from npusim.studies.figures.about import About
 from npusim.studies.figures.fields import wrong
@@ -52,7 +53,8 @@ def pictures(
     rule, lead = decision.claim.rule, decision.cases[0]
     ends = {f"least {rule.least:g}": rule.least, f"most {rule.most:g}": rule.most}
     ends = {text: end for text, end in ends.items() if math.isfinite(end)}
-    figure = "ratio (design / against)" if decision.unit == "1" else decision.what
+    is_ratio = isinstance(decision.claim.test, Compare)
+    figure = "ratio (design / against)" if is_ratio else decision.what
     draw = partial(plots.tornado, rows=table, nominal=lead.value, threshold=ends, figure=figure,
                    unit=decision.unit)  # fmt: skip
     title = f"What the claim hangs on: {decision.claim.says}"

@@ -44,7 +44,8 @@ def pictures(
             if len(drawn) < len(rows):
                 caption += f" {len(rows) - len(drawn)} cases without a finite value are not drawn."
             draw = partial(plots.verdicts, cases=drawn, figure=what, unit=unit)
-            title = f"Verdicts: {answer.question.title}"
+            told = "" if what == _RATIO else f", {what}"
+            title = f"Verdicts{told}: {answer.question.title}"
             found.append(Picture("verdicts", title, caption, rows, draw, height))
     return found
 

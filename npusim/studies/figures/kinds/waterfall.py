@@ -97,7 +97,7 @@ def pictures(
         "label": [step.name for step in options.steps], "total_s": total,
         "low_s": np.minimum(low, total), "high_s": np.maximum(high, total),
     })  # fmt: skip
-    what, unit = called(options.figure), unit_of(options.figure)
+    what, unit = called(options.figure, options.work), unit_of(options.figure)
     draw = partial(plots.waterfall, steps=steps, what=what, unit=unit)
     told = steps.set_axis(["step", options.figure, "low", "high"], axis=1)
     told.insert(1, "set", [step.set.text for step in options.steps])
