@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from itertools import product
 from typing import Any
 
@@ -269,11 +270,8 @@ class _Ask:
 
     def chip(self, plan: Plan, stage: int, batch: int) -> _Chip:
         """Return the replay of a chip of a stage."""
-        made = template(
-            self._name, self._phase, batch=batch, context=self._context, lowering=self._lowering,
-            tensor=plan.tensor, expert=plan.expert, pipeline=plan.pipeline, stage=stage,
-            overlap=plan.overlap,
-        )  # fmt: skip
+        made = _made(repr(self._model), self._name, self._phase, batch, self._context,
+                     self._lowering, plan, stage)  # fmt: skip
         w = transformed(made, self._changes)
         if w.id not in self._known:
             result = replay(w, self._arch, self._launch)
@@ -325,6 +323,18 @@ class _Ask:
     def _energy(self, plan: Plan, result: Result) -> float | None:
         joules = result.energy_j
         return None if joules is None else joules * plan.chips / self.tokens
+
+
+@lru_cache(maxsize=64)
+def _made(
+    hyperparameters: str, model: str, phase: str, batch: int, context: int, lowering: str,
+    plan: Plan, stage: int,
+) -> Workload:  # fmt: skip
+    """Return the workload of a chip, made once for all machines; a changed file is another."""
+    return template(
+        model, phase, batch=batch, context=context, lowering=lowering, tensor=plan.tensor,
+        expert=plan.expert, pipeline=plan.pipeline, stage=stage, overlap=plan.overlap,
+    )  # fmt: skip
 
 
 def _check_links(plan: Plan, arch: Arch) -> None:

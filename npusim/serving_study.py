@@ -77,17 +77,23 @@ class Run:
     measured: Measured | None = None
 
 
+Known = dict[tuple[Any, ...], GridTimes]
+
+
 @dataclass
 class _Times:
     """Step times that were computed, by what they depend on."""
 
     sizes: Sizes
     tick: Tick = lambda _: None
-    known: dict[tuple[Any, ...], GridTimes] = field(default_factory=dict)
+    known: Known = field(default_factory=dict)
 
 
 def run_study(
-    study: ServingFile, band: bool = True, tick: Callable[[int, int, float], None] | None = None
+    study: ServingFile,
+    band: bool = True,
+    tick: Callable[[int, int, float], None] | None = None,
+    known: Known | None = None,
 ) -> list[Run]:
     """Run a study.
 
@@ -98,6 +104,8 @@ def run_study(
         Whether to run each point at both ends of its band, too.
     tick : callable, optional
         Told which run of how many is under way, and the share of its step times that is computed.
+    known : dict, optional
+        Step times that earlier runs computed, to which those of this one are added.
 
     Raises
     ------
@@ -105,7 +113,7 @@ def run_study(
         A model, machine, lowering or log that is not there, a configuration that does not fit.
     """
     points = [_asked(study, axes, block) for axes, block in _points(study)]
-    times = _Times(sizes=_sizes(points))
+    times = _Times(sizes=_sizes(points), known={} if known is None else known)
     found = []
     for i, point in enumerate(points):
         if tick is not None:
@@ -275,7 +283,7 @@ def _grid(block: Serving, engine: Engine, arch: Arch, times: _Times) -> GridTime
     felt = {p: v for p, v in arch.values.items() if engine.tensor > 1 or p[:5] != "link."}
     changes = _changes(block)
     key = (arch.name, tuple(sorted(felt.items())), block.model, block.lowering, block.launch,
-           repr(block.settings), repr(changes), engine.tensor)  # fmt: skip
+           repr(block.settings), repr(changes), engine.tensor, times.sizes)  # fmt: skip
     if key not in times.known:
         how: dict[str, Any] = {"lowering": block.lowering, "settings": block.settings,
                                "tensor": engine.tensor}  # fmt: skip

@@ -107,16 +107,16 @@ class Bench:
     """
 
     def __init__(self, workers: int | None = None, progress: Progress | None = None) -> None:
-        self._workers = len(os.sched_getaffinity(0)) if workers is None else workers
+        self.workers = len(os.sched_getaffinity(0)) if workers is None else workers
         self._progress = progress
         self._pool: ProcessPoolExecutor | None = None
         self.designs = 0
 
     def __enter__(self) -> Bench:
-        if self._workers > 1:
+        if self.workers > 1:
             for name in ONE_THREAD:
                 os.environ.setdefault(name, "1")
-            self._pool = ProcessPoolExecutor(self._workers, get_context("forkserver"))
+            self._pool = ProcessPoolExecutor(self.workers, get_context("forkserver"))
         return self
 
     def __exit__(

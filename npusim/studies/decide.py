@@ -114,15 +114,17 @@ def decide(
     """
     machine, work = split(dict(settings or {}))
     settings = {**machine, **work}
-    measured = {(q.name, claim.id): claim for q in questions for claim in q.claims
-                if isinstance(claim.test, Measure)}  # fmt: skip
+    measured = {q.name: [claim for claim in q.claims if isinstance(claim.test, Measure)]
+                for q in questions}  # fmt: skip
     asked = {
         (q.name, claim.id): pairs(claim, q, machine, work)
         for q in questions for claim in q.claims if isinstance(claim.test, Compare)
     }  # fmt: skip
-    waiting = bench.apart(partial(_measured, settings), list(measured.values()))
+    # Claims of one study share what they measure: one process does them.
+    waiting = bench.apart(partial(_measured_all, settings), list(measured.values()))
     made = _compared(asked, bench, draws)
-    made |= dict(zip(measured, waiting, strict=True))
+    for name, found in zip(measured, waiting, strict=True):
+        made |= {(name, decision.claim.id): decision for decision in found}
     return [Answer(q, tuple(made[q.name, c.id] for c in q.claims), settings) for q in questions]
 
 
@@ -239,6 +241,10 @@ def _flips(
                 if doubt.unit not in CHOICES:
                     spans[name, key] = (min(inside), max(inside))
     return found
+
+
+def _measured_all(settings: Mapping[str, float], claims: Sequence[Claim]) -> list[Decision]:
+    return [_measured(settings, claim) for claim in claims]
 
 
 def _measured(settings: Mapping[str, float], claim: Claim) -> Decision:

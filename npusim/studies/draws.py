@@ -35,9 +35,11 @@ from scipy.stats import qmc
 from npusim.arch import is_whole
 from npusim.bands import Residual
 from npusim.error_band import LEAST, left_out, own
+from npusim.fusion.program import CHAIN, ENGINE
 from npusim.models import modelled
 from npusim.parameters import PARAMETERS
 from npusim.search.ranges import Range
+from npusim.studies.claim import LAUNCHES
 from npusim.studies.outcomes import FOLLOWS, KIND, STANDING
 from npusim.studies.value import Doubt
 from npusim.studies.work import machine
@@ -47,6 +49,11 @@ Array = NDArray[np.float64]
 
 DRAWS = 64
 _WIDE = 10.0
+# Models that say nothing of a time or of joules, and nothing of a time; one chip has no collective.
+_OF_COST = frozenset({"carbon", "collective", "die_cost", "link", "service_cost"})
+_OF_ENERGY = frozenset({"area", "energy", "technology", "voltage"})
+_MONEY = ("area_mm2", "area_delay_mm2s", "cost_usd", "usd_per_mtoken", "g_per_mtoken")
+_JOULES = ("energy_j", "movement_j", "j_per_token", "power_w", "edp_js")
 # Numbers that somebody chooses, by the end of their path: how many, how large, how wide, whether.
 _CHOSEN = re.compile(
     r"(\.(count|powered|rate|capacity|bandwidth|ways|slices|slice_width|quoted|clock|lanes|width|port|"
@@ -85,6 +92,29 @@ def is_chosen(path: str) -> bool:
     ['units.count', 'matrix.bf16.rate']
     """
     return _CHOSEN.search(path) is not None
+
+
+def counts(path: str, arch: str, figure: str, launches: Collection[str]) -> bool:
+    """Return whether a figure may hang on a parameter: on what its models read.
+
+    Examples
+    --------
+    >>> counts("energy.vector", "decode_npu", "wall_s", ["queue"])
+    False
+    >>> counts("energy.vector", "decode_npu", "energy_j", ["queue"])
+    True
+    """
+    if path in ENGINE and path != CHAIN:  # each value is another program; whether it fuses counts
+        return False
+    mode = path.split(".")[1] if path.startswith("launch.") else ""
+    if mode in LAUNCHES and mode not in launches:
+        return False
+    readers = set(modelled()[path])
+    if figure in _MONEY:
+        return True
+    if figure in _JOULES or "power.limit" in machine(arch).values:  # noqa: PD011
+        return not readers <= _OF_COST
+    return not readers <= _OF_COST | _OF_ENERGY
 
 
 def samples(arch: str, fixed: Collection[str], draws: int = DRAWS) -> dict[str, Array]:

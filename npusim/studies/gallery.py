@@ -20,7 +20,7 @@ from npusim.atomic import whole_file, whole_folder
 from npusim.studies.figures.picture import Picture
 
 _FILES = Path(__file__).parent / "gallery_files"
-_FOLDER, _PAGE = "figures", "gallery.html"
+_FOLDER, PAGE = "figures", "gallery.html"
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def save(
     with whole_folder(folder / _FOLDER, list(files)) as made:
         for name, text in files.items():
             (made / name).write_text(text, encoding="utf-8")
-    with whole_file(folder / _PAGE) as temporary:
+    with whole_file(folder / PAGE) as temporary:
         temporary.write_text(page(shown, titles or {}), encoding="utf-8")
     return shown
 

@@ -105,8 +105,7 @@ def grid(path: str, doubt: Doubt, low: float, high: float) -> Array:
     if doubt.unit in CHOICES:
         return np.arange(low, high + 1)
     if path in ENGINE:  # each value is another program, which takes a second to make
-        few = np.array([low, doubt.low, doubt.nominal, doubt.high])
-        return np.unique(np.clip(few, low, high))
+        return np.unique(np.array([doubt.low, doubt.nominal, doubt.high]))
     if low > 0 and high >= 10 * low:
         found = np.geomspace(low, high, POINTS)
     else:

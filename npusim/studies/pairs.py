@@ -13,7 +13,7 @@ from npusim.errors import InputError
 from npusim.studies.bench import Case, Lot
 from npusim.studies.best import best
 from npusim.studies.claim import Claim, Compare, Question, Side
-from npusim.studies.draws import doubts, perturbed, samples
+from npusim.studies.draws import counts, doubts, perturbed, samples
 from npusim.studies.value import Doubt
 from npusim.studies.work import machine as load_machine
 from npusim.sweeps.space import unmodelled
@@ -66,8 +66,13 @@ class Pair:
     def doubts(self) -> dict[tuple[str, str], Doubt]:
         """Return what is assumed of the machines, by machine and parameter."""
         archs = dict.fromkeys(side.arch for side in self.sides)
-        return {(arch, path): doubt for arch in archs for path, doubt in doubts(arch).items()
-                if path not in self.fixed}  # fmt: skip
+        launches = {side.launch or self.case.launch for side in self.sides}
+        return {
+            (arch, path): doubt
+            for arch in archs
+            for path, doubt in doubts(arch).items()
+            if path not in self.fixed and counts(path, arch, self.test.figure, launches)
+        }
 
     def lots(self, varied: Mapping[tuple[str, str], Array], size: int) -> list[Lot]:
         """Return what to evaluate: both sides with some parameters varied together.

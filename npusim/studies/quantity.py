@@ -10,25 +10,19 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtr, ndtri
 
+from npusim.arch import is_whole
 from npusim.bands import QUANTILES
 from npusim.errors import InputError
 from npusim.studies import quantities
 from npusim.studies.claim import Claim, Measure, Rule
-from npusim.studies.influence import (
-    ASKED,
-    Influence,
-    bracket,
-    ends,
-    grid,
-    most_influential,
-    swings,
-)
+from npusim.studies.influence import Influence, ends, most_influential, swings
 from npusim.studies.value import Doubt, Value
 from npusim.studies.verdict import Found, decided
 from npusim.units import CHOICES
 
 _QUANTILE = float(ndtri(QUANTILES[-1]))
-_POINTS = 9  # of a coarse and of a fine grid: a quantity may take a second
+_HALVINGS = 7  # towards a break-even: a quantity may take a second
+_ASKED = 1
 _TINY = 1e-12
 
 
@@ -95,7 +89,7 @@ def _influence(
     moved = {key: (figure(key[1], d.low), figure(key[1], d.high)) for key, d in doubts.items()}
     held = rule.margin(found.value) >= 0
     flips: dict[tuple[str, str], float | None] = {}
-    for key in swings(moved)[:ASKED]:
+    for key in swings(moved)[:_ASKED]:
         flips[key] = _flip(figure, key[1], doubts[key], rule, held)
         if flips[key] is not None:
             break
@@ -103,17 +97,20 @@ def _influence(
 
 
 def _flip(figure: Any, path: str, doubt: Doubt, rule: Rule, held: bool) -> float | None:
+    """Return the value at which a claim flips: the nearest end that does, then halved towards."""
+    if doubt.unit in CHOICES:
+        return None
     low, high = ends(path, doubt)
-    flip = None
-    for _ in range(2):
-        values = grid(path, doubt, low, high)
-        if len(values) > _POINTS:
-            values = values[np.unique(np.linspace(0, len(values) - 1, _POINTS).round().astype(int))]
-        figures = np.array([figure(path, float(value)) for value in values])
-        inside = bracket(values, figures, doubt.nominal, rule, held)
-        if inside is None:
-            return flip
-        flip, (low, high) = inside[1], (min(inside), max(inside))
-        if doubt.unit in CHOICES:
-            return flip
-    return flip
+
+    def other(value: float) -> bool:
+        return (rule.margin(figure(path, value)) >= 0) != held
+
+    far = next((end for end in (doubt.high, doubt.low, high, low) if other(end)), None)
+    if far is None:
+        return None
+    near, whole = doubt.nominal, is_whole(path)
+    for _ in range(_HALVINGS):
+        middle = np.sqrt(near * far) if min(near, far) > 0 else (near + far) / 2
+        middle = float(np.rint(middle)) if whole else float(middle)
+        near, far = (near, middle) if other(middle) else (middle, far)
+    return far

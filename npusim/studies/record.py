@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
+
+import pandas as pd
 
 from npusim.studies.claim import Claim, Compare
 from npusim.studies.decide import Answer, Decision
@@ -19,6 +22,24 @@ def of_answer(answer: Answer) -> dict[str, Any]:
         "arch": q.arch, "set": dict(answer.settings),
         "claims": [of_decision(decision) for decision in answer.decisions],
     }  # fmt: skip
+
+
+def table(answers: Sequence[Answer]) -> pd.DataFrame:
+    """Return every claim in a row."""
+    columns = ("verdict", "where", "value", "low", "high", "unit", "rule", "what", "says", "source",
+               "reason")  # fmt: skip
+    rows = []
+    for answer in answers:
+        for decision in answer.decisions:
+            record = of_decision(decision)
+            influence = record["influential"] or {}
+            rows.append({
+                "study": answer.question.name, "claim": record["id"],
+                **{name: record[name] for name in columns},
+                "hangs_on": influence.get("path", ""),
+                "break_even": influence.get("break_even", ""),
+            })  # fmt: skip
+    return pd.DataFrame(rows)
 
 
 def of_decision(decision: Decision) -> dict[str, Any]:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from npusim import store
 from npusim.atomic import check_folder
+from npusim.studies import gallery, page
 from npusim.studies.bench import Bench
 from npusim.studies.claim import Question
+from npusim.studies.content import content
 from npusim.studies.decide import Answer, decide
 from npusim.studies.draws import DRAWS
-from npusim.studies.record import of_answer
+from npusim.studies.figures.drawing import pictures
+from npusim.studies.record import of_answer, table
 
 Progress = Callable[[int, int], None]
 
@@ -87,5 +90,33 @@ def run(
         check_folder(folder)
     with Bench(workers, progress) as bench:
         answers = tuple(decide(questions, bench, settings, draws or DRAWS))
-        files: tuple[Path, ...] = ()
-    return Done(answers, folder, files, command)
+        if folder is None:
+            return Done(answers, None, (), command)
+        drawn = pictures(answers, bench) if figures else []
+    shown = gallery.save(drawn, folder, {q.name: q.title for q in questions}, bench.workers)
+    return Done(answers, folder, tuple(_written(answers, shown, folder, command)), command)
+
+
+def _written(
+    answers: Sequence[Answer], shown: Sequence[gallery.Shown], folder: Path, command: str
+) -> Iterator[Path]:
+    """Write the page and the data of some studies, yield every file."""
+    figures: dict[str, list[dict[str, str]]] = {}
+    files: dict[str, list[str]] = {}
+    for one in shown:
+        name = one.picture.study
+        figure = {"title": one.picture.title, "svg": one.svg, "file": one.file}
+        figures.setdefault(name, []).append(figure)
+        files.setdefault(name, []).append(one.data)
+        yield from (folder / one.file, folder / one.data)
+    if shown:
+        yield folder / gallery.PAGE
+    for answer in answers:
+        name = answer.question.name
+        store.save_json(folder / f"{name}.json", of_answer(answer))
+        files.setdefault(name, []).insert(0, f"{name}.json")
+        yield folder / f"{name}.json"
+    store.save_csv(folder / "verdicts.csv", table(answers))
+    yield folder / "verdicts.csv"
+    page.write(content(answers, figures, files, command), folder / "index.html")
+    yield folder / "index.html"

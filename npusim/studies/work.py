@@ -3,19 +3,22 @@
 A page is the vision encoder once, the prompt once, and a decode step for each token that the page
 yields; of `batch` pages that are read together each has its share of the decode steps.
 
-All are shipped traces but one: the prompt of DeepSeek-OCR is the model's template with grouped
-experts, as its decode step is. Its trace launches the kernels of each expert by themselves, 13,000
-of them.
+Of a trace the median step is taken. All are shipped traces but one: the prompt of DeepSeek-OCR is
+the model's template with grouped experts, as its decode step is. Its trace launches the kernels of
+each expert by themselves, 13,000 of them.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
 
+import numpy as np
+
 from npusim.arch import Arch
 from npusim.errors import InputError
 from npusim.load import load_arch, load_workload
 from npusim.templates import template
+from npusim.transforms import only_steps
 from npusim.workload import Workload
 
 TITLES = {"deepseek_ocr": "DeepSeek-OCR", "paddleocr_vl": "PaddleOCR-VL"}
@@ -64,7 +67,7 @@ def workloads(model: str, work: str, batch: int, lowering: str = "") -> tuple[Wo
     """
     if not lowering:
         return tuple(
-            load_workload(name) if name else template(model, phase, lowering=_GROUPED)
+            _median_step(load_workload(name)) if name else template(model, phase, lowering=_GROUPED)
             for name, phase in zip(names(model, work), PHASES[work], strict=True)
         )
     try:
@@ -74,6 +77,12 @@ def workloads(model: str, work: str, batch: int, lowering: str = "") -> tuple[Wo
         )
     except InputError as error:
         raise InputError(str(error), place="lowering", value=lowering) from None
+
+
+def _median_step(w: Workload) -> Workload:
+    """Return the traced step whose wall is the median: the others are much the same."""
+    order = np.argsort(w.steps.wall_s, kind="stable")
+    return only_steps(w, [int(order[(len(order) - 1) // 2])])
 
 
 def change(work: str, batch: int, lowering: str = "") -> dict[str, float]:

@@ -21,11 +21,11 @@ from pydantic import Field
 from npusim import units
 from npusim.arch import check, siblings
 from npusim.errors import InputError
-from npusim.load import load_arch
 from npusim.parameters import PARAMETERS
 from npusim.scale_out import Plan, ScaleOut, scale_out
 from npusim.studies.assumed import assumed, with_settings
 from npusim.studies.value import Doubt, Value
+from npusim.studies.work import machine as load_machine
 from npusim.sweep_block import Strict
 
 UNIT = "1"
@@ -65,7 +65,7 @@ class Options(Strict):
 def doubts(options: Options) -> dict[str, Doubt]:
     """Return what the machine assumes of its links, as far as both sides leave it as it is."""
     own = {*options.both, *options.design, *options.against}
-    found = assumed(load_arch(options.arch), ("link.latency", "link.efficiency"))
+    found = assumed(load_machine(options.arch), ("link.latency", "link.efficiency"))
     return {path: doubt for path, doubt in found.items() if path not in own}
 
 
@@ -120,7 +120,7 @@ def _row(options: Options, side: Mapping[str, Any], settings: Mapping[str, float
 @lru_cache(maxsize=256)
 def _scaled(asked: str, plan: str, machine: str) -> ScaleOut:
     o = Options.model_validate_json(asked)
-    arch = with_settings(load_arch(o.arch), json.loads(machine))
+    arch = with_settings(load_machine(o.arch), json.loads(machine))
     found = scale_out(o.model, arch, o.phase, o.batch, o.context, [Plan(**json.loads(plan))],
                       o.launch, o.lowering)  # fmt: skip
     return found.rows[0]

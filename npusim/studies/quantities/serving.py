@@ -35,7 +35,7 @@ from npusim.serving_block import (
     read_serving,
     with_axis,
 )
-from npusim.serving_study import Run, run_study, told
+from npusim.serving_study import Known, Run, run_study, told
 from npusim.studies.value import Doubt, Value
 from npusim.sweep_block import Strict
 
@@ -46,6 +46,7 @@ _WAITS = ("ttft", "tpot", "latency")
 _OF = ("mean_s", "p50_s", "p95_s", "p99_s", "most_s")
 _FIGURES = ("tokens_per_s", "requests_per_s", "goodput_per_s", "utilisation", "j_per_token",
             *(f"{wait}.{of}" for wait in _WAITS for of in _OF))  # fmt: skip
+_KNOWN: Known = {}  # step times of this process: claims share machines and models
 _GROUPS: Mapping[str, Any] = {"": Serving, "engine": Engine, "requests": Requests}
 
 
@@ -139,7 +140,7 @@ def _told(
         update={"set": {**asked.block.set, **json.loads(settings)}, "axes": {}}
     )
     axes = {path: tuple(_value(path, raw) for raw in json.loads(values))} if path else {}
-    runs = run_study(replace(asked, block=block, axes=axes))
+    runs = run_study(replace(asked, block=block, axes=axes), known=_KNOWN)
     data = {"data": (asked.block.model, asked.arch)}
     return tuple({end: _at(run, end) for end in ("middle", "low", "high")} | data for run in runs)
 
