@@ -129,7 +129,8 @@ class Spent:
         shorter, longer : array, shape (D,)
             Ends of the wall time [s].
         """
-        static = _total([p.joules for p in self.parts if p.kind != "dynamic"])
+        standing = [p.joules for p in self.parts if p.kind != "dynamic"]
+        static = _total(standing) if standing else np.zeros(len(self.wall))
         power = static / np.maximum(self.wall, np.finfo(float).tiny)
         ends = []
         for end, wall in (("low", shorter), ("high", longer)):

@@ -201,6 +201,8 @@ _Work = tuple[str, str, int, str, tuple[tuple[str, float], ...]]
 def _joined(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Return tables as one; a kind or block that a part does not have takes nothing there."""
     table = pd.concat(parts, ignore_index=True)
+    if all(len(part.columns) == len(table.columns) for part in parts):
+        return table
     apart = [c for c in map(str, table.columns) if c.startswith((KIND, JOULES))]
     return table.fillna(dict.fromkeys(apart, 0.0))
 

@@ -116,12 +116,12 @@ def decide(
     settings = {**machine, **work}
     measured = {q.name: [claim for claim in q.claims if isinstance(claim.test, Measure)]
                 for q in questions}  # fmt: skip
+    # Claims of one study share what they measure: one process does them.
+    waiting = bench.apart(partial(_measured_all, settings), list(measured.values()))
     asked = {
         (q.name, claim.id): pairs(claim, q, machine, work)
         for q in questions for claim in q.claims if isinstance(claim.test, Compare)
     }  # fmt: skip
-    # Claims of one study share what they measure: one process does them.
-    waiting = bench.apart(partial(_measured_all, settings), list(measured.values()))
     made = _compared(asked, bench, draws)
     for name, found in zip(measured, waiting, strict=True):
         made |= {(name, decision.claim.id): decision for decision in found}

@@ -47,7 +47,7 @@ from npusim.units import CHOICES
 
 Array = NDArray[np.float64]
 
-DRAWS = 64
+DRAWS = 32
 _WIDE = 10.0
 # Models that say nothing of a time or of joules, and nothing of a time; one chip has no collective.
 _OF_COST = frozenset({"carbon", "collective", "die_cost", "link", "service_cost"})
@@ -130,12 +130,15 @@ def samples(arch: str, fixed: Collection[str], draws: int = DRAWS) -> dict[str, 
     draws : int
         N.
     """
+    return {path: column for path, column in _samples(arch, draws).items() if path not in fixed}
+
+
+@cache
+def _samples(arch: str, draws: int) -> Mapping[str, Array]:
     of = {path: doubt for path, doubt in doubts(arch).items() if not is_chosen(path)}
     shares = qmc.LatinHypercube(len(of), seed=_seed(arch)).random(draws) if of else np.empty((0, 0))
     return {
-        path: _range(path, doubt).at(shares[:, i])
-        for i, (path, doubt) in enumerate(of.items())
-        if path not in fixed
+        path: _range(path, doubt).at(shares[:, i]) for i, (path, doubt) in enumerate(of.items())
     }
 
 
@@ -150,6 +153,7 @@ def _seed(text: str) -> int:
     return zlib.crc32(text.encode())
 
 
+@cache
 def off(arch: str, kind: str, draws: int, which: str) -> Array:
     """Return by what factor the model may be off for a kind of operation, (N,).
 

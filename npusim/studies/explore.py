@@ -29,7 +29,7 @@ from npusim.studies.outcomes import JOULES, KIND, outcomes
 from npusim.studies.work import TITLES, machine, names
 from npusim.sweeps.front import pareto
 
-SHOWN = 1000
+SHOWN = 600
 OBJECTIVES = (
     ("wall_s", "time of the work", "ms", 1e3),
     ("energy_j", "energy of the work", "J", 1.0),

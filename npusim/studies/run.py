@@ -70,7 +70,7 @@ def run(
     folder : Path, optional
         Nothing is written without one.
     draws : int, optional
-        How often what is not known is drawn, 64 by default.
+        How often what is not known is drawn, 32 by default.
     workers : int, optional
         Processes; None for one a core. More than one needs a main program that is guarded
         (``if __name__ == "__main__":``).

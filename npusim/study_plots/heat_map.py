@@ -138,10 +138,10 @@ def _contours(
         for text in ax.clabel(drawn, fmt={level: told}, fontsize=SMALL, manual=[place]):
             text.set(bbox=dict(_BOX), weight="bold" if thick else "normal")
     if limit is not None and crossed:
-        ax.plot([], [], color=INK, linewidth=2.4, label=f"limit: {limit:.4g} {unit}")
+        ax.plot([], [], color=INK, linewidth=2.4, label=f"limit: {_with_unit(limit, unit)}")
     elif limit is not None:
         where = "above" if high <= limit else "below"
-        ax.set_title(f"nowhere {where} the limit of {limit:.4g} {unit}")
+        ax.set_title(f"nowhere {where} the limit of {_with_unit(limit, unit)}")
 
 
 def _free(ax: Axes, line: Array, taken: list[Array]) -> tuple[float, float] | None:
@@ -175,3 +175,7 @@ def _mark(ax: Axes, edges: tuple[Array, Array], at: tuple[float, float]) -> None
                            linewidth=1.6, linestyle="--", zorder=4))  # fmt: skip
     ax.plot([at[0]], [at[1]], "*", markersize=9, color="white", markeredgecolor=INK, zorder=5,
             linestyle="", label="nominal design, its cell framed")  # fmt: skip
+
+
+def _with_unit(value: float, unit: str) -> str:
+    return f"{value:.4g}" if unit == "1" else f"{value:.4g} {unit}"
