@@ -32,8 +32,8 @@ def page(folder: Path) -> str:
         f"{len(claims)} claims in {len(studies)} [studies](studies.md): {told}. Made with the "
         f"models of npusim {model_version()} by `npusim study --all` and "
         "`python docs/make_verdicts.py results/studies`. A figure is that of the first case (a "
-        "hardware queue and one sequence of DeepSeek-OCR, where asked for) with its band from p10 to "
-        "p90; where cases differ, *where* says which come to which.\n\n"
+        "hardware queue and one sequence of DeepSeek-OCR, where asked for) with its band from p10 "
+        "to p90; where cases differ, *where* says which come to which.\n\n"
     )
     return text + decode_npu(studies) + "".join(section(study) for study in studies)
 
@@ -55,8 +55,8 @@ def decode_npu(studies: list[dict]) -> str:
 
 def section(study: dict) -> str:
     """Return the table of a study."""
-    text = (f"## {study['title']}\n\n`npusim study {study['name']}`: {study['question']}\n\n"
-            "| claim | verdict | figure (band) | rule | hangs on |\n|---|---|---|---|---|\n")  # fmt: skip
+    text = f"## {study['title']}\n\n`npusim study {study['name']}`: {study['question']}\n\n"
+    text += "| claim | verdict | figure (band) | rule | hangs on |\n|---|---|---|---|---|\n"
     for claim in study["claims"]:
         found = claim["influential"]
         hangs = f"{found['path']}: {found['break_even']}" if found else "nothing assumed"

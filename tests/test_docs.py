@@ -7,6 +7,7 @@ import pytest
 
 import npusim as ns
 from npusim.store import model_version
+from npusim.studies.read import claimed, read_question
 
 
 def test_the_accuracy_page_was_made_with_these_models(root):
@@ -14,6 +15,15 @@ def test_the_accuracy_page_was_made_with_these_models(root):
     assert f"with the models of npusim {model_version()}." in text, (
         "run: python benchmarks/accuracy.py > docs/accuracy.md"
     )
+
+
+def test_the_page_of_verdicts_has_every_claim_and_was_made_with_these_models(root):
+    text = (root / "docs" / "verdicts.md").read_text(encoding="utf-8")
+    again = "run: npusim study --all && python docs/make_verdicts.py results/studies"
+    assert f"models of npusim {model_version()} by" in text, again
+    for name in claimed():
+        for claim in read_question(name).claims:
+            assert claim.says.replace("|", "/") in text, again
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """Studies: every shipped claim has a verdict that its inputs can turn, and the parts by hand."""
 
-import dataclasses
 import json
 
 import numpy as np
@@ -13,15 +12,13 @@ from npusim.cli import main
 from npusim.errors import InputError, NpusimError
 from npusim.studies import draws
 from npusim.studies.bench import Bench, Case, Lot
-from npusim.studies.claim import Compare, Measure, Rule
+from npusim.studies.claim import Rule
 from npusim.studies.decide import decide
 from npusim.studies.draws import doubts, is_chosen, perturbed, samples
 from npusim.studies.influence import bracket, ends
-from npusim.studies.quantities import find
 from npusim.studies.read import claimed, read_question
 from npusim.studies.record import of_answer
 from npusim.studies.verdict import Found, decided, of_draws, only_without_host, overall
-from npusim.units import parse
 
 HEAD = """
 title: A study of a test
@@ -58,57 +55,7 @@ def study(folder, text, head=HEAD):
     return str(file)
 
 
-def only(question, claim):
-    kept = tuple(c for c in question.claims if c.id == claim)
-    return dataclasses.replace(question, claims=kept)
-
-
-def first_case(question):
-    """The same question on its first case alone: what decides is there."""
-    claims = []
-    for claim in question.claims:
-        test = claim.test
-        if isinstance(test, Compare):
-            test = dataclasses.replace(test, models=test.models[:1], batches=test.batches[:1],
-                                       launches=test.launches[:1])  # fmt: skip
-        claims.append(dataclasses.replace(claim, test=test))
-    return dataclasses.replace(question, claims=tuple(claims))
-
-
-def changed(question, settings):
-    """A question with the options of its quantity changed; and the settings that are none."""
-    (claim,) = question.claims
-    if not isinstance(claim.test, Measure):
-        return question, settings
-    options = find(claim.test.quantity).Options
-    own = {k: v for k, v in settings.items() if k in options.model_fields}
-    cases = {name: options.model_validate({**case.model_dump(), **own})
-             for name, case in claim.test.cases.items()}  # fmt: skip
-    test = dataclasses.replace(claim.test, cases=cases)
-    claim = dataclasses.replace(claim, test=test)
-    rest = {k: v for k, v in settings.items() if k not in own}
-    return dataclasses.replace(question, claims=(claim,)), rest
-
-
-def number(path, raw):
-    return parse(raw, ns.arch.PARAMETERS[path].unit)
-
-
 # --- what ships --------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", claimed())
-def test_a_change_of_an_input_turns_a_verdict(name, bench):
-    question = read_question(name)
-    flips = question.flips
-    assert flips is not None, "a study says which change of an input turns one of its verdicts"
-    question = first_case(only(question, flips.claim))
-    turned, settings = changed(question, flips.settings)
-    settings = {path: number(path, raw) for path, raw in settings.items()}
-    (before,) = decide([question], bench, draws=32)
-    (after,) = decide([turned], bench, settings, draws=32)
-    assert after.decisions[0].verdict == flips.to
-    assert before.decisions[0].verdict != flips.to
 
 
 @pytest.mark.parametrize("name", claimed())

@@ -25,6 +25,7 @@ from npusim.studies.figures.about import About
 from npusim.studies.figures.fields import Along, side
 from npusim.studies.figures.kinds import build_order, waterfall
 from npusim.studies.read import claimed, read_question
+from npusim.studies.work import workloads
 
 DRAM = "memories.dram.bandwidth"
 STUDY = {
@@ -141,7 +142,7 @@ def test_a_map_is_a_ratio_cell_by_cell(ask, bench):
 
 
 def test_a_waterfall_goes_from_replay_to_replay(ask):
-    w, h200 = ns.load_workload("paddleocr_vl_decode"), ns.load_arch("h200")
+    (w,), h200 = workloads("paddleocr_vl", "decode", 1), ns.load_arch("h200")
     steps = [
         {"name": "H200", "set": {"arch": "h200"}}, {"name": "graph", "set": {"launch": "graph"}},
         {"name": "half the bandwidth", "set": {DRAM: "2.4 TB/s"}},
