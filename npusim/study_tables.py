@@ -41,7 +41,9 @@ def verdicts(done: Done) -> None:
         console.print()
     count = Counter(d.verdict for answer in done.answers for d in answer.decisions)
     told = ", ".join(f"{count[verdict]} {verdict}" for verdict in VERDICTS if count[verdict])
-    console.print(Text(f"{sum(count.values())} claims: {told}", style="bold"))
+    console.print(
+        Text(f"{sum(count.values())} claim{'s' * (sum(count.values()) != 1)}: {told}", style="bold")
+    )
     if done.folder is not None and done.files:
         console.print(Text(f"page: {done.folder / 'index.html'}"))
 

@@ -22,7 +22,7 @@ from npusim.studies.claim import Side
 from npusim.studies.decide import Answer, decide
 from npusim.studies.figures import drawing
 from npusim.studies.figures.about import About
-from npusim.studies.figures.fields import Along, side
+from npusim.studies.figures.fields import Along, design
 from npusim.studies.figures.kinds import build_order, waterfall
 from npusim.studies.read import claimed, read_question
 from npusim.studies.work import workloads
@@ -340,7 +340,7 @@ def test_steps_hold_both_ends_and_rise(steps, scale):
 
 
 def test_sides_hold_machine_work_and_names_apart():
-    found = side({"arch": "h200", DRAM: "2 TB/s", "workload.kv_bits": 8, "launch": "queue"})
+    found = design({"arch": "h200", DRAM: "2 TB/s", "workload.kv_bits": 8, "launch": "queue"})
     assert (found.arch, found.launch) == ("h200", "queue")
     assert (dict(found.machine), dict(found.work)) == ({DRAM: 2e12}, {"workload.kv_bits": 8.0})
 

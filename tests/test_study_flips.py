@@ -1,6 +1,7 @@
 """Every study names a change of an input, and that change turns the verdict of its claim."""
 
 import dataclasses
+import re
 
 import pytest
 
@@ -41,6 +42,19 @@ def changed(question, settings):
 
 def number(path, raw):
     return parse(raw, PARAMETERS[path].unit)
+
+
+@pytest.fixture
+def documented(root, tmp_path):
+    text = (root / "docs" / "studies.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    file = tmp_path / "slow_and_wide.yaml"
+    file.write_text(example, encoding="utf-8")
+    return file
+
+
+def test_the_documented_example_is_a_study_whose_verdict_turns(documented, bench):
+    test_a_change_of_an_input_turns_a_verdict(str(documented), bench)
 
 
 @pytest.mark.parametrize("name", claimed())

@@ -84,7 +84,7 @@ def designs(answer: Answer) -> dict[str, Any] | None:
         "time": {"kinds": [*kinds, "idle"], "ms": _time(found, kinds)},
         "energy": {"blocks": blocks, "mj": _parts(found, JOULES, blocks)},
         "baselines": [
-            {"name": f"{machine(name).title}, hardware queue (predicted)",
+            {"name": f"{_called(name)}, hardware queue (predicted)",
              **{key: float(row[key].iloc[0]) for key in ("wall_s", "energy_j", "area_mm2")},
              "time": _time(row, kinds)[0], "energy": _parts(row, JOULES, blocks)[0]}
             for name, row in others.items()
@@ -150,9 +150,14 @@ def rooflines() -> list[dict[str, Any]]:
     return found
 
 
+def _called(name: str) -> str:
+    """Return the title of a machine without what stands in brackets."""
+    return machine(name).title.split(" (")[0]
+
+
 def _roof(name: str) -> dict[str, Any]:
     slope, top, _ = roof(machine(name))
-    return {"name": machine(name).title, "peak": top * 1e12, "bandwidth": slope * 1e12}
+    return {"name": _called(name), "peak": top * 1e12, "bandwidth": slope * 1e12}
 
 
 def _kernels(w: Any) -> list[dict[str, Any]]:
@@ -171,7 +176,7 @@ def _kernels(w: Any) -> list[dict[str, Any]]:
     return [
         {"name": f"{kind[i]} {shapes['m'][i]:g} x {shapes['n'][i]:g} x {shapes['k'][i]:g}",
          "kind": str(kind[i]), "intensity": float(flop[i] / moved[i]),
-         "rate": {machine(n).title: float(rate[n][i]) for n in ROOFS},
-         "share": {machine(n).title: float(share[n][i]) for n in ROOFS}}
+         "rate": {_called(n): float(rate[n][i]) for n in ROOFS},
+         "share": {_called(n): float(share[n][i]) for n in ROOFS}}
         for i in kept
     ]  # fmt: skip

@@ -25,8 +25,8 @@ from npusim.units import CHOICES, show
 Array = NDArray[np.float64]
 Key = tuple[str, str]  # machine (or quantity) and dotted path
 
-POINTS = 17
-ASKED = 3  # of those that move the figure most
+POINTS = 13
+ASKED = 2  # of those that move the figure most
 _STILL = 1e-6
 _CHARTED = 10
 _FAR = 100.0  # times the range, where bounds are wider

@@ -9,11 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from npusim import catalog, units
-from npusim.arch import check, siblings
+from npusim import catalog
 from npusim.config import read_study
 from npusim.errors import InputError, InputErrors
-from npusim.merit import MERITS
 from npusim.parameters import PARAMETERS
 from npusim.schema import checked
 from npusim.studies import figures, quantities
@@ -30,17 +28,14 @@ from npusim.studies.claim import (
     Side,
 )
 from npusim.studies.figures.about import About
+from npusim.studies.side import FIGURES, number, side
 from npusim.studies.value import Doubt
 from npusim.sweep_block import Strict
-from npusim.sweeps.evaluate import TRAFFIC
-from npusim.transforms import split
 from npusim.yaml_tree import Place, Tree, read_tree
 
 _Text = Annotated[str, Field(min_length=3)]
 _Launch = Literal["eager", "graph", "queue"]
 _VERDICTS = Literal["supported", "refuted", "undecided", "supported in part"]
-_FIGURES = (*MERITS, "device_busy_s", "device_idle_s", "host_busy_s", "idle_share", *TRAFFIC)
-_OF_SIDE = ("arch", "best", "lowering", "launch")
 
 
 class _Holds(Strict):
@@ -167,9 +162,9 @@ def _compare(
     for key in ("cases", "doubts"):
         if getattr(given, key) is not None:
             errors.append(tree.error((*place, key), "belongs to measure"))
-    if compare.figure not in _FIGURES:
+    if compare.figure not in FIGURES:
         errors.append(tree.error((*place, "compare", "figure"), "no figure of a design",
-                                 value=compare.figure, allowed=", ".join(_FIGURES)))  # fmt: skip
+                                 value=compare.figure, allowed=", ".join(FIGURES)))  # fmt: skip
     design = _side(tree, (*place, "compare", "design"), compare.design, errors)
     against = _side(tree, (*place, "compare", "against"), compare.against, errors)
     launches = tuple(mode for mode in LAUNCHES if mode in (given.launch or LAUNCHES))
@@ -182,50 +177,10 @@ def _compare(
 def _side(
     tree: Tree, place: Place, given: Mapping[str, str | float], errors: list[InputError]
 ) -> Side:
-    named: dict[str, str] = {}
-    numbers: dict[str, float] = {}
-    for key, raw in given.items():
-        try:
-            if key in _OF_SIDE:
-                named[key] = _named(key, raw)
-            else:
-                numbers[key] = quantity(key, raw)
-        except InputError as error:
-            errors.append(tree.error((*place, key), str(error).removeprefix(f"{key}: ")))
-    if "best" in named and ("sweep" not in tree.values or "arch" in named):
-        problem = "is the best design of the study's own sweep: it needs a sweep block, and no arch"
-        errors.append(tree.error((*place, "best"), problem))
-    machine, work = split(numbers)
-    text = ", ".join(f"{key} {raw}" for key, raw in given.items()) or "nominal"
-    return Side(**named, machine=machine, work=work, text=text)
+    def wrong(key: str, problem: str) -> None:
+        errors.append(tree.error((*place, key), problem))
 
-
-def _named(key: str, raw: str | float) -> str:
-    if key == "launch":
-        if raw not in LAUNCHES:
-            raise InputError("not a launch mode", value=raw, allowed=", ".join(LAUNCHES))
-        return str(raw)
-    catalog.find("lowerings" if key == "lowering" else "archs", str(raw))
-    return str(raw)
-
-
-def quantity(path: str, raw: str | float) -> float:
-    """Return the value of a parameter of a machine or workload [SI].
-
-    Raises
-    ------
-    InputError
-        Unknown parameter, wrong unit, or out of bounds.
-
-    Examples
-    --------
-    >>> quantity("memories.dram.bandwidth", "2 TB/s")
-    2000000000000.0
-    """
-    if path not in PARAMETERS:
-        raise InputError("unknown parameter", value=path,
-                         allowed=f"{siblings(path)}; {', '.join(_OF_SIDE)}")  # fmt: skip
-    return check(path, units.parse(raw, PARAMETERS[path].unit))
+    return side(given, "sweep" in tree.values, wrong)
 
 
 def _measure(
@@ -267,7 +222,7 @@ def _doubts(
     found = {}
     for path, ends in given.items():
         try:
-            low, high = (quantity(path, end) for end in ends)
+            low, high = (number(path, end) for end in ends)
         except InputError as error:
             errors.append(tree.error((*place, "doubts", path), str(error)))
             continue

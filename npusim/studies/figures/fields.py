@@ -18,23 +18,19 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from npusim import catalog, units
-from npusim.arch import check, is_whole, siblings
+from npusim import catalog
+from npusim.arch import is_whole, siblings
 from npusim.errors import InputError
-from npusim.merit import MERITS
 from npusim.parameters import PARAMETERS
 from npusim.studies.bench import Case
-from npusim.studies.claim import LAUNCHES, Side
+from npusim.studies.claim import Side
 from npusim.studies.figures.about import About
+from npusim.studies.side import FIGURES, number, side
 from npusim.sweep_block import Strict
-from npusim.sweeps.evaluate import TRAFFIC
 from npusim.sweeps.space import unmodelled
-from npusim.transforms import split
 
 Array = NDArray[np.float64]
 
-FIGURES = (*MERITS, "device_busy_s", "device_idle_s", "host_busy_s", "idle_share", *TRAFFIC)
-_NAMED = {"arch": "archs", "best": "archs", "lowering": "lowerings"}
 BATCH = "workload.batch"
 _MOST = 65  # values of an axis
 
@@ -49,65 +45,28 @@ def wrong(problem: str, **more: Any) -> PydanticCustomError:
     return PydanticCustomError("input", "{problem}", {"problem": problem, "more": more})
 
 
-def number(path: str, raw: Any) -> float:
-    """Return the value of a parameter of a machine or workload [SI].
-
-    Raises
-    ------
-    InputError
-        Unknown parameter, one that no model reads, wrong unit, or out of bounds.
-
-    Examples
-    --------
-    >>> number("memories.dram.bandwidth", "2 TB/s")
-    2000000000000.0
-    """
-    if path not in PARAMETERS:
-        raise InputError("unknown parameter", value=path,
-                         allowed=f"{siblings(path)}; {', '.join((*_NAMED, 'launch'))}")  # fmt: skip
-    for error in unmodelled([path]):
-        raise error
-    return check(path, units.parse(raw, PARAMETERS[path].unit))
-
-
-def side(given: Any) -> Side:
+def design(given: Any, has_sweep: bool = True) -> Side:
     """Return a design from what a file sets; nothing: the nominal one.
 
     Examples
     --------
-    >>> side({"memories.dram.bandwidth": "2 TB/s", "launch": "graph"}).launch
+    >>> design({"memories.dram.bandwidth": "2 TB/s", "launch": "graph"}).launch
     'graph'
     """
     if isinstance(given, Side):
         return given
     if not isinstance(given, Mapping):
         raise wrong("not a mapping", value=given)
-    named, numbers = {}, {}
-    for key, raw in given.items():
-        try:
-            if key == "launch" and raw not in LAUNCHES:
-                raise InputError("not a launch mode", value=raw, allowed=", ".join(LAUNCHES))
-            if key in _NAMED:
-                catalog.find(_NAMED[key], str(raw))
-            if key in _NAMED or key == "launch":
-                named[key] = str(raw)
-            else:
-                numbers[key] = number(key, raw)
-        except InputError as error:
-            raise wrong(f"{key}: {str(error).removeprefix(f'{key}: ')}") from None
-    machine, work = split(numbers)
-    text = ", ".join(f"{key} {raw}" for key, raw in given.items()) or "nominal"
-    return Side(**named, machine=machine, work=work, text=text)
+
+    def refuse(key: str, problem: str) -> None:
+        raise wrong(f"{key}: {problem}")
+
+    return side(given, has_sweep, refuse)
 
 
-def _side(given: Any, info: ValidationInfo) -> Side:
-    if isinstance(given, Mapping) and "best" in given:
-        about = info.context
-        if isinstance(about, About) and about.designs is None:
-            raise wrong("best: is the best design of the study's own sweep: it needs a sweep block")
-        if "arch" in given:
-            raise wrong("best: takes the machine of the study, so no arch")
-    return side(given)
+def _design(given: Any, info: ValidationInfo) -> Side:
+    about = info.context
+    return design(given, not isinstance(about, About) or about.designs is not None)
 
 
 def _parameter(path: str) -> str:
@@ -132,7 +91,7 @@ def _arch(name: str) -> str:
     return name
 
 
-Design = Annotated[InstanceOf[Side], BeforeValidator(_side)]
+Design = Annotated[InstanceOf[Side], BeforeValidator(_design)]
 Parameter = Annotated[str, AfterValidator(_parameter)]
 FigureName = Annotated[str, AfterValidator(_figure)]
 ArchName = Annotated[str, AfterValidator(_arch)]
