@@ -1,6 +1,8 @@
 """Studies: every shipped claim has a verdict that its inputs can turn, and the parts by hand."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -182,12 +184,16 @@ def test_two_runs_are_the_same(tmp_path, bench):
     assert first == second
 
 
-def test_two_processes_say_what_one_says(tmp_path, bench):
-    question = read_question(study(tmp_path, CLAIM))
-    with Bench(workers=2) as two:
-        (there,) = decide([question], two, draws=16)
-    (here,) = decide([question], bench, draws=16)
-    assert of_answer(there) == of_answer(here)
+def test_two_processes_say_what_one_says(tmp_path):
+    # in processes of their own: what starts workers stays until its process ends
+    command = [sys.executable, "-m", "npusim", "study", study(tmp_path, CLAIM), "--json"]
+    one, two = (
+        json.loads(
+            subprocess.run([*command, "--workers", n], check=True, capture_output=True).stdout
+        )
+        for n in "12"
+    )
+    assert one["studies"] == two["studies"]
 
 
 def test_a_break_even_turns_the_figure(tmp_path, bench):
