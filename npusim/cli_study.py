@@ -64,11 +64,16 @@ def study(
             study_tables.study_list(questions)
         return
     from npusim import terminal
+    from npusim.studies.decide import unused
     from npusim.studies.run import run
 
+    questions, changes = [read_question(one) for one in names], dict(read_settings(settings))
+    idle = unused(questions, changes)
+    if idle:
+        click.echo(f"note: changes nothing here: --set {', '.join(idle)}", err=True)
     folder = output if output is not None or as_json else Path("results") / "studies"
     with terminal.progress("studies", quiet=as_json) as tick:
-        done = run([read_question(one) for one in names], dict(read_settings(settings)), folder,
+        done = run(questions, changes, folder,
                    draws=draws, workers=workers, progress=tick, figures=figures,
                    command=command_line())  # fmt: skip
     if as_json:

@@ -15,7 +15,7 @@ from npusim.errors import InputError, NpusimError
 from npusim.studies import draws
 from npusim.studies.bench import Bench, Case, Lot
 from npusim.studies.claim import Rule
-from npusim.studies.decide import decide
+from npusim.studies.decide import decide, unused
 from npusim.studies.draws import doubts, is_chosen, perturbed, samples
 from npusim.studies.influence import bracket, ends
 from npusim.studies.read import claimed, read_question
@@ -211,6 +211,23 @@ def test_a_break_even_turns_the_figure(tmp_path, bench):
         (there,) = decide([question], bench, {found.name: value}, draws=16)
         margins.append(rule.margin(there.decisions[0].cases[0].value) >= 0)
     assert margins == [held, not held]
+
+
+def test_two_studies_of_one_name_are_refused(tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    found = run(study(tmp_path, CLAIM), study(other, CLAIM), "--json")
+    assert found.exit_code == 1
+    assert found.stderr == "error: two studies of one name: 'mine'\n"
+
+
+def test_a_setting_that_no_claim_takes_is_told(tmp_path):
+    file = study(tmp_path, CLAIM)
+    assert unused([read_question(file)], ["memories.dram.bandwidth", "floor.matmul"]) == [
+        "memories.dram.bandwidth"]  # fmt: skip
+    found = run(file, "--json", "--draws", "8", "--workers", "1", "--set",
+                "memories.dram.bandwidth=1 TB/s")  # fmt: skip
+    assert "note: changes nothing here: --set memories.dram.bandwidth" in found.stderr
 
 
 # --- what is not known -------------------------------------------------------

@@ -119,9 +119,8 @@ def experiments_(
     """Run natural experiments: small workloads in which one effect decides.
 
     NAME is attention, attention_backends, collectives, energy, first_use, fused_kernels, fusion,
-    graph_size,
-    l2_residency, launch, linear_shapes, ngram, pointwise, power, precision, product_choice,
-    profiler, queue_depth or sm_count; all by default.
+    graph_size, l2_residency, launch, linear_shapes, ngram, pointwise, power, precision,
+    product_choice, profiler, queue_depth or sm_count; all by default.
     Those already in the folder are kept, so a run that broke off can be taken up.
     """
     from npusim.capture.experiments import capture_experiments  # noqa: PLC0415

@@ -37,6 +37,8 @@ class Chosen:
     ----------
     settings : dict of str to float
         Its value on each axis [SI].
+    number : int
+        Its row in the sweep.
     row : Series
         What it does, see `npusim.sweeps`.
     area : float
@@ -48,6 +50,7 @@ class Chosen:
     """
 
     settings: dict[str, float]
+    number: int
     row: pd.Series[float]
     area: float
     power: float
@@ -104,6 +107,8 @@ def best(study: str, like: str) -> Chosen:
     if not fits.any():
         raise InputError(f"no design takes as little area and power as {like}", file=study,
                          hint="give the sweep smaller designs")  # fmt: skip
-    row = table[fits].sort_values("wall_s", kind="stable").iloc[0]
+    rows = np.flatnonzero(fits)
+    number = int(rows[np.argmin(table["wall_s"].to_numpy()[rows])])
+    row = table.iloc[number]
     settings = {path: float(row[path]) for path in job.space.axes}
-    return Chosen(settings, row, area, power, int(fits.sum()), len(table))
+    return Chosen(settings, number, row, area, power, int(fits.sum()), len(table))

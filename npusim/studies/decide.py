@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -29,7 +29,7 @@ from npusim.studies.quantity import ask
 from npusim.studies.reason import reason
 from npusim.studies.value import Doubt
 from npusim.studies.verdict import Found, of_draws, only_without_host, overall
-from npusim.transforms import split
+from npusim.transforms import TRANSFORMABLE, split
 from npusim.units import CHOICES
 
 
@@ -126,6 +126,31 @@ def decide(
     for name, found in zip(measured, waiting, strict=True):
         made |= {(name, decision.claim.id): decision for decision in found}
     return [Answer(q, tuple(made[q.name, c.id] for c in q.claims), settings) for q in questions]
+
+
+def unused(questions: Sequence[Question], settings: Collection[str]) -> list[str]:
+    """Return the settings that no claim of some studies takes.
+
+    Examples
+    --------
+    >>> from npusim.studies.read import read_question
+    >>> unused([read_question("links")], ["gemv.count", "link.latency"])
+    ['gemv.count']
+    """
+    return [path for path in settings
+            if not any(_takes(q, c, path) for q in questions for c in q.claims)]  # fmt: skip
+
+
+def _takes(question: Question, claim: Claim, path: str) -> bool:
+    test = claim.test
+    if isinstance(test, Measure):
+        quantity = quantities.find(test.quantity)
+        return any(path in quantity.doubts(options) for options in test.cases.values())
+    return any(
+        path not in side.machine and path not in side.work
+        and (path in TRANSFORMABLE or side.arch in ("", question.arch))
+        for side in (test.design, test.against)
+    )  # fmt: skip
 
 
 _Name = tuple[str, str]

@@ -56,7 +56,7 @@ def designs(answer: Answer) -> dict[str, Any] | None:
     job, table = designs_of(study)
     chosen = [best(study, like) for like in likes]
     front = pareto(table, [name for name, *_ in OBJECTIVES]).index
-    rows = _shown(table, [int(one.row.name) for one in chosen], front)  # type: ignore[call-overload]
+    rows = _shown(table, [one.number for one in chosen], front)
     axes = list(job.space.axes)
     columns = {path: table[path].to_numpy()[rows] for path in axes}
     found = _evaluated(job, job.arch.name, columns)

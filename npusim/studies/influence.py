@@ -3,7 +3,7 @@
 Every assumed number is moved alone to the ends of its range, all others nominal. From the one that
 moves the figure most the break-even is looked for within what any real or imagined machine respects
 (the bounds of `npusim.parameters`): values on a grid, then on a finer one between those that
-disagree. If no value of it flips the claim, those that move the figure next are asked.
+disagree. If no value of it flips the claim, the one that moves the figure next is asked.
 
 Limits: one number at a time. A break-even is of the figure itself, not of its band.
 """
@@ -101,7 +101,7 @@ def ends(path: str, doubt: Doubt) -> tuple[float, float]:
 
 
 def grid(path: str, doubt: Doubt, low: float, high: float) -> Array:
-    """Return values between two ends, the nominal one among them, (P,) [SI]."""
+    """Return values between two ends, or the few that are quickly asked, (P,) [SI]."""
     if doubt.unit in CHOICES:
         return np.arange(low, high + 1)
     if path in ENGINE:  # each value is another program, which takes a second to make

@@ -9,6 +9,7 @@ from typing import Any
 
 from npusim import store
 from npusim.atomic import check_folder
+from npusim.errors import InputError
 from npusim.studies import gallery, page
 from npusim.studies.bench import Bench
 from npusim.studies.claim import Question
@@ -84,8 +85,12 @@ def run(
     Raises
     ------
     InputError, InputErrors
-        A claim that cannot be tested, or a folder that cannot be written.
+        A claim that cannot be tested, two studies of one name, or a folder that cannot be written.
     """
+    names = [q.name for q in questions]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InputError("two studies of one name", value=twice)
     if folder is not None:
         check_folder(folder)
     with Bench(workers, progress) as bench:
