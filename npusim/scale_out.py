@@ -31,8 +31,7 @@ from npusim.errors import InputError
 from npusim.fusion.program import program
 from npusim.models.link import NEEDED as LINK
 from npusim.pipeline import passed, round_s
-from npusim.power import held
-from npusim.predict import Result, replay
+from npusim.sweeps.evaluate import run_program
 from npusim.templates import load_lowering, load_model, template
 from npusim.templates.hyperparameters import Model
 from npusim.templates.kernels import ITEM
@@ -204,7 +203,7 @@ def scale_out(
         arch = with_value(arch, path, value)
     ask = _Ask(model, arch, phase, batch, context, launch, lowering, of_workload)
     one = ask.chip(Plan(), 0, batch)  # bad input that no plan is to blame for is told first
-    alone = ask.tokens / one.result.wall_s
+    alone = ask.tokens / one.wall[0]
     rows, impossible = [], []
     for plan in plans:
         try:
@@ -219,9 +218,10 @@ def scale_out(
 
 @dataclass(frozen=True)
 class _Chip:
-    """A replay of one chip's workload, and the share of collectives in its device time."""
+    """What a step of one chip takes: time [s], energy [J], share of collectives in device time."""
 
-    result: Result
+    wall: tuple[float, float, float]
+    joules: float | None
     collective: float
 
 
@@ -250,7 +250,7 @@ class _Ask:
         own = -(-self._batch // plan.data)
         count = min(plan.pipeline, own)
         chips = [self.chip(plan, s, -(-own // count)) for s in range(plan.pipeline)]
-        stages = np.array([_times(chip.result) for chip in chips])
+        stages = np.array([chip.wall for chip in chips])
         if self._phase == "decode":
             step = round_s(stages, count)
             bubble = 1.0 - count * float(stages[:, 0].sum()) / (len(chips) * float(step[0]))
@@ -265,7 +265,7 @@ class _Ask:
             rate, rate / plan.chips, rate / plan.chips / alone,
             max(chip.collective for chip in chips), max(bubble, 0.0), weights, cache,
             None if room is None else weights + cache <= float(room),
-            self._energy(plan, chips[0].result) if plan.pipeline == 1 else None,
+            self._energy(plan, chips[0]) if plan.pipeline == 1 else None,
         )  # fmt: skip
 
     def chip(self, plan: Plan, stage: int, batch: int) -> _Chip:
@@ -274,8 +274,7 @@ class _Ask:
                      self._lowering, plan, stage)  # fmt: skip
         w = transformed(made, self._changes)
         if w.id not in self._known:
-            result = replay(w, self._arch, self._launch)
-            self._known[w.id] = _Chip(result, collective_share(w, self._arch, self._launch))
+            self._known[w.id] = _replayed(w, self._arch, self._launch)
         return self._known[w.id]
 
     def notes(self, rows: Sequence[ScaleOut]) -> Iterator[str]:
@@ -320,9 +319,8 @@ class _Ask:
     def _kv_bytes(self, m: Model) -> float:
         return self._changes.get("workload.kv_bits", 8 * ITEM[m.dtype]) / 8
 
-    def _energy(self, plan: Plan, result: Result) -> float | None:
-        joules = result.energy_j
-        return None if joules is None else joules * plan.chips / self.tokens
+    def _energy(self, plan: Plan, chip: _Chip) -> float | None:
+        return None if chip.joules is None else chip.joules * plan.chips / self.tokens
 
 
 @lru_cache(maxsize=64)
@@ -346,22 +344,21 @@ def _check_links(plan: Plan, arch: Arch) -> None:
                              hint=f"give it one: --set '{path}=...'")  # fmt: skip
 
 
-def collective_share(w: Workload, arch: Arch, launch: str) -> float:
-    """Return the share of device time that collectives take on a machine."""
+def _replayed(w: Workload, arch: Arch, launch: str) -> _Chip:
+    """Replay the workload of one chip."""
     designs = Designs(arch)
-    ran = program(w, designs, launch)
-    time = held(ran, designs, launch).time
+    ran = run_program(designs, program(w, designs, launch), launch, "model")
+    banded, time = ran.banded, ran.settled.time
+    ends = (end or banded.middle for end in (banded.low, banded.high))
+    wall, low, high = (float(end.wall_s[0]) for end in (banded.middle, *ends))
+    if not all(math.isfinite(x) for x in (wall, low, high)):
+        raise InputError("no time known", file=w.name, value=wall)
     seconds = time.table[time.row, 0] * time.scale
+    between = float(seconds[ran.workload.mask("kind", "collective")].sum())
     total = float(seconds.sum())
-    return float(seconds[ran.mask("kind", "collective")].sum()) / total if total > 0 else 0.0
-
-
-def _times(result: Result) -> tuple[float, float, float]:
-    """Return wall time of a step: in the middle, and at the ends of its band [s]."""
-    ends = result.band.wall_s if result.band is not None else (result.wall_s, result.wall_s)
-    if not all(math.isfinite(x) for x in (result.wall_s, *ends)):
-        raise InputError("no time known", file=result.workload, value=result.wall_s)
-    return (result.wall_s, *ends)
+    joules = None if ran.spent is None else float(ran.spent.joules[0])
+    return _Chip((wall, low, high), None if joules is None or math.isnan(joules) else joules,
+                 between / total if total > 0 else 0.0)  # fmt: skip
 
 
 def _check(plan: Plan, batch: int) -> None:

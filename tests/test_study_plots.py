@@ -307,8 +307,8 @@ def test_each_case_stands_at_its_value_with_its_band(ax):
     plots.verdicts(ax, cases())
     rows = ax.get_yticks()
     for row, (_, case) in zip(rows, cases().iterrows(), strict=True):
-        there = [line.get_xdata().tolist() for line in ax.get_lines()
-                 if len(line.get_ydata()) and set(line.get_ydata()) == {row}]  # fmt: skip
+        there = [[float(x) for x, y in zip(*line.get_data(), strict=True)
+                  if y == row and np.isfinite(x)] for line in ax.get_lines()]  # fmt: skip
         assert [case["low"], case["high"]] in there and [case["value"]] in there
 
 

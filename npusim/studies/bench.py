@@ -134,6 +134,10 @@ class Bench:
         InputError
             Designs that a model refuses, with the machine and case.
         """
+        return self.later(lots)()
+
+    def later(self, lots: Sequence[Lot]) -> Callable[[], list[pd.DataFrame]]:
+        """Begin with some lots, and return what waits for them: the same as a call of the bench."""
         groups: dict[tuple[object, ...], list[int]] = {}
         for i, lot in enumerate(lots):
             groups.setdefault(lot.shared, []).append(i)
@@ -142,19 +146,23 @@ class Bench:
         jobs = _jobs([piece for _, piece in pieces])
         run = map if self._pool is None else self._pool.map
         answers = run(_evaluate_all, [[pieces[i][1] for i in job] for job in jobs])
-        made: dict[int, pd.DataFrame] = {}
-        for done, (job, tables) in enumerate(zip(jobs, answers, strict=True)):
-            made |= dict(zip(job, tables, strict=True))
-            if self._progress is not None:
-                self._progress(done + 1, len(jobs))
-        found: list[pd.DataFrame] = [pd.DataFrame()] * len(lots)
-        for g, places in enumerate(groups.values()):
-            own = [made[i] for i, (group, _) in enumerate(pieces) if group == g]
-            table = _joined(own)
-            self.designs += len(table)
-            for place, rows in zip(places, gathered[g].rows, strict=True):
-                found[place] = table.iloc[rows].reset_index(drop=True)
-        return found
+
+        def wait() -> list[pd.DataFrame]:
+            made: dict[int, pd.DataFrame] = {}
+            for done, (job, tables) in enumerate(zip(jobs, answers, strict=True)):
+                made |= dict(zip(job, tables, strict=True))
+                if self._progress is not None:
+                    self._progress(done + 1, len(jobs))
+            found: list[pd.DataFrame] = [pd.DataFrame()] * len(lots)
+            for g, places in enumerate(groups.values()):
+                own = [made[i] for i, (group, _) in enumerate(pieces) if group == g]
+                table = _joined(own)
+                self.designs += len(table)
+                for place, rows in zip(places, gathered[g].rows, strict=True):
+                    found[place] = table.iloc[rows].reset_index(drop=True)
+            return found
+
+        return wait
 
     def apart(self, call: Callable[[_T], _R], over: Sequence[_T]) -> Iterator[_R]:
         """Return what a function makes of some things, each in a process that is free."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -116,15 +116,25 @@ def decide(
     settings = {**machine, **work}
     measured = {q.name: [claim for claim in q.claims if isinstance(claim.test, Measure)]
                 for q in questions}  # fmt: skip
-    # Claims of one study share what they measure: one process does them.
-    waiting = bench.apart(partial(_measured_all, settings), list(measured.values()))
+    # Claims of one study share what they measure: one process does them. Half of them wait, so that
+    # no process is idle while this one looks at what was compared.
+    early, late = list(measured)[::2], list(measured)[1::2]
+    measuring = partial(_measured_all, settings)
+    waiting = [(early, bench.apart(measuring, [measured[name] for name in early]))]
     asked = {
         (q.name, claim.id): pairs(claim, q, machine, work)
         for q in questions for claim in q.claims if isinstance(claim.test, Compare)
     }  # fmt: skip
-    made = _compared(asked, bench, draws)
-    for name, found in zip(measured, waiting, strict=True):
-        made |= {(name, decision.claim.id): decision for decision in found}
+    leads = {name: own[0] for name, own in asked.items()}
+    doubted = {name: pair.doubts() for name, pair in leads.items()}
+    # Asked for together: a design more costs a hundredth of what its workload takes to be ready.
+    lots = [pair.drawn(draws) for own in asked.values() for pair in own]
+    tables = _later(bench, [*lots, *_at_ends(leads, doubted)])
+    waiting.append((late, bench.apart(measuring, [measured[name] for name in late])))
+    made = _compared(asked, doubted, tables(), bench)
+    for names, answers in waiting:
+        for name, found in zip(names, answers, strict=True):
+            made |= {(name, decision.claim.id): decision for decision in found}
     return [Answer(q, tuple(made[q.name, c.id] for c in q.claims), settings) for q in questions]
 
 
@@ -154,11 +164,17 @@ def _takes(question: Question, claim: Claim, path: str) -> bool:
 
 
 _Name = tuple[str, str]
+_Doubts = Mapping[Key, Doubt]
+_Moved = dict[Key, tuple[float, float]]
 
 
-def _compared(asked: Mapping[_Name, list[Pair]], bench: Bench, draws: int) -> dict[_Name, Decision]:
-    every = [pair for own in asked.values() for pair in own]
-    tables = _tables(bench, [pair.drawn(draws) for pair in every])
+def _compared(
+    asked: Mapping[_Name, list[Pair]], doubted: Mapping[_Name, _Doubts],
+    tables: Sequence[list[pd.DataFrame]], bench: Bench,
+) -> dict[_Name, Decision]:  # fmt: skip
+    """Come to verdicts from all cases as drawn, and after these the first ones at their ends."""
+    leads = {name: own[0] for name, own in asked.items()}
+    moved = _moved(leads, doubted, tables[sum(map(len, asked.values())) :])
     nominal = {}
     cases: dict[_Name, list[Found]] = {}
     at = 0
@@ -172,10 +188,9 @@ def _compared(asked: Mapping[_Name, list[Pair]], bench: Bench, draws: int) -> di
             cases.setdefault(name, []).append(
                 of_draws(pair.case.text(), pair.labels, value, drawn, pair.claim.rule)
             )
-    leads = {name: own[0] for name, own in asked.items()}
-    held = {name: own[0].claim.rule.margin(cases[name][0].value) >= 0
-            for name, own in asked.items()}  # fmt: skip
-    found = _influences(leads, held, bench)
+    held = {name: pair.claim.rule.margin(cases[name][0].value) >= 0
+            for name, pair in leads.items()}  # fmt: skip
+    found = _influences(leads, held, doubted, moved, bench)
     made = {}
     for name, own in asked.items():
         verdict, where = overall(cases[name])
@@ -190,13 +205,16 @@ def _compared(asked: Mapping[_Name, list[Pair]], bench: Bench, draws: int) -> di
     return made
 
 
-def _tables(bench: Bench, lots: Sequence[Sequence[Lot]]) -> list[list[pd.DataFrame]]:
-    flat = bench([lot for own in lots for lot in own])
-    found, at = [], 0
-    for own in lots:
-        found.append(flat[at : at + len(own)])
-        at += len(own)
-    return found
+def _later(bench: Bench, lots: Sequence[Sequence[Lot]]) -> Callable[[], list[list[pd.DataFrame]]]:
+    """Begin with lots that belong together, and return what waits for their tables."""
+    flat = bench.later([lot for own in lots for lot in own])
+    ends = np.cumsum([len(own) for own in lots]).tolist()
+
+    def wait() -> list[list[pd.DataFrame]]:
+        found = flat()
+        return [found[end - len(own) : end] for own, end in zip(lots, ends, strict=True)]
+
+    return wait
 
 
 def _what(pair: Pair) -> str:
@@ -207,11 +225,10 @@ def _what(pair: Pair) -> str:
 
 
 def _influences(
-    leads: Mapping[_Name, Pair], held: Mapping[_Name, bool], bench: Bench
-) -> dict[_Name, Influence | None]:
+    leads: Mapping[_Name, Pair], held: Mapping[_Name, bool], of: Mapping[_Name, _Doubts],
+    moved: Mapping[_Name, _Moved], bench: Bench,
+) -> dict[_Name, Influence | None]:  # fmt: skip
     """Return on what each claim hangs most, see `npusim.studies.influence`."""
-    of = {name: pair.doubts() for name, pair in leads.items()}
-    moved = _moved(leads, of, bench)
     asked = {name: swings(moved[name])[:ASKED] for name in leads}
     flips = _flips(leads, held, asked, of, bench)
     return {
@@ -220,10 +237,8 @@ def _influences(
     }
 
 
-def _moved(
-    leads: Mapping[_Name, Pair], of: Mapping[_Name, Mapping[Key, Doubt]], bench: Bench
-) -> dict[_Name, dict[Key, tuple[float, float]]]:
-    """Return the figure of each claim at the ends of what is assumed, one by one."""
+def _at_ends(leads: Mapping[_Name, Pair], of: Mapping[_Name, _Doubts]) -> list[list[Lot]]:
+    """Return each claim's designs with what is assumed at the ends of its range, one by one."""
     lots = []
     for name, pair in leads.items():
         doubts, size = of[name], 2 * len(of[name])
@@ -233,9 +248,17 @@ def _moved(
             column[2 * i : 2 * i + 2] = doubt.low, doubt.high
             varied[key] = column
         lots.append(pair.lots(varied, size) if size else [])
+    return lots
+
+
+def _moved(
+    leads: Mapping[_Name, Pair], of: Mapping[_Name, _Doubts],
+    tables: Sequence[Sequence[pd.DataFrame]],
+) -> dict[_Name, _Moved]:  # fmt: skip
+    """Return the figure of each claim at these ends."""
     found = {}
-    for (name, pair), tables in zip(leads.items(), _tables(bench, lots), strict=True):
-        ratio = pair.ratio((tables[0], tables[1])) if tables else np.empty(0)
+    for (name, pair), own in zip(leads.items(), tables, strict=True):
+        ratio = pair.ratio((own[0], own[1])) if own else np.empty(0)
         found[name] = {key: (float(ratio[2 * i]), float(ratio[2 * i + 1]))
                        for i, key in enumerate(of[name])}  # fmt: skip
     return found
@@ -243,7 +266,7 @@ def _moved(
 
 def _flips(
     leads: Mapping[_Name, Pair], held: Mapping[_Name, bool], asked: Mapping[_Name, list[Key]],
-    of: Mapping[_Name, Mapping[Key, Doubt]], bench: Bench,
+    of: Mapping[_Name, _Doubts], bench: Bench,
 ) -> dict[_Name, dict[Key, float | None]]:  # fmt: skip
     """Return the value of what is asked at which each claim flips, looked for on two grids."""
     spans = {(name, key): ends(key[1], of[name][key])
@@ -257,7 +280,7 @@ def _flips(
         lots = [leads[name].lots({key: values}, len(values))
                 for (name, key), values in grids.items()]  # fmt: skip
         spans = {}
-        for ((name, key), values), tables in zip(grids.items(), _tables(bench, lots), strict=True):
+        for ((name, key), values), tables in zip(grids.items(), _later(bench, lots)(), strict=True):
             pair, doubt = leads[name], of[name][key]
             figures = pair.ratio((tables[0], tables[1]))
             inside = bracket(values, figures, doubt.nominal, pair.claim.rule, held[name])

@@ -214,24 +214,21 @@ def perturbed(
 
 def _slower(table: pd.DataFrame, arch: str, like: pd.DataFrame | None) -> Array:
     """Return by how much longer the device takes, (N,) [s]."""
-    draws = len(table)
-    more = np.zeros(draws)
-    kinds = {str(c) for t in (table, *([] if like is None else [like])) for c in t.columns}
-    for column in sorted(name for name in kinds if name.startswith(KIND)):
+    more = np.zeros(len(table))
+    every = [table, *([] if like is None else [like])]
+    kinds = sorted({str(c) for t in every for c in t.columns if str(c).startswith(KIND)})
+    # As one array: columns of a table one by one are slow to take.
+    times = [t.reindex(columns=kinds, fill_value=0.0).to_numpy() for t in every]
+    for i, column in enumerate(kinds):
         kind = column.removeprefix(KIND)
-        first = off(arch, kind, draws, "time") - 1
-        time = _of(table, column)
+        first = off(arch, kind, len(table), "time") - 1
+        time = times[0][:, i]
         if like is None:
             more += time * first
         else:
-            base = _of(like, column)
-            more += base * first + (time - base) * (off(arch, kind, draws, "change") - 1)
+            base = times[1][:, i]
+            more += base * first + (time - base) * (off(arch, kind, len(table), "change") - 1)
     return more
-
-
-def _of(table: pd.DataFrame, column: str) -> Array:
-    found: Array = table[column].to_numpy() if column in table else np.zeros(len(table))
-    return found
 
 
 def _factor(figure: str, table: pd.DataFrame, more: Array, grown: Array) -> Array:

@@ -74,10 +74,11 @@ def verdicts(
     values = np.concatenate([low, high]) / factor
     _limits(ax, values, ends[np.isfinite(ends)])
     _allowed(ax, rows, ends)
-    for i, (y, verdict) in enumerate(zip(rows, cases["verdict"], strict=True)):
-        ax.plot([low[i] / factor, high[i] / factor], [y, y], color=INK, linewidth=1.2,
-                marker="|", markersize=4, zorder=3, label="" if i else "band")  # fmt: skip
-        ax.plot([value[i] / factor], [y], linestyle="", zorder=4, **MARKS[verdict])
+    _bands(ax, rows, low / factor, high / factor)
+    for verdict in cases["verdict"].unique():
+        at = np.flatnonzero(cases["verdict"] == verdict)
+        ax.plot(value[at] / factor, np.take(rows, at), linestyle="", zorder=4, **MARKS[verdict])
+    for i, y in enumerate(rows):
         told = "{} [{}, {}]".format(*(_digits(v[i] / factor) for v in (value, low, high)))
         ax.annotate(told, (1.0, y), xycoords=("axes fraction", "data"), xytext=(5, 0),
                     textcoords="offset points", va="center", fontsize=SMALL)  # fmt: skip
@@ -94,6 +95,13 @@ def verdicts(
     ax.grid(axis="y", visible=False)
     _legend(ax, list(cases["verdict"]), bool(np.isfinite(ends).any()))
     return ax
+
+
+def _bands(ax: Axes, rows: list[float], low: Array, high: Array) -> None:
+    """Draw all bands as one line that is broken between them: an artist each is slow to lay out."""
+    gap = np.full(len(rows), np.nan)
+    ax.plot(np.column_stack([low, high, gap]).ravel(), np.repeat(rows, 3), color=INK, linewidth=1.2,
+            marker="|", markersize=4, zorder=3, label="band")  # fmt: skip
 
 
 def _digits(value: float) -> str:
