@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from npusim.atomic import whole_file
 from npusim.counters import COUNTERS
 from npusim.errors import InputError
+from npusim.parameters import PARAMETERS
 from npusim.workload import COLUMNS, HOST_PARTS, LABELS, HostCosts, Steps, Workload
 
 SCHEMA_VERSION = 3
@@ -76,7 +78,7 @@ def load_workload(file: Path) -> Workload:
     try:
         return _read(file)
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError,
-            ArithmeticError, RecursionError) as error:  # fmt: skip
+            ArithmeticError, RecursionError, msgspec.MsgspecError) as error:  # fmt: skip
         raise InputError(f"not a workload: {_first_line(error)}", file=file) from None
 
 
@@ -136,9 +138,68 @@ def _unsplit(host_s: NDArray[Any]) -> dict[str, NDArray[Any]]:
             "thread": np.full(len(host_s), -1), "records": nothing}  # fmt: skip
 
 
+class _Part(msgspec.Struct):
+    """A step of a page, and how many there are."""
+
+    name: str
+    times: Annotated[int, msgspec.Meta(ge=1, le=10**9)]
+
+
+class _Page(msgspec.Struct):
+    parts: list[_Part]
+    new: Annotated[int, msgspec.Meta(ge=1, le=10**9)]
+
+
+_Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+
+
+class _Known(msgspec.Struct, omit_defaults=True):
+    """What is read of the provenance somewhere; the rest of it is only shown."""
+
+    host: str = ""
+    device: str | None = None
+    launch: str = ""
+    lowering: str | None = None
+    profiler: str = ""
+    caches: str = "step"
+    duration_basis: str | None = None
+    measured: bool = True
+    repaired: bool = False
+    marked_steps: _Count = 0
+    devices: _Count | None = None
+    processes: _Count | None = None
+    lost_events: _Count = 0
+    left_out: _Count = 0
+    outside_steps: _Count = 0
+    outside_steps_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    launches_of_one_id: _Count = 0
+    units: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    batch: _Count = 1
+    tokens: _Count = 0
+    experts: float | list[float] = 0.0
+    notes: list[str] = []
+    against: list[str] = []
+    steps_of_trace: list[_Count] | None = None
+    transforms: dict[str, float] = {}
+    page: _Page | None = None
+
+
+def _check_meta(meta: dict[str, Any]) -> None:
+    """Refuse provenance that whoever reads it could not work with."""
+    try:
+        msgspec.convert(meta, _Known)
+    except msgspec.ValidationError as error:
+        problem, _, place = str(error).partition(" - at ")
+        raise ValueError(f"{place.strip('`$.') or 'meta'}: {problem.lower()}") from None
+    for path in meta.get("transforms", ()):
+        if path not in PARAMETERS:
+            raise ValueError(f"transforms: no parameter: {path!r}")
+
+
 def _meta(about: dict[str, Any], unsplit: bool) -> dict[str, Any]:
     """Return provenance, with a note where host work is there and not split."""
     meta: dict[str, Any] = about["meta"]
+    _check_meta(meta)
     if unsplit and meta.get("host") == "measured":
         return {**meta, "notes": [*meta.get("notes", ()), UNSPLIT]}
     return meta
@@ -178,11 +239,16 @@ def _about(file: Path, table: Any) -> dict[str, Any]:
     if raw is None:
         raise InputError("Parquet, but not a workload", file=file,
                          hint="make one with `npusim import TRACE`")  # fmt: skip
-    about: dict[str, Any] = dict(json.loads(raw))
-    if about.get("schema") not in _READABLE:
-        raise InputError("workload of another version", file=file, value=about.get("schema"),
+    about = msgspec.json.decode(raw, type=dict[str, Any])  # no NaN, no half of a character
+    version = about.get("schema")
+    if type(version) is int and version > SCHEMA_VERSION:  # bool is an int to isinstance
+        raise InputError("written by a newer npusim", file=file, place="schema", value=version,
+                         allowed=f"up to {SCHEMA_VERSION}",
+                         hint="update npusim, or import the trace again with this one")  # fmt: skip
+    if type(version) is not int or version not in _READABLE:
+        raise InputError("not a version of a workload", file=file, place="schema", value=version,
                          allowed=" or ".join(map(str, _READABLE)),
-                         hint="import the trace again")  # fmt: skip
+                         hint="the file is damaged: import the trace again")  # fmt: skip
     return about
 
 

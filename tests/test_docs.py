@@ -3,6 +3,7 @@
 import re
 import runpy
 
+import pandas as pd
 import pytest
 
 import npusim as ns
@@ -24,6 +25,18 @@ def test_the_page_of_verdicts_has_every_claim_and_was_made_with_these_models(roo
     for name in claimed():
         for claim in read_question(name).claims:
             assert claim.says.replace("|", "/") in text, again
+
+
+def test_the_figure_of_the_readme_is_that_of_the_verdicts(root):
+    docs, again = root / "docs", "run: python docs/make_answer.py results/studies"
+    about, *_ = (docs / "answer.csv").read_text(encoding="utf-8").splitlines()
+    assert about == f"# models of npusim {model_version()}", again
+    told = (docs / "verdicts.md").read_text(encoding="utf-8")
+    for row in pd.read_csv(docs / "answer.csv", comment="#").itertuples():
+        (claim,) = (c for c in read_question(row.study).claims if c.id == row.claim)
+        (line,) = (x for x in told.splitlines() if x.startswith(f"| {claim.says} ["))
+        assert f"| {row.value:.3g} ({row.low:.3g} to {row.high:.3g}) |" in line, again
+    assert "docs/answer.png" in (root / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
