@@ -369,3 +369,57 @@ def test_json_is_one_object_and_writes_nothing(tmp_path, monkeypatch):
     assert claim["data"][-1] == "machine decode_npu"
     assert claim["data"][0].startswith("paddleocr_vl_decode")
     assert [p.name for p in tmp_path.iterdir()] == ["mine.yaml"]
+
+
+# --- a workload of one's own -------------------------------------------------
+
+OWN = """
+claims:
+  one:
+    says: As a graph it takes less than half the time
+    source: a test
+    compare: {figure: wall_s, design: {launch: graph}, against: {launch: eager}}
+    holds: {most: 0.5}
+    rule: for a test
+    models: [MODEL]
+    launch: [graph]
+"""
+
+
+def test_a_workload_of_ones_own_is_replayed_as_it_is(tmp_path, bench):
+    """Its figure is that of two replays; a shipped name and a file are the same workload."""
+    name = "paddleocr_vl_decode_b8"
+    w, npu = ns.load_workload(name), ns.load_arch("decode_npu")
+    wall = {mode: ns.replay(w, npu, mode).wall_s for mode in ("eager", "graph")}
+    ns.save_workload(w, tmp_path / "step.parquet")
+    for model in (name, str(tmp_path / "step.parquet")):
+        (answer,) = decide([read_question(study(tmp_path, OWN.replace("MODEL", model)))], bench)
+        (case,) = answer.decisions[0].cases
+        assert case.value == pytest.approx(wall["graph"] / wall["eager"], rel=1e-12)
+        assert answer.decisions[0].data[0].startswith(model)
+        assert "batch" not in answer.decisions[0].reason
+
+
+@pytest.mark.parametrize(
+    ("models", "more", "told"),
+    [("nowhere.json", "", "models: nowhere.json: no such file; or deepseek_ocr or paddleocr_vl"),
+     ("paddleocr_vl_decode", "    work: decode\n", "work: not of a workload of yours: 'decode'"),
+     ("paddleocr_vl", "    work: step\n", "work: not of a model: 'step' (allowed: decode"),
+     ("paddleocr_vl, paddleocr_vl_decode", "", "work: not of a workload of yours: 'decode'"),
+     ("paddleocr_vl_decode", "    batch: [1, 8]\n", "set workload.batch")],
+)  # fmt: skip
+def test_work_that_a_workload_does_not_have_is_refused(tmp_path, models, more, told):
+    with pytest.raises(NpusimError) as found:
+        read_question(study(tmp_path, OWN.replace("MODEL", models) + more))
+    text = str(found.value)
+    assert told in text
+    assert "line " in text
+    assert "claims.one" in text
+
+
+def test_a_workload_has_no_lowering(tmp_path, bench):
+    text = OWN.replace("MODEL", "paddleocr_vl_decode").replace(
+        "design: {launch: graph}", "design: {launch: graph, lowering: npu}"
+    )
+    with pytest.raises(InputError, match="lowering: belongs to a model"):
+        decide([read_question(study(tmp_path, text))], bench)

@@ -289,7 +289,7 @@ WRONG = [
     ("pareto", {"x": "beauty"}, "", "beauty"),
     ("tornado", {"claim": "much"}, "claim", "no such claim: 'much' (allowed: enough, half)"),
     ("build_order", {"features": {"a": {"fusion.chain": 8}}}, "features", "2"),
-    ("energy", {"designs": {"a": {}}, "models": ["gpt"]}, "models.0", "not one of those allowed"),
+    ("energy", {"designs": {"a": {}}, "models": ["gpt"]}, "", "models: no such workload: 'gpt'"),
     ("verdicts", {"claim": "enough"}, "claim", "unknown option"),
     ("curve", ["a"], "", "not a mapping"),
 ]  # fmt: skip

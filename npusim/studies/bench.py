@@ -53,7 +53,13 @@ class Case:
         >>> Case("paddleocr_vl", "decode", 8, "graph").text()
         'PaddleOCR-VL, batch 8, graph'
         """
-        return f"{work.TITLES[self.model]}, batch {self.batch}, {self.launch}"
+        return ", ".join(part for part in self.parts if part)
+
+    @property
+    def parts(self) -> tuple[str, str, str]:
+        """What it is of in words: model, batch (nothing of a workload as it is), launch mode."""
+        batch = "" if self.work == work.STEP else f"batch {self.batch}"
+        return work.title(self.model), batch, self.launch
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from npusim.studies.quantity import ask
 from npusim.studies.reason import reason
 from npusim.studies.value import Doubt
 from npusim.studies.verdict import Found, of_draws, only_without_host, overall
+from npusim.studies.work import STEP
 from npusim.transforms import TRANSFORMABLE, split
 from npusim.units import CHOICES
 
@@ -220,7 +221,7 @@ def _later(bench: Bench, lots: Sequence[Sequence[Lot]]) -> Callable[[], list[lis
 def _what(pair: Pair) -> str:
     test = pair.test
     work = {"decode": "a decode step", "page": "a page", "vision": "a vision step",
-            "prefill": "a prompt"}[test.work]  # fmt: skip
+            "prefill": "a prompt", STEP: "a step"}[test.work]  # fmt: skip
     return f"{test.figure} of {work}: {test.design.text} over {test.against.text}"
 
 

@@ -14,7 +14,7 @@ from npusim.config import read_study
 from npusim.errors import InputError, InputErrors
 from npusim.parameters import PARAMETERS
 from npusim.schema import checked
-from npusim.studies import figures, quantities
+from npusim.studies import figures, quantities, work
 from npusim.studies.claim import (
     BATCHES,
     LAUNCHES,
@@ -57,10 +57,8 @@ class _Claim(Strict):
     cases: Annotated[dict[str, dict[str, Any]], Field(min_length=1)] | None = None
     holds: _Holds
     rule: _Text
-    work: Literal["decode", "page", "vision", "prefill"] | None = None
-    models: Annotated[list[Literal["deepseek_ocr", "paddleocr_vl"]], Field(min_length=1)] | None = (
-        None
-    )
+    work: Literal["decode", "page", "vision", "prefill", "step"] | None = None
+    models: Annotated[list[str], Field(min_length=1)] | None = None
     batch: Annotated[list[Annotated[int, Field(ge=1, le=1024)]], Field(min_length=1)] | None = None
     launch: Annotated[list[_Launch], Field(min_length=1)] | None = None
     doubts: dict[str, Annotated[list[str | float], Field(min_length=2, max_length=2)]] | None = None
@@ -168,10 +166,15 @@ def _compare(
     design = _side(tree, (*place, "compare", "design"), compare.design, errors)
     against = _side(tree, (*place, "compare", "against"), compare.against, errors)
     launches = tuple(mode for mode in LAUNCHES if mode in (given.launch or LAUNCHES))
-    return Compare(
-        compare.figure, design, against, given.work or "decode", tuple(given.models or MODELS),
-        tuple(given.batch or BATCHES), launches,
-    )  # fmt: skip
+    models = tuple(given.models or MODELS)
+    own = all(map(work.is_own, models))
+    of = given.work or (work.STEP if own else "decode")
+    batches = tuple(given.batch or ((1,) if own else BATCHES))
+    try:
+        work.check(models, of, batches)
+    except InputError as error:
+        errors.append(tree.error(place, str(error)))
+    return Compare(compare.figure, design, against, of, models, batches, launches)
 
 
 def _side(

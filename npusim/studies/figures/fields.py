@@ -26,6 +26,7 @@ from npusim.studies.bench import Case
 from npusim.studies.claim import Side
 from npusim.studies.figures.about import About
 from npusim.studies.side import FIGURES, number, side
+from npusim.studies.work import check
 from npusim.sweep_block import Strict
 from npusim.sweeps.space import unmodelled
 
@@ -34,9 +35,9 @@ Array = NDArray[np.float64]
 BATCH = "workload.batch"
 _MOST = 65  # values of an axis
 
-Model = Literal["deepseek_ocr", "paddleocr_vl"]
+Model = str
 Launch = Literal["eager", "graph", "queue"]
-Work = Literal["decode", "page", "vision", "prefill"]
+Work = Literal["decode", "page", "vision", "prefill", "step"]
 Batch = Annotated[int, Field(ge=1, le=1024)]
 
 
@@ -160,7 +161,22 @@ def refuse_both(drawn: list[str], both: list[str], over: Side) -> None:
         raise wrong(f"needs both: [{BATCH}]: a batch is that of both designs")
 
 
-class OneCase(Strict):
+class OfWork(Strict):
+    """Options with ``model`` or ``models``, ``work`` and ``batch``, which must go together."""
+
+    @model_validator(mode="after")
+    def _work_holds(self) -> OfWork:
+        given = {name: getattr(self, name) for name in type(self).model_fields}
+        models = given["models"] if "models" in given else [given["model"]]
+        batch = given["batch"]
+        try:
+            check(models, given["work"], batch if isinstance(batch, list) else [batch])
+        except InputError as error:
+            raise wrong(str(error)) from None
+        return self
+
+
+class OneCase(OfWork):
     """The work of a figure: a step or page of a model."""
 
     model: Model = "paddleocr_vl"
@@ -173,7 +189,7 @@ class OneCase(Strict):
         return Case(self.model, self.work, self.batch, self.launch)
 
 
-class Cases(Strict):
+class Cases(OfWork):
     """The work of a figure: steps or pages of models."""
 
     models: list[Model] = Field(["paddleocr_vl", "deepseek_ocr"], min_length=1)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from npusim.studies import work
 from npusim.studies.bench import Case
 from npusim.studies.claim import Side
 from npusim.study_plots.axis import label
 
 WORK = {"decode": "a decode step", "page": "a page", "vision": "a vision step",
-        "prefill": "a prompt"}  # fmt: skip
+        "prefill": "a prompt", "step": "a step"}  # fmt: skip
 SHARED = "what is not known of a machine is drawn for all designs alike"
 
 
@@ -28,7 +27,7 @@ def apart(cases: Sequence[Case], more: Sequence[str] = ()) -> list[str]:
     >>> apart([Case("paddleocr_vl", "decode", b, "queue") for b in (1, 8)])
     ['batch 1', 'batch 8']
     """
-    parts = [[work.TITLES[c.model], f"batch {c.batch}", c.launch] for c in cases]
+    parts = [list(c.parts) for c in cases]
     for part, text in zip(parts, more, strict=bool(more)):
         part.insert(0, text)
     told = [i for i in range(len(parts[0])) if len({part[i] for part in parts}) > 1]
@@ -45,8 +44,8 @@ def alike(cases: Sequence[Case]) -> str:
     >>> alike([Case("paddleocr_vl", "decode", b, "queue") for b in (1, 8)])
     'a decode step, PaddleOCR-VL, queue'
     """
-    parts = zip(*((work.TITLES[c.model], f"batch {c.batch}", c.launch) for c in cases), strict=True)
-    same = [part[0] for part in parts if len(set(part)) == 1]
+    parts = zip(*(c.parts for c in cases), strict=True)
+    same = [part[0] for part in parts if len(set(part)) == 1 and part[0]]
     return ", ".join([WORK[cases[0].work], *same])
 
 

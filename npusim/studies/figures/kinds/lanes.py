@@ -20,19 +20,18 @@ from npusim.load import traced_arch
 from npusim.studies import work
 from npusim.studies.bench import Case, Lot
 from npusim.studies.decide import Answer
-from npusim.studies.figures.fields import Batch, Design, Model
+from npusim.studies.figures.fields import Batch, Design, Model, OfWork
 from npusim.studies.figures.picture import Picture
 from npusim.studies.figures.replays import one
 from npusim.studies.figures.words import alike
 from npusim.study_plots.lane_chart import parts
-from npusim.sweep_block import Strict
 from npusim.sweeps.evaluate import with_changes
 from npusim.timeline import Timeline
 
 _START = "eager"
 
 
-class Options(Strict):
+class Options(OfWork):
     """Designs to show above each other.
 
     Attributes
@@ -44,7 +43,7 @@ class Options(Strict):
 
     model: Model = "paddleocr_vl"
     batch: Batch = 1
-    work: Literal["decode", "vision", "prefill"] = "decode"
+    work: Literal["decode", "vision", "prefill", "step"] = "decode"
     designs: Annotated[dict[str, Design], Field(min_length=1, max_length=4)]
 
 

@@ -19,17 +19,16 @@ from npusim.plots import roof
 from npusim.studies import work
 from npusim.studies.bench import Case, Lot
 from npusim.studies.decide import Answer
-from npusim.studies.figures.fields import ArchName, Batch, Launch, Model
+from npusim.studies.figures.fields import ArchName, Batch, Launch, Model, OfWork
 from npusim.studies.figures.picture import Picture
 from npusim.studies.figures.words import alike
-from npusim.sweep_block import Strict
 from npusim.sweeps.evaluate import with_changes
 from npusim.workload import Workload
 
 _TERA = 1e12
 
 
-class Options(Strict):
+class Options(OfWork):
     """Machines, the first of which runs the kernels, and the work.
 
     Attributes
@@ -42,7 +41,7 @@ class Options(Strict):
     model: Model = "paddleocr_vl"
     batch: Batch = 1
     launch: Launch = "graph"
-    work: Literal["decode", "vision", "prefill"] = "decode"
+    work: Literal["decode", "vision", "prefill", "step"] = "decode"
 
 
 def pictures(

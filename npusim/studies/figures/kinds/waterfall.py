@@ -14,7 +14,7 @@ from npusim import study_plots as plots
 from npusim.studies.bench import Case, Lot
 from npusim.studies.claim import Side
 from npusim.studies.decide import Answer
-from npusim.studies.figures.fields import Batch, Design, FigureName, Model, Work
+from npusim.studies.figures.fields import Batch, Design, FigureName, Model, OfWork, Work
 from npusim.studies.figures.picture import Picture
 from npusim.studies.figures.replays import figure_of, one
 from npusim.studies.figures.words import alike, called, upper
@@ -40,7 +40,7 @@ class Step(Strict):
     set: Design = Side()
 
 
-class Options(Strict):
+class Options(OfWork):
     """Steps, each on top of those before; the first is where it starts.
 
     Attributes
