@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from npusim.errors import InputError
 from npusim.load import load_workload, require_traced
 from npusim.predict import replay as predict
 from npusim.transforms import unprofiled
+
+_STEMS = ("wall", "device_busy")
 
 
 def suffix(workload: str, count: int) -> str:
@@ -61,19 +63,23 @@ def compare_one(path: Path) -> Compared:
 
 def _compare_sweep(path: Path) -> Compared:
     table, about = store.load_results(path)
-    if "allowed" in table:
-        table = table[table["allowed"]].reset_index(drop=True)
-    names = about["workloads"]
+    names, given = _described(path, about)
+    table = _allowed(path, table, [*about["axes"], "design_id", "launch"])
+    _check_times(path, table, [f"{stem}_s" for stem in _STEMS])
     parts = [table[["design_id", "launch", *about["axes"], "wall_s", "device_busy_s"]]]
     ratios = {}
-    for name, made in zip(names, about["made_by"]["workloads"], strict=True):
+    for name, made in zip(names, given, strict=True):
         w = load_workload(made["given"])
         w = unprofiled(w) if made.get("profiler") == "out" else w
         if w.id != made["id"]:
             raise InputError(
                 "workload has changed since the sweep", file=path, value=name, hint="sweep again"
             )
-        found = compare_designs(table, w, suffix(name, len(names)))
+        ends = suffix(name, len(names))
+        for stem in {m.quantity for m in measured(w)}:
+            bands = [f"{stem}_{end}_s{ends}" for end in ("low", "high")]
+            _check_times(path, table, [f"{stem}_s{ends}"], bands)
+        found = compare_designs(table, w, ends)
         parts.append(found)
         ratios[name] = {
             column: _ratios(found, column)
@@ -88,6 +94,67 @@ def _compare_sweep(path: Path) -> Compared:
         "made_by": about["made_by"],
     }
     return Compared(about["name"], pd.concat(parts, axis=1), summary)
+
+
+def _described(path: Path, about: Mapping[str, Any]) -> tuple[list[str], list[Mapping[str, Any]]]:
+    """Return the workloads that results say they are of, and how each was given.
+
+    Raises
+    ------
+    InputError
+        The description is not one that a sweep writes.
+    """
+    names, axes, made_by = about["workloads"], about["axes"], about["made_by"]
+    given = made_by.get("workloads") if isinstance(made_by, dict) else None
+    sound = isinstance(about["name"], str) and isinstance(names, list) and isinstance(axes, dict)
+    sound = sound and all(isinstance(name, str) for name in names)
+    if not sound or not isinstance(given, list) or not names or len(given) != len(names) or not all(
+        isinstance(made, dict) and isinstance(made.get("given"), str) for made in given
+    ):  # fmt: skip
+        raise InputError("not the results of a sweep: its description is damaged", file=path,
+                         hint="sweep again")  # fmt: skip
+    return names, [{"id": None, **made} for made in given]
+
+
+def _allowed(path: Path, table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """Return the designs that keep their constraints.
+
+    Raises
+    ------
+    InputError
+        A column is missing, or there are no designs.
+    """
+    for column in columns:
+        if column not in table:
+            raise _damaged(path, column, "column is missing")
+    if "allowed" in table:
+        if table["allowed"].dtype != bool:
+            raise _damaged(path, "allowed", "not true or false")
+        table = table[table["allowed"]].reset_index(drop=True)
+    if table.empty:
+        raise InputError("holds no designs", file=path, hint="sweep again")
+    return table
+
+
+def _check_times(
+    path: Path, table: pd.DataFrame, columns: Sequence[str], bands: Sequence[str] = ()
+) -> None:
+    """Refuse columns that are no times; a band may be unknown."""
+    for column in (*columns, *bands):
+        if column not in table:
+            raise _damaged(path, column, "column is missing")
+        values = table[column]
+        if values.dtype != float:
+            raise _damaged(path, column, "not numbers")
+        good = (values > 0) & np.isfinite(values) | (values.isna() & (column in bands))
+        if not good.all():
+            raise InputError("not a time", file=path, place=column,
+                             value=float(values[~good].iloc[0]), allowed="above 0 s, finite",
+                             hint="sweep again")  # fmt: skip
+
+
+def _damaged(path: Path, column: str, problem: str) -> InputError:
+    return InputError(problem, file=path, place=column, hint="sweep again")
 
 
 def _ratios(found: pd.DataFrame, column: str) -> dict[str, float | None]:

@@ -80,7 +80,9 @@ class InputError(NpusimError):
             body += f" (allowed: {allowed})"
         if hint is not None:
             body += f"; {hint}"
-        super().__init__(": ".join([*head, body]))
+        # Words of other libraries, and names that come from the file, are in the body too.
+        lines = [_one_line(line) for line in body.split("\n")]
+        super().__init__(": ".join([*head, "\n".join(lines)]))
 
 
 class InputErrors(NpusimError):

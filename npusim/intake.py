@@ -61,8 +61,13 @@ def apart(loaded: Sequence[Workload], folder: Path | None) -> list[Taken]:
     Raises
     ------
     InputError
-        Two traces of one name.
+        Two traces of one name, or a name that is none of a file: it may come from the file itself,
+        and could lead out of the folder.
     """
+    for w in loaded:
+        if not w.name.isprintable() or w.name in ("", ".", "..") or {"/", "\\"} & set(w.name):
+            raise InputError("its name is none of a file", place="name", value=w.name,
+                             hint="import it alone with --output NAME.parquet")  # fmt: skip
     taken = [Taken(w, (folder or Path()) / f"{w.name}.parquet") for w in loaded]
     files = [t.file for t in taken]
     twice = next((f for f in files if files.count(f) > 1), None)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -132,6 +131,8 @@ def _table(file: Path, asked: Mapping[str, str]) -> _Table:
     table = _Table(file, frozenset(known | set(asked.values())))
     rows = _objects if file.suffix.lower() in (".jsonl", ".ndjson", ".json") else _records
     try:
+        if file.exists() and not (file.is_file() or file.is_dir()):
+            raise InputError("not a file", file=file)  # a pipe would wait, a device would not end
         with file.open(encoding="utf-8-sig", newline="") as lines:
             for line, row in rows(file, lines):
                 table.add(line, row)
@@ -281,7 +282,7 @@ def _request(table: _Table, found: Mapping[str, str], row: int, arrival: float) 
         elif name not in _TIMES:
             if value is None:
                 raise table.error(row, column, "is missing")
-            if not _is_number(value) or not math.isfinite(value) or value != int(value):
+            if not _is_whole(value):
                 raise table.error(row, column, "not a whole number", value=_shown(value))
             given[name] = int(value)
     try:
@@ -293,6 +294,12 @@ def _request(table: _Table, found: Mapping[str, str], row: int, arrival: float) 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_whole(value: Any) -> bool:
+    """Return whether a value is a whole number, of any size."""
+    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    return whole and not isinstance(value, bool)
 
 
 def _shown(value: Any) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,23 @@ def model_version() -> str:
     return f"{__version__}+{digest.hexdigest()}"
 
 
+def stale_fit(arch: Arch) -> Iterator[str]:
+    """Say that a machine was calibrated with other models than these, if its record tells.
+
+    Examples
+    --------
+    >>> import npusim as ns
+    >>> list(stale_fit(ns.load_arch("h200")))
+    []
+    """
+    model = arch.calibration.get("model") if arch.calibration else None
+    if model and model != model_version():
+        yield (
+            f"{arch.name} was calibrated with the models of {model}, these are "
+            f"{model_version()}: calibrate again"
+        )
+
+
 def strong_id(parts: Mapping[str, Any]) -> str:
     """Return a hash of everything in `parts`, whatever the order of the keys.
 
@@ -110,6 +127,8 @@ def load_results(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     file = path / RESULTS if path.is_dir() and path.name != RESULTS else path
     if not file.exists():
         raise InputError("no results there", file=path, hint="make some with `npusim sweep`")
+    if not (file.is_file() or file.is_dir()):
+        raise InputError("not a file", file=file)
     try:
         count = ds.dataset(file).count_rows()
         if count > _MOST:
@@ -129,4 +148,9 @@ def load_results(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     except (ValueError, AttributeError, RecursionError):
         raise InputError("not the results of a sweep: its description is damaged", file=file,
                          hint="sweep again") from None  # fmt: skip
-    return data.to_pandas(), about
+    try:
+        return data.to_pandas(), about
+    except (pa.ArrowException, ValueError, OverflowError):
+        raise InputError(
+            "holds values that cannot be read", file=file, hint="sweep again"
+        ) from None

@@ -3,15 +3,18 @@
 An importer is a module here with ``FORMAT`` (what people call it), ``sniff(path) -> bool`` (cheap,
 never raises) and ``read(path, name) -> Workload``. One that takes whatever is left of a kind of
 file (any Chrome trace, say) sets ``GENERIC = True`` and is asked last. What else `read` can be told
-(``time_unit``, ``workers``, ``tick``) it has as further parameters.
+(``time_unit``, ``workers``, ``tick``) it has as further parameters. Endings of files that it alone
+has (``.ncu-rep``) are its ``ENDINGS``. A file that two importers of a kind take is refused: nobody
+could say which of them is right.
 """
 
 from __future__ import annotations
 
 import inspect
+import json
 import pkgutil
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -22,6 +25,7 @@ from npusim.importers import files
 if TYPE_CHECKING:
     from npusim.workload import Workload
 
+_ENDINGS = (".gz", ".json", ".csv", ".trace", ".pt")  # of traces of any format
 _PYTORCH = re.compile(rb'\s*\{\s*"schemaVersion"\s*:')
 
 
@@ -50,10 +54,25 @@ def importer_of(path: Path) -> Importer | None:
 
     No other format begins as PyTorch's traces do. They may be large, and the other importers take
     longer to load than ten megabytes of them to read: so nobody else is asked.
+
+    Raises
+    ------
+    InputError
+        Two importers take it.
     """
     if _PYTORCH.match(files.head(path, 256)):
         return cast(Importer, import_module(f"{__name__}.kineto"))
-    return next((i for i in importers() if i.sniff(path)), None)
+    every = list(importers())
+    for generic in (False, True):
+        takers = [i for i in every if getattr(i, "GENERIC", False) == generic and i.sniff(path)]
+        if len(takers) > 1:
+            formats = "; ".join(i.FORMAT for i in takers)
+            raise InputError(f"taken by more than one importer: {formats}", file=path,
+                             hint="a mistake in one of them: please report it, with the first "
+                             "lines of the file")  # fmt: skip
+        if takers:
+            return takers[0]
+    return None
 
 
 def import_trace(
@@ -110,20 +129,34 @@ def import_trace(
                          allowed=f"no time unit for {chosen.FORMAT}")  # fmt: skip
     asked = {"time_unit": time_unit, "workers": workers, "tick": tick}
     more = {option: value for option, value in asked.items() if option in takes}
-    return chosen.read(file, name or _stem(file), **more)
+    found = chosen.read(file, name or _stem(file, getattr(chosen, "ENDINGS", ())), **more)
+    _check_texts(file, found)
+    return found
 
 
-def _stem(file: Path) -> str:
-    """Return the name of a file without the endings that traces carry.
+def _check_texts(file: Path, w: Workload) -> None:
+    """Refuse half of a surrogate pair, which JSON can say and no file of text can hold."""
+    told = json.dumps(dict(w.meta), ensure_ascii=False, default=str)
+    for place, texts in (*w.labels.items(), ("meta", [told])):
+        try:
+            "".join(texts).encode()
+        except UnicodeEncodeError as error:
+            raise InputError("not text: half of a surrogate pair", file=file, place=place,
+                             value=repr(error.object[error.start])) from None  # fmt: skip
+
+
+def _stem(file: Path, own: Sequence[str] = ()) -> str:
+    """Return the name of a file without the endings that traces carry, of all and of its format.
 
     Examples
     --------
     >>> _stem(Path("Qwen1.5-0.5B.pt.trace.json.gz"))
     'Qwen1.5-0.5B'
-    >>> _stem(Path("decode.sqlite")), _stem(Path("kernel_details.csv.gz"))
+    >>> _stem(Path("decode.sqlite"), [".sqlite"]), _stem(Path("kernel_details.csv.gz"))
     ('decode', 'kernel_details')
     """
+    packed, *others = _ENDINGS
     stem = file.name
-    for ending in (".gz", ".ncu-rep", ".et", ".json", ".csv", ".sqlite", ".trace", ".pt"):
+    for ending in (packed, *own, *others):
         stem = stem.removesuffix(ending)
     return stem or file.name

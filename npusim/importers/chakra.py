@@ -31,7 +31,9 @@ from npusim.importers.graph_workload import check_work, graph_workload
 from npusim.workload import Workload
 
 FORMAT = "MLCommons Chakra trace, .et or JSON"
+ENDINGS = (".et",)
 
+_MOST_DIGITS = 30  # of a number printed as text; what is longer stays text, and is refused later
 _TYPES = ("INVALID", "METADATA", "MEM_LOAD", "MEM_STORE", "COMP", "COMM_SEND", "COMM_RECV",
           "COMM_COLL")  # fmt: skip
 _FEEDER = re.compile(rb'"workload_graph"\s*:\s*\[')
@@ -195,4 +197,5 @@ def _value(attribute: dict[str, Any]) -> Any:
     key = next((k for k in attribute if k.endswith("Val")), "")
     value = attribute.get(key)
     whole = "int" in key.lower() or "fixed" in key
-    return int(value) if whole and isinstance(value, str) and value.isdecimal() else value
+    is_text = whole and isinstance(value, str) and value.isdecimal() and len(value) < _MOST_DIGITS
+    return int(value) if is_text else value

@@ -24,6 +24,7 @@ from npusim.importers import files
 
 _HEAD = 1 << 16
 _LONGEST_LINE = 1 << 20
+_MOST_BLANK = 1 << 20  # lines without anything: a packed file holds millions of them in a kilobyte
 _NUMBER = re.compile(
     r"[+-]?(?=\.?[0-9])(?:[0-9]{1,3}(?:,[0-9]{3}){1,9}|[0-9]{0,30})(?:\.[0-9]{0,30})?"
     r"(?:[eE][+-]?[0-9]{1,2})?"
@@ -167,7 +168,7 @@ class Table:
 
     def _lines(self) -> Iterator[str]:
         """Yield the lines of the file; remember whether the last one ended."""
-        number = total = 0
+        number = total = blank = 0
         try:
             with io.TextIOWrapper(
                 files.open_bytes(self.path), _encoding(self.path), "surrogateescape", newline=""
@@ -177,6 +178,10 @@ class Table:
                     total += len(line.encode())  # fails on bytes that are no text
                     self._complete = line.endswith(("\n", "\r"))
                     self._check(line, number, total)
+                    blank += line.isspace()
+                    if blank > _MOST_BLANK:
+                        raise InputError("too many blank lines", file=self.path,
+                                         allowed=f"up to {_MOST_BLANK}")  # fmt: skip
                     yield line
         except UnicodeError:
             raise InputError("not UTF-8 text", file=self.path, place=f"line {number}") from None

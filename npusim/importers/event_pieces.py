@@ -18,7 +18,8 @@ from npusim.importers import files
 
 PIECE = 768 << 10  # with what it decodes to, about what a core has of cache
 _LONGEST_HEAD = 16 << 20
-_EVENTS = re.compile(rb'\{.*?"traceEvents"\s*:\s*\[', re.DOTALL)
+# From the first brace on, and from no other: where there are no events, each would be tried.
+_EVENTS = re.compile(rb'[^{]*+\{.*?"traceEvents"\s*+:\s*+\[', re.DOTALL)
 _BARE = re.compile(rb"(?:\xef\xbb\xbf)?\s*\[")
 _BETWEEN = re.compile(rb"\}\s*,\s*\{")
 _LONGEST_PIECE = 64 << 20
@@ -77,7 +78,7 @@ def head_of(path: Path) -> Head:
         bare = _BARE.match(start)
         if bare is not None:
             return Head(start[: bare.end()], in_object=False)
-        found = _EVENTS.search(start)
+        found = _EVENTS.match(start)
         if found is not None:
             return Head(start[: found.end()], in_object=True)
         if len(start) > _LONGEST_HEAD:

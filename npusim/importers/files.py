@@ -32,7 +32,12 @@ def open_bytes(path: Path) -> BinaryIO:
 
 
 def head(path: Path, size: int = 1 << 16) -> bytes:
-    """Return how a file begins, unpacked; nothing if it cannot be read. Never raises."""
+    """Return how a file begins, unpacked; nothing if it cannot be read. Never raises.
+
+    A pipe or a device is not opened: it could wait for ever.
+    """
+    if not path.is_file():
+        return b""
     try:
         with open_bytes(path) as stream:
             return stream.read(size)

@@ -179,6 +179,10 @@ class _Merger:
                 self.add(decoder.batch(batch))
             except msgspec.ValidationError as error:
                 raise _wrong_type(self.path, self.events, error) from None
+            except UnicodeEncodeError as error:
+                raise InputError("not text: half of a surrogate pair", file=self.path,
+                                 place=f"after traceEvents[{self.events}]",
+                                 value=repr(error.object[error.start])) from None  # fmt: skip
         self.lost, self.repaired = events.lost, events.repaired
 
     def _lookup(self, table: str, keys: list[Any]) -> Short:

@@ -13,6 +13,7 @@ from npusim.importers import csv_rows, files, ncu_csv, ncu_profile, ncu_report_f
 from npusim.workload import Workload
 
 FORMAT = "Nsight Compute report or CSV"
+ENDINGS = (".ncu-rep",)
 
 
 def sniff(path: Path) -> bool:

@@ -28,7 +28,7 @@ _FURTHEST = 1 << 20  # characters before the header; a header of all metrics is 
 _IDENTITY = {"ID", "Process ID", "Process Name", "Host Name", "Kernel Name", "Kernel Time",
              "Context", "Stream", "Block Size", "Grid Size", "Device", "CC"}  # fmt: skip
 _DETAILS = {"Metric Name", "Metric Unit", "Metric Value"}
-_METRIC = re.compile(r"[a-z0-9]+__\w+\.(?:sum|avg|max|min|pct|ratio)\b")
+_METRIC = re.compile(r"\b[a-z0-9]+__\w+\.(?:sum|avg|max|min|pct|ratio)\b")
 _SIZE = re.compile(r"\(\s*([0-9]{1,10}),\s*([0-9]{1,10}),\s*([0-9]{1,10})\s*\)")
 _MISSING = ("", "-", "n/a", "N/A", "no data", "nan", "-nan", "(!) n/a", "(!) nan")
 _NAME, _DEVICE_NAME = "Kernel Name", "device__attribute_display_name"

@@ -10,22 +10,27 @@ from __future__ import annotations
 
 import importlib
 import math
+import os
+import subprocess
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from npusim.errors import InputError
-from npusim.importers import files
+from npusim.importers import files, ncu_probe
 from npusim.importers.ncu_csv import EXPORT
 from npusim.importers.ncu_metrics import MOST, WANTED, allowed_units, is_unknown, source
 from npusim.importers.ncu_profile import Kernel, Profile
 
 MAGIC = b"NVR\0"
 
+_LONGEST = 600  # seconds that NVIDIA's package may take
 _LONGEST_HEADER = 64 << 20  # the one with the strings of a report is the longest
 _RESULTS, _PAYLOAD, _PROCESS, _PROCESS_ID = 2, 5, 6, 1  # tags
 _NUMBER, _STRING, _FIXED = 0, 2, {1: 8, 5: 4}  # kinds of values; numbers of so many bytes
@@ -57,7 +62,23 @@ def read(path: Path) -> tuple[Profile, dict[str, Any]]:
     with tempfile.TemporaryDirectory(prefix="npusim-") as folder:
         report = _plain(path, Path(folder) / "unpacked.ncu-rep")
         processes = _processes(path, report)
-        return _Report(path, processes).read(package, report)
+        _check_readable(path, package, report, len(processes))
+        with _quiet():
+            return _Report(path, processes).read(package, report)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave out what NVIDIA's library prints of its own accord, past Python."""
+    sys.stderr.flush()
+    with Path(os.devnull).open("wb") as nowhere:
+        before = os.dup(2)
+        try:
+            os.dup2(nowhere.fileno(), 2)
+            yield
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
 
 
 def _package(path: Path) -> Any:
@@ -69,6 +90,29 @@ def _package(path: Path) -> Any:
     except ImportError:
         raise InputError("reports need NVIDIA's package ncu-report", file=path,
                          hint=f"pip install 'npusim[ncu]', or {EXPORT}") from None  # fmt: skip
+
+
+def _check_readable(path: Path, package: Any, report: Path, results: int) -> None:
+    """Refuse a report that NVIDIA's package cannot read, which may end the process (`ncu_probe`).
+
+    A report whose blocks say that it holds nothing is not given to the package at all.
+    """
+    where = getattr(package, "__file__", None)
+    if where is None:
+        return
+    if not results:
+        raise InputError("no kernels", file=path, allowed="at least one result")
+    command = [sys.executable, str(Path(ncu_probe.__file__)), str(Path(where).parent), str(report)]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=_LONGEST, check=False)  # noqa: S603
+    except subprocess.TimeoutExpired:
+        raise InputError("report is damaged: it cannot be read in time", file=path,
+                         allowed=f"{_LONGEST} s") from None  # fmt: skip
+    found = done.stdout.decode(errors="replace").strip()
+    if done.returncode or found != str(results):
+        raise InputError("report is damaged: results cannot be read", file=path,
+                         value=found if found.isdecimal() else "none",
+                         allowed=str(results))  # fmt: skip
 
 
 def _plain(path: Path, unpacked: Path) -> Path:

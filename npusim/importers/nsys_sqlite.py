@@ -25,6 +25,7 @@ from npusim.importers.work import Launch
 from npusim.workload import Workload
 
 FORMAT = "Nsight Systems SQLite"
+ENDINGS = (".sqlite",)
 
 _KERNEL, _MEMCPY, _MEMSET, _RUNTIME = (
     f"CUPTI_ACTIVITY_KIND_{name}" for name in ("KERNEL", "MEMCPY", "MEMSET", "RUNTIME")
