@@ -200,6 +200,21 @@ def test_choices_differ_by_design_side_by_side():
         assert together[:, i] == pytest.approx(alone.time[:, 0])
 
 
+@pytest.mark.parametrize(
+    ("routine", "megabytes", "read"),
+    [
+        ("all_reduce", 7, 8),  # gets seven messages, and sums eight
+        ("reduce_scatter", 7 / 8, 1),  # eight eighths
+        ("all_gather", 7 / 8, 0),  # they are where they belong
+    ],
+)
+def test_what_came_in_one_exchange_is_read_and_summed(routine, megabytes, read):
+    # blocks handle a kilobyte a clock: a microsecond a megabyte, after the link's ten
+    paths = ("library__collective_direct__channel", "library__collective_direct_bulk__channel")
+    found = one(routine, 8, "one_shot", "switch", **dict.fromkeys(paths, 1e3))
+    assert found == pytest.approx(START + HOP + MB_US * megabytes + read, rel=1e-9)
+
+
 # ---------------------------------------------------------------------- laws
 
 _MACHINES = [n for n in catalog.names("archs") if "link.bandwidth" in ns.load_arch(n).values]

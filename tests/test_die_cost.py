@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import npusim as ns
 from npusim.arch import Designs, with_value
-from npusim.models import area, carbon, die_cost
+from npusim.models import area, carbon, die_cost, service_cost
 
 MM2 = 1e-6
 H100, NPU = ns.load_arch("h100"), ns.load_arch("decode_npu")
@@ -125,3 +125,11 @@ def test_memory_on_the_board_brings_no_package_of_its_own():
 def test_operational_carbon_is_energy_by_the_grid():
     grids = Designs(H100, {"carbon.grid": np.array([0.0, 0.5 / 3.6e6])})
     assert carbon.operational(np.array([3.6e6]), grids).tolist() == pytest.approx([0.0, 0.5])
+
+
+def test_carbon_of_service_by_hand():
+    # A tenth of 0.5 x 1e8 s of work, and a kilowatt-hour at 0.5 kg.
+    arch = with_value(with_value(H100, "cost.lifetime", 1e8), "cost.utilisation", 0.5)
+    designs = Designs(with_value(arch, "carbon.grid", 0.5 / 3.6e6))
+    found = service_cost.carbon(np.array([5e6]), np.array([3.6e6]), designs)
+    assert found == pytest.approx(0.1 * carbon.embodied(designs) + 0.5)

@@ -145,6 +145,31 @@ def test_more_work_never_takes_less_time(routine, elements, moved, blocks):
     assert H200["floor.pointwise"] <= time[0] * (1 + 1e-12) <= time[1] * (1 + 1e-11)
 
 
+@pytest.mark.parametrize(("dtype", "item"), [
+    ("fp64", 8), ("int64", 8), ("fp32", 4), ("int32", 4), ("bf16", 2), ("fp16", 2), ("int16", 2),
+    ("fp8", 1), ("int8", 1), ("uint8", 1), ("bool", 1),
+])  # fmt: skip
+def test_a_concatenation_counts_what_it_moves(dtype, item):
+    # 800 bytes are read and as many written, whatever the sizes of one of its inputs
+    cat = operations("cat", kind="cat", dtype=dtype, m=3, n=5,
+                     read_activation=800.0, write_activation=800.0)  # fmt: skip
+    assert amount(cat).tolist() == [800 / item]
+
+
+def test_a_grouped_product_multiplies_on_the_matrix_unit():
+    # 132 units x 4,096 FLOP x 0.9192 at 1.59 GHz and 3.318e-5 of the 0.24 GHz up to the quoted one;
+    # nothing is loaded, and its instructions take nothing
+    rate = 132 * 4096 * 0.9192 * (1.59e9 + 3.318e-5 * 0.24e9)
+    product = operations("grouped_matrix", kind="grouped_gemm", flop=8e12)
+    floor = 2.0 * H200["floor.matmul"]
+    found = seconds(product, Machine({"grouped_matrix.floor": 2.0}))
+    assert found.item() == pytest.approx(floor + 8e12 / rate, rel=1e-9)
+    # instructions that take three quarters as long: by Pythagoras 5 / 4 of it
+    cycles = 0.75 * 8e12 / rate * CLOCK
+    both = Machine({"grouped_matrix.floor": 2.0, "grouped_matrix.block": cycles})
+    assert seconds(product, both).item() == pytest.approx(floor + 1.25 * 8e12 / rate, rel=1e-9)
+
+
 @given(st.sampled_from(sorted(ROUTINES)), SIZES, st.integers(0, 10**5))
 def test_more_units_are_never_slower(routine, elements, blocks):
     units = np.array([1, 7, 132, 133, 1000, 10_000])

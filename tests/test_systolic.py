@@ -116,6 +116,13 @@ def test_an_array_for_each_product_has_nothing_to_share():
 LONG = {"n": 16, "k": 4096}  # 512 folds on one array
 
 
+def test_a_long_product_is_cut_in_thirty_two():
+    # 2,048 folds of one strip: 64 on each of 32 arrays, a row of weights a clock; then the sum
+    clocks = (8 + 1 + 8 + 16 - 2) + 63 * 8
+    found = busy(product(n=16, k=2048 * 8), units__count=64, units__powered=64)
+    assert found == pytest.approx(clocks + 1000, rel=1e-3)
+
+
 def test_parts_of_k_cost_their_sum():
     whole, quarter = 31 + 511 * 8, 31 + 127 * 8
     assert busy(product(**LONG), gemm__reduce=1e-3) == pytest.approx(whole, rel=1e-6)
