@@ -222,6 +222,7 @@ def extrapolated(
     outside = np.zeros(len(operations), dtype=bool)
     reasons: dict[str, None] = {}
     never: list[str] = []
+    of_machine: dict[str, dict[str, tuple[float, float]]] = {}
     for kind in dict.fromkeys(operations.kind.tolist()):
         rows = operations.kind == kind
         if kind not in residuals:
@@ -236,14 +237,35 @@ def extrapolated(
                 text = _shown(kind, name, column[far], domain[name])
                 reasons[f"{kind}: {text}, {far.sum()} of {rows.sum()} operations"] = None
         for path in (p for p in MACHINE if p in domain and p in designs):
-            column = np.broadcast_to(designs[path], len(designs))
-            far = _outside(column, domain[path])
-            if far.any():
-                reasons[_shown(kind, path, column[far], domain[path])] = None
+            of_machine.setdefault(path, {})[kind] = domain[path]
+    # First what goes for all that the machine runs, then the shapes.
+    reasons = {text: None for path, ends in of_machine.items()
+               for text in _far_machine(path, designs, ends)} | reasons  # fmt: skip
     if never:
         reasons[f"never measured: {', '.join(never)}"] = None
     beyond = far_designs(dict.fromkeys(operations.kind.tolist()), designs, residuals)
     return Extrapolation(outside, beyond, tuple(reasons))
+
+
+def _far_machine(
+    path: str, designs: Designs, ends: Mapping[str, tuple[float, float]]
+) -> Iterator[str]:
+    """Say how designs lie outside of what was measured of some kinds, if they do.
+
+    Once for all kinds; of which, where it was not the same of all.
+    """
+    column = np.broadcast_to(designs[path], len(designs))
+    outside = {kind: far for kind, one in ends.items() if (far := _outside(column, one)).any()}
+    if not outside:
+        return
+    measured: dict[str, list[str]] = {}
+    for kind in outside:
+        measured.setdefault(_text(ends[kind], path), []).append(kind)
+    same = len(measured) == 1 and len(outside) == len(ends)
+    told = ", ".join(text if same else f"{text} ({', '.join(kinds)})"
+                     for text, kinds in measured.items())  # fmt: skip
+    far = np.logical_or.reduce(list(outside.values()))
+    yield f"{path} {_text(span(column[far]), path)}, measured {told}"
 
 
 def far_designs(
@@ -266,12 +288,13 @@ def _outside(values: Array, ends: tuple[float, float] | None) -> NDArray[np.bool
 
 
 def _shown(kind: str, name: str, values: Array, ends: tuple[float, float]) -> str:
-    """Say what lies outside of what was measured."""
-    unit = "B" if name == "bytes" else PARAMETERS[name].unit if name in PARAMETERS else "1"
+    """Say what of a shape lies outside of what was measured."""
     called = _MEANING.get(kind, {}).get(name, name)
+    return f"{called} {_text(span(values), name)}, measured {_text(ends, name)}"
 
-    def text(low: float, high: float) -> str:
-        one = units.show(low, unit, 6)
-        return one if low == high else f"{one} to {units.show(high, unit, 6)}"
 
-    return f"{called} {text(*span(values))}, measured {text(*ends)}"
+def _text(ends: tuple[float, float], name: str) -> str:
+    """Return a range with its unit, one number where both ends are the same."""
+    unit = "B" if name == "bytes" else PARAMETERS[name].unit if name in PARAMETERS else "1"
+    low, high = (units.show(end, unit, 6) for end in ends)
+    return low if ends[0] == ends[1] else f"{low} to {high}"

@@ -7,7 +7,7 @@ of measured over predicted time with the range of shapes and machines that were 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -106,6 +106,24 @@ class Calibration:
     after: Errors
     residuals: dict[str, Residual]
     rows: tuple[str, ...]
+
+    def replaces(self, arch: Arch) -> Iterator[str]:
+        """Say that a machine had a record of an earlier fit, and what its bands are made of now.
+
+        Parameters
+        ----------
+        arch : Arch
+            The machine as it was before.
+        """
+        if not arch.calibration:
+            return
+        before = sum(r["n"] for r in arch.calibration["residuals"].values())
+        now = sum(r.n for r in self.residuals.values())
+        yield (
+            f"the calibration record of {arch.name} ({before} operations held back) is not carried "
+            f"over: that of this fit ({now}) takes its place, so bands may widen; to keep what the "
+            "old one knows, fit to what it was fitted to as well"
+        )
 
     def of(self, machine: str) -> tuple[Fitted, ...]:
         """Return what became of the parameters of one machine."""

@@ -22,7 +22,7 @@ from npusim.parameters import PARAMETERS
 _WIDTH = 100
 
 
-def write(calibration: Calibration, name: str, path: Path) -> None:
+def write(calibration: Calibration, name: str, path: Path, model: str = "") -> None:
     """Write one of the machines of a calibration.
 
     Parameters
@@ -33,6 +33,8 @@ def write(calibration: Calibration, name: str, path: Path) -> None:
     path : Path
         The YAML file; it is written whole or not at all. A ``sweep:`` block of the machine's own
         file is not carried over.
+    model : str
+        Version of the models that it was fitted with, for the record.
 
     Raises
     ------
@@ -52,7 +54,8 @@ def write(calibration: Calibration, name: str, path: Path) -> None:
         for group in groups:
             at = at.setdefault(group, {})
         at[leaf] = _entry(parameter, value, arch.provenance[parameter])
-    content["calibration"] = record(calibration, arch)
+    of_models = {"model": model} if model else {}
+    content["calibration"] = of_models | record(calibration, arch)
     text = yaml.safe_dump(
         content, sort_keys=False, allow_unicode=True, width=_WIDTH, default_flow_style=None
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,9 @@ _FIGURES = ("n", "median error", "p90", "worst", "predicted / measured")
 def validated(v: Validation) -> None:
     """Print the errors of a machine's model."""
     console = terminal.plain()
-    fitted = terminal.many(v.fitted_parameters, "fitted parameter")
-    console.print(Text(f"{v.arch} against {v.source}; the machine has {fitted} that count here"))
+    of_machine = v.fitted_parameters - v.fitted_of_libraries
+    fitted = f"{of_machine} of the machine, {v.fitted_of_libraries} of libraries (of all machines)"
+    console.print(Text(f"{v.arch} against {v.source}; fitted parameters that count here: {fitted}"))
     table = terminal.blank("error of single operations", "op", *_FIGURES, right=_FIGURES)
     for op, errors in {**v.per_op, "all": v.overall}.items():
         terminal.add(table, op, *_errors(errors))
@@ -49,8 +51,8 @@ def _errors(e: Errors) -> tuple[str, ...]:
     return (str(e.n), *shares, f"{e.gmean_ratio:.3f}")
 
 
-def calibrated(c: Calibration, output: Path) -> None:
-    """Print what a calibration changed and what it left."""
+def calibrated(c: Calibration, output: Path, notes: Sequence[str] = ()) -> None:
+    """Print what a calibration changed and what it left, and what to know of it."""
     console = terminal.plain()
     for row in c.rows:
         console.print(Text(f"fitted to {row}"))
@@ -74,6 +76,8 @@ def calibrated(c: Calibration, output: Path) -> None:
     for kind, r in c.residuals.items():
         terminal.add(table, kind, str(r.n), *(f"{x:.3f}" for x in (r.p10, r.p50, r.p90)))
     terminal.show(table)
+    for note in notes:
+        console.print(Text(f"note: {note}"))
     console.print(Text(f"written: {output}; report errors on measurements that it has not seen"))
 
 

@@ -18,6 +18,13 @@ _ONE = {
     "archs": "arch", "workloads": "workload", "studies": "study", "models": "model",
     "lowerings": "lowering", "serving": "serving study",
 }  # fmt: skip
+# What a name of another collection is, and which command takes it.
+_IS = {
+    "archs": "a machine, see `npusim archs {}`", "workloads": "a workload, see `npusim workloads "
+    "{}`", "studies": "a study, for `npusim sweep` or `npusim study`",
+    "models": "a model, of which `npusim template {}` makes a workload",
+    "serving": "a serving study, for `npusim serve-sim`",
+}  # fmt: skip
 _BELOW = {"models": "workloads", "lowerings": "workloads", "serving": "studies"}
 
 
@@ -69,4 +76,11 @@ def find(collection: str, name: str | Path) -> Path:
         f"no such {_ONE[collection]}",
         value=text,
         allowed="a path, or one of " + ", ".join(names(collection)),
+        hint=_elsewhere(text),
     )
+
+
+def _elsewhere(name: str) -> str | None:
+    """Say that a name is one of another collection, and which command takes it."""
+    known = (what.format(name) for other, what in _IS.items() if name in names(other))
+    return next((f"that is {what}" for what in known), None)

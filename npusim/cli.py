@@ -81,7 +81,18 @@ for command in (area, calibrate, capture, fuse, memory, merge, power, rescale, r
     main.add_command(command)
 
 
-@main.command("import")
+class _Formats(click.Command):
+    """Lists in its help what the importers say they read."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from npusim.importers import importers
+
+        with formatter.section("Formats"):
+            for importer in importers():
+                formatter.write_text(importer.FORMAT)
+
+
+@main.command("import", cls=_Formats)
 @click.argument("source", nargs=-1, required=True)
 @click.option(
     "-o",
@@ -101,11 +112,9 @@ def import_(
 ) -> None:
     """Turn traces into workload files.
 
-    Reads PyTorch profiler (Kineto) traces, .json or .json.gz: record them with record_shapes=True
-    and mark steps with record_function("step#0") or the profiler's schedule. Reads kernel times
-    from Nsight Systems (SQLite export, cuda_gpu_trace and cuda_gpu_kern_sum CSV), rocprofv3, MetaX
-    mcTracer, Ascend and plain kernel tables; hardware counters from Nsight Compute (raw and details
-    CSV, .ncu-rep) and rocprof-compute; graphs from PyTorch execution traces and Chakra.
+    Record PyTorch profiler (Kineto) traces with record_shapes=True and mark steps with
+    record_function("step#0") or the profiler's schedule. Of other profilers come kernel times,
+    hardware counters or graphs; all formats are listed below.
 
     Several traces of one workload written to one NAME.parquet are joined: the trace of a graph with
     the eager trace of the same step, which knows shapes and operators; a timeline with counters;
@@ -303,12 +312,13 @@ def compare(result: Sequence[Path], output: Path | None, as_json: bool) -> None:
     predictions on the machine it was traced on are compared with the trace itself.
     """
     from npusim import beside, tables
+    from npusim.store import model_version
 
     compared = [beside.compare_one(path) for path in result]
     if output is not None:
         beside.save_comparisons(output, compared)
     if as_json:
-        print_json({"results": [c.summary for c in compared]})
+        print_json({"results": [c.summary for c in compared], "model": model_version()})
     else:
         tables.compared(compared)
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from npusim.cli_output import JSON, command_line, print_json
-from npusim.errors import InputError
+from npusim.errors import InputError, InputErrors
 
 
 @click.command()
@@ -20,12 +20,14 @@ from npusim.errors import InputError
 def area(archs: tuple[str, ...], settings: tuple[str, ...], as_json: bool) -> None:
     """Show the area of each block of ARCH, and what its die, memory and package cost.
 
-    A machine has an area if it says what node it is made in (technology.node). Bands are those of
-    the constants in archs/technology, each moved alone, added in quadrature.
+    A machine has an area if it says what it is made of (technology.node, technology.memory,
+    units.registers, memories.l1.capacity). If none of those asked does, that is an error. Bands
+    are those of the constants in archs/technology, each moved alone, added in quadrature.
     """
     from npusim.arch import with_value
     from npusim.load import load_arch
     from npusim.silicon import silicon
+    from npusim.store import model_version
 
     changes = dict(_change(text) for text in settings)
     if len(changes) < len(settings):
@@ -36,9 +38,14 @@ def area(archs: tuple[str, ...], settings: tuple[str, ...], as_json: bool) -> No
         for path, value in changes.items():
             arch = with_value(arch, path, value)
         found.append(silicon(arch))
+    if all(one.missing for one in found):
+        raise InputErrors(
+            InputError(f"no area: it does not say {', '.join(one.missing)}", file=one.arch)
+            for one in found
+        )
     if as_json:
         machines: list[dict[str, Any]] = [{**asdict(one), "error": one.error} for one in found]
-        print_json({"machines": machines, "command": command_line()})
+        print_json({"machines": machines, "model": model_version(), "command": command_line()})
         return
     from npusim import area_tables
 

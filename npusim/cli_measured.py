@@ -50,6 +50,7 @@ def calibrate(
     from npusim import calibration_file, calibration_tables
     from npusim.calibrate import calibrate, held_back, unpublished
     from npusim.load import load_arch
+    from npusim.store import model_version
 
     if any(_same(output, Path(name)) for name in measured):
         raise InputError("would be replaced by the fitted machine", file=output, place="-o",
@@ -60,11 +61,13 @@ def calibrate(
     done = calibrate(pairs, fitted)
     with suppress(InputError):  # too few rows to hold half of them back: no band is made of those
         done = replace(done, residuals=held_back(pairs, fitted))
-    calibration_file.write(done, arch.name, output)
+    notes = list(done.replaces(arch))
+    calibration_file.write(done, arch.name, output, model_version())
     if as_json:
-        print_json({**done.as_dict(), "file": str(output), "command": command_line()})
+        print_json({**done.as_dict(), "notes": notes, "file": str(output),
+                    "model": model_version(), "command": command_line()})  # fmt: skip
     else:
-        calibration_tables.calibrated(done, output)
+        calibration_tables.calibrated(done, output, notes)
 
 
 @click.command()
@@ -84,6 +87,7 @@ def validate(measured: str, arch_name: str, caches: str | None, as_json: bool) -
     from npusim import calibration_tables
     from npusim import measured as tables_of
     from npusim.load import load_arch, load_workload
+    from npusim.store import model_version, stale_fit
     from npusim.validate import validate, validate_trace
 
     arch = load_arch(arch_name)
@@ -95,8 +99,9 @@ def validate(measured: str, arch_name: str, caches: str | None, as_json: bool) -
     else:
         workload = load_workload(measured)
         found = validate_trace(workload.under(caches) if caches else workload, arch)
+    found = replace(found, notes=(*found.notes, *stale_fit(arch)))
     if as_json:
-        print_json({**found.as_dict(), "command": command_line()})
+        print_json({**found.as_dict(), "model": model_version(), "command": command_line()})
     else:
         calibration_tables.validated(found)
 

@@ -49,6 +49,7 @@ def power(
 
     from npusim.clock_modes import SHARES, choose, modes, over_period, sleeping
     from npusim.load import load_workload
+    from npusim.store import model_version
     from npusim.transforms import unprofiled as without_profiler
 
     arch = _machine(arch_name, settings)
@@ -72,7 +73,7 @@ def power(
             "together": asdict(choose(tables, counts, most, together=True)),
             "each": asdict(choose(tables, counts, most)),
         },
-        "latency_s": most, "period_s": whole, "command": command_line(),
+        "latency_s": most, "period_s": whole, "model": model_version(), "command": command_line(),
     }  # fmt: skip
     if whole is not None:
         content["period"] = _over(over_period(total, whole, sleep), wanted, whole)

@@ -67,6 +67,7 @@ def search(
     from npusim.search.knees import knees
     from npusim.search.run import Effort, caveats, size
     from npusim.search.run import search as run
+    from npusim.store import model_version
 
     if halvings and not refine:
         raise InputError("halves the steps of --refine", place="--halvings", value=halvings,
@@ -89,7 +90,8 @@ def search(
         "front": search_output.plain(found.front),
         "knees": [] if bends is None else search_output.plain(bends),
         "notes": caveats(asked, {"evaluations": found.evaluations}), "folder": str(folder),
-        "files": list(search_output.SEARCH_FILES), "command": command_line(),
+        "files": list(search_output.SEARCH_FILES), "model": model_version(),
+        "command": command_line(),
     }  # fmt: skip
     search_output.save_search(found, content, folder)
     if as_json:
@@ -133,6 +135,7 @@ def sensitivity(
     from npusim.job import read_job
     from npusim.search.run import caveats
     from npusim.search.run import sensitivity as run
+    from npusim.store import model_version
 
     asked = read_job(
         arch_or_study, workloads, [launch] if launch else [], dict(read_settings(settings))
@@ -151,7 +154,8 @@ def sensitivity(
         "launch": found.launch, "objective": objective, "nominal": found.nominal,
         "samples": samples, "seed": seed, "evaluations": found.evaluations,
         "axes": search_output.plain(search_output.joined(found)), "notes": caveats(asked),
-        "folder": str(folder), "files": list(search_output.FELT_FILES), "command": command_line(),
+        "folder": str(folder), "files": list(search_output.FELT_FILES), "model": model_version(),
+        "command": command_line(),
     }  # fmt: skip
     search_output.save_sensitivity(found, content, folder)
     if as_json:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -97,6 +98,7 @@ class _BeforeAfter(Strict):
 class _Calibration(Strict):
     """The record of `npusim calibrate`."""
 
+    model: str | None = None  # version of the models; records made before it was written have none
     measured: Annotated[list[str], Field(min_length=1)]
     free: Annotated[int, Field(ge=1)]
     median_ape: _BeforeAfter
@@ -349,8 +351,9 @@ def _problems(tree: Tree, schema: type[BaseModel]) -> list[InputError]:
         schema.model_validate(tree.values)
     except ValidationError as found:
         problems: dict[str, InputError] = {}
-        for e in found.errors(include_url=False):
-            error = _problem(tree, schema, e)
+        every = found.errors(include_url=False)
+        for e in every:
+            error = _problem(tree, schema, e, alone=len(every) == 1)
             if error is not None:
                 problems.setdefault(str(error), error)
         return list(problems.values())
@@ -366,6 +369,8 @@ def _fits(schema: type[BaseModel], value: Any) -> bool:
     return True
 
 
+_OTHER = "a file of another npusim? see CHANGELOG.md"
+
 # What pydantic says of a value of the wrong type, in our words.
 _TYPES = {
     "string_type": "not text", "int_type": "not a whole number",
@@ -373,7 +378,7 @@ _TYPES = {
 }  # fmt: skip
 
 
-def _problem(tree: Tree, schema: type[BaseModel], e: Any) -> InputError | None:
+def _problem(tree: Tree, schema: type[BaseModel], e: Any, alone: bool) -> InputError | None:
     # Names of union branches stand in the location; keep only what is in the file. An axis is a
     # list or a range: only the complaints of the branch that was meant count.
     place: list[str | int] = []
@@ -395,13 +400,28 @@ def _problem(tree: Tree, schema: type[BaseModel], e: Any) -> InputError | None:
         return tree.error(tuple(place), "changes the workload, not the machine",
                           hint="make it an axis of a sweep, or use --set")  # fmt: skip
     if e["type"] == "extra_forbidden":
-        return tree.error(tuple(place), "unknown key", value=place[-1],
-                          allowed=", ".join(_keys(schema, e["loc"][:-1])))  # fmt: skip
+        known = _keys(schema, e["loc"][:-1])
+        return tree.error(tuple(place), "unknown key", value=place[-1], allowed=", ".join(known),
+                          hint=_unknown(str(place[-1]), known))  # fmt: skip
     if e["type"] == "missing":
-        return tree.error(tuple(place), "is missing")
+        # Of a file that is right but for one key: else it is not finished.
+        return tree.error(tuple(place), "is missing", hint=_OTHER if alone else None)
     message = e["msg"][0].lower() + e["msg"][1:]
     message = "not a quantity" if quantity else _TYPES.get(e["type"], message)
     return tree.error(tuple(place), message, value=e["input"])
+
+
+def _unknown(key: str, known: list[str]) -> str:
+    """Say what a key may have been meant to be, or else that the file may be too new or too old.
+
+    Examples
+    --------
+    >>> _unknown("cpacity", ["bandwidth", "capacity"]), _unknown("version", ["title", "units"])
+    ("did you mean 'capacity'?", 'a file of another npusim? see CHANGELOG.md')
+    """
+    # Who slips hits the first letter; without that rule a version would be a conversion.
+    near = get_close_matches(key, [one for one in known if one[:1] == key[:1]], 1, 0.75)
+    return f"did you mean {near[0]!r}?" if near else _OTHER
 
 
 def _keys(schema: Any, loc: tuple[str | int, ...]) -> list[str]:

@@ -46,7 +46,7 @@ class Host:
     ) -> None:
         self._w, self._cost, self._told = w, cost, told
         self._count = len(designs)
-        self._speed, self._sync = designs["host.speed"], designs["host.sync"]
+        self._sync = designs["host.sync"]
         self.measured = w.meta.get("host") == "measured"
         self.generated = w.meta.get("host") == "generated"
         self._work, self._presync, self._tail = host_work(w, designs)

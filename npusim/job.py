@@ -156,6 +156,10 @@ def _read(name: str) -> tuple[list[Arch], Sweep, str, str, str]:
         file = catalog.find("studies", name)
     else:
         file = catalog.find("archs", name)
+    if file.suffix == ".parquet":
+        raise InputError("a workload, not a machine or study", file=file,
+                         hint="name a machine or study, and give the workload with -w"
+                         )  # fmt: skip
     if config.is_study(file):
         study = config.read_study(file)
         archs = [load_arch(_beside(file, arch)) for arch in study.archs]
@@ -171,7 +175,10 @@ def _read(name: str) -> tuple[list[Arch], Sweep, str, str, str]:
 
 def _beside(file: Path, name: str) -> str:
     """Return a path as seen from here if it names a file beside the one that mentions it."""
-    return str(file.parent / name) if (file.parent / name).is_file() else name
+    try:
+        return str(file.parent / name) if (file.parent / name).is_file() else name
+    except OSError:  # no name that a file could have
+        return name
 
 
 def _from(file: Path, block: Sweep) -> Sweep:

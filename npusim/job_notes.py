@@ -7,6 +7,7 @@ from itertools import product
 
 from npusim.caveats import notes
 from npusim.job import Job
+from npusim.store import stale_fit
 from npusim.transforms import applies, limits, needs, split
 
 
@@ -20,7 +21,7 @@ def job_notes(job: Job) -> list[str]:
     """Return what limits the predictions of a sweep; of which workload, where they differ."""
     told: dict[str, list[str]] = {}
     for w, launch, arch in product(job.workloads, job.space.launch, job.space.archs):
-        for note in notes(w, arch, launch, "model"):
+        for note in (*notes(w, arch, launch, "model"), *stale_fit(arch)):
             told.setdefault(note, []).append(w.name)
     if job.baseline is not None:
         for w in job.workloads:

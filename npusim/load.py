@@ -28,14 +28,18 @@ def load_arch(name: str | Path) -> Arch:
     Raises
     ------
     InputError, InputErrors
-        No such machine, or mistakes in its file.
+        No such machine, mistakes in its file, or a workload.
 
     Examples
     --------
     >>> load_arch("h200")["memories.dram.bandwidth"]
     4800000000000.0
     """
-    return config.read_arch(catalog.find("archs", name))[0]
+    file = catalog.find("archs", name)
+    if file.suffix == ".parquet":
+        raise InputError("a workload, not a machine", file=file,
+                         hint="`npusim archs` lists machines")  # fmt: skip
+    return config.read_arch(file)[0]
 
 
 def load_workload(name: str | Path) -> Workload:
@@ -53,7 +57,7 @@ def load_workload(name: str | Path) -> Workload:
     Raises
     ------
     InputError
-        No such workload, or a file that cannot be read.
+        No such workload, a file that cannot be read, or a machine or study.
 
     Examples
     --------
@@ -61,6 +65,10 @@ def load_workload(name: str | Path) -> Workload:
     3
     """
     path = catalog.find("workloads", name)
+    if path.suffix in (".yaml", ".yml"):
+        raise InputError("a machine or study, not a workload", file=path,
+                         hint="`npusim workloads` lists workloads; a trace does as well"
+                         )  # fmt: skip
     return read_workload(path) if path.suffix == ".parquet" else import_trace(path)
 
 

@@ -47,6 +47,7 @@ _FIGURES = (
     *(f"dram_traffic_{memory}.png" for memory in MEMORIES),
     *(f"gain_by_context_{memory}.png" for memory in MEMORIES),
 )  # fmt: skip
+_SLIGHT = 1e-3  # of the time of the best: less than what is printed of it
 _LINES = 64  # random designs with lines through them, of a sweep that is too large to be shown
 _ALONE = 30_000  # designs that are done before a second process is ready to help
 _COMPARED = 100_000  # designs that are all put beside measurement
@@ -137,6 +138,7 @@ def run_job(
     objectives = [time_of, *job.costs]
     compared = table if len(table) <= _COMPARED else _with(front, fastest)
     comparison, idle = _comparison(job, compared), without_effect(job.space, table)
+    slight = _slight(job, table, fastest, time_of, idle)
     summary = {
         "name": job.name,
         "title": job.title,
@@ -152,13 +154,14 @@ def run_job(
         "samples": asdict(job.space.samples) if job.space.samples else None,
         "refused": [str(e) for e in job.refused],
         "no_effect": list(idle),
+        "slight_effect": slight,
         "baseline": baseline(job),
         "nominal": plain(nominal),
         "best": plain(fastest),
         "constraints": [asdict(one) for one in job.constraints],
         "allowed": found.allowed,
         "as_fast": found.as_fast,
-        "best_at_edge": _at_edge(job, fastest, idle),
+        "best_at_edge": _at_edge(job, fastest, [*idle, *slight]),
         "pareto": {
             "objectives": objectives,
             "bands": how.bands,
@@ -306,6 +309,25 @@ def _comparison(job: Job, table: pd.DataFrame) -> pd.DataFrame:
         found = compare_designs(table, w, suffix(w.name, len(job.workloads)))
         parts.append(found.rename(columns={c: f"{w.name}: {c}" for c in found.columns}))
     return pd.concat(parts, axis=1)
+
+
+def _slight(
+    job: Job, table: pd.DataFrame, row: pd.Series[float], time_of: str, no_effect: Sequence[str]
+) -> list[str]:
+    """Return the axes of the machine that, each alone, hardly change the time of a design.
+
+    Designs that differ from it in one axis alone say so; where a sweep has none, nothing is said.
+    """
+    where = [name for name in (ARCH, "launch", *job.space.axes) if name in table]
+    same = {c: ((table[c] == row[c]) | (table[c].isna() & pd.isna(row[c]))).to_numpy()
+            for c in where}  # fmt: skip
+    found = []
+    for path, values in split(job.space.axes)[0].items():
+        line = np.logical_and.reduce([same[c] for c in where if c != path] or [same[path] | True])
+        times = table[time_of].to_numpy(float)[line]
+        if len(values) > 1 and path not in no_effect and len(times) > 1:
+            found += [path] * bool(np.ptp(times) < _SLIGHT * row[time_of])
+    return found
 
 
 def _at_edge(job: Job, row: pd.Series[float], no_effect: Sequence[str]) -> list[str]:

@@ -24,7 +24,7 @@ from npusim.models.cost import PLACES
 from npusim.models.gemm import KINDS as PRODUCTS
 from npusim.models.kernel import BOUNDS, kernel_cost
 from npusim.power import LEAST, held
-from npusim.store import arch_id, model_version
+from npusim.store import arch_id, model_version, stale_fit
 from npusim.tokens import page_parts, tokens_per_step
 from npusim.traffic import traffic
 from npusim.transforms import (
@@ -222,7 +222,7 @@ def replay(workload: Workload, arch: Arch, launch: str = "eager", mode: str = "m
         spent, products, used, _moved(ran, designs), *_energy(ran, designs, time, banded),
         float(settled.share[0]), _known(float(die_area(designs)[0]) * 1e6), not_modelled(arch),
         (*_held(settled.share, arch), *_changed(workload), *notes(workload, arch, launch, mode),
-         *on_units(products), *_fused(workload, ran), *beyond(band)),
+         *stale_fit(arch), *on_units(products), *_fused(workload, ran), *beyond(band)),
         {"workload": workload.id, "arch": arch_id(arch), "model": model_version(),
          "traced": arch_id(traced) if traced is not None else ""},
     )  # fmt: skip
@@ -263,8 +263,10 @@ def beyond(band: Band | None) -> Iterator[str]:
     yield f"{BASIS} {band.basis}"
     for reason in band.extrapolates[:_FEW]:
         yield f"{EXTRAPOLATES}: {reason}"
-    if len(band.extrapolates) > _FEW:
-        yield f"{EXTRAPOLATES} in {len(band.extrapolates) - _FEW} more ways (--json lists them)"
+    more = len(band.extrapolates) - _FEW
+    if more > 0:
+        ways = "way" if more == 1 else "ways"
+        yield f"{EXTRAPOLATES} in {more} more {ways} (--json lists {'it' if more == 1 else 'them'})"
 
 
 def on_units(products: Mapping[str, float]) -> Iterator[str]:

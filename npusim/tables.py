@@ -14,6 +14,7 @@ from rich.text import Text
 from npusim import terminal, units
 from npusim.arch import Arch
 from npusim.beside import Compared
+from npusim.caveats import READ_ELSEWHERE
 from npusim.inspection import HOST_TIMES
 from npusim.models import modelled
 from npusim.outcome import Outcome
@@ -132,7 +133,8 @@ def replayed(r: Result, what: str = "one step") -> None:
     limits = ", ".join(f"{name} {share:.1%}" for name, share in r.limits.items())
     if r.tokens is not None and r.s_per_token is not None:
         each, rate = terminal.seconds(r.s_per_token), 1.0 / r.s_per_token
-        console.print(Text(f"{r.tokens:.4g} tokens a step: {each} a token, {rate:.4g} tokens/s"))
+        made = f"{r.tokens:.4g} {'token' if r.tokens == 1 else 'tokens'} a step"
+        console.print(Text(f"{made}: {each} a token, {rate:.4g} tokens/s"))
     console.print(Text(f"{r.launches:.0f} launches; device time goes to: {limits}"))
     used = (f"{unit} {share:.1%}" for unit, share in r.utilisation.items() if share >= 0.0005)
     console.print(Text(f"at work at its peak rate, of wall time: {', '.join(used) or 'nothing'}"))
@@ -168,9 +170,13 @@ def _energy(console: Console, r: Result) -> None:
 def _footer(console: Console, notes: Sequence[str], unread: Sequence[str]) -> None:
     for note in notes:
         console.print(Text(f"note: {note}"))
-    if unread:
+    elsewhere = [f"{path} ({READ_ELSEWHERE[path]})" for path in unread if path in READ_ELSEWHERE]
+    if elsewhere:
+        console.print(Text("no effect here: " + ", ".join(elsewhere)))
+    nowhere = [path for path in unread if path not in READ_ELSEWHERE]
+    if nowhere:
         console.print(
-            Text("no effect in this version (no cost model reads them): " + ", ".join(unread))
+            Text("no effect in this version (no cost model reads them): " + ", ".join(nowhere))
         )
 
 
@@ -198,6 +204,9 @@ def swept(outcome: Outcome, folder: Path) -> None:
         console.print(
             Text(f"the best lies at the edge of {', '.join(s['best_at_edge'])}: look beyond")
         )
+    if s["slight_effect"]:
+        slight = ", ".join(s["slight_effect"])
+        console.print(Text(f"axes that change the time of the best by less than 0.1%: {slight}"))
     if s["no_effect"]:
         console.print(
             Text("axes that change no time for these workloads: " + ", ".join(s["no_effect"]))
@@ -374,11 +383,12 @@ def arch(a: Arch) -> None:
         p, unit = a.provenance[path], PARAMETERS[path].unit
         low, high = (units.show(end, unit) for end in (p.low, p.high))
         spread = f" ({low} - {high})" if p.low != p.high else ""
-        reader = ", ".join(readers.get(path, ("no model yet",)))
+        nobody = f"no model ({READ_ELSEWHERE[path]})" if path in READ_ELSEWHERE else "no model yet"
+        reader = ", ".join(readers.get(path, (nobody,)))
         console.print(
             Text(f"{path:28} {units.show(value, unit)}{spread}, {p.kind}, read by: {reader}")
         )
-        console.print(Padding(Text(p.source, style="dim"), (0, 0, 0, 29)))
+        console.print(Padding(Text(p.source, style="dim"), (0, 0, 0, 29), expand=False))
 
 
 def arch_list(known: Sequence[Arch]) -> None:

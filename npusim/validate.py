@@ -6,7 +6,7 @@ percentile is given where there are at least 30 operations; of fewer it is the w
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from npusim.measured import Measured, from_workload
 from npusim.measured.period import predicted
 from npusim.models import modelled
 from npusim.models.launch import LAUNCHES
+from npusim.technology import GROUPS
 from npusim.workload import Operations, Workload
 
 Array = NDArray[np.float64]
@@ -103,7 +104,9 @@ class Validation:
     source, arch : str
         What was measured, and the machine whose model is held against it.
     fitted_parameters : int
-        Parameters of the machine that models read and that were fitted to measurements.
+        Parameters that these operations can feel and that were fitted to measurements.
+    fitted_of_libraries : int
+        Those of them that are the libraries' numbers, the same on every machine.
     overall : Errors
     per_op : dict of str to Errors
         By operation of a table, by kind of kernel of a trace.
@@ -118,6 +121,7 @@ class Validation:
     source: str
     arch: str
     fitted_parameters: int
+    fitted_of_libraries: int
     overall: Errors
     per_op: dict[str, Errors]
     worst: tuple[Worst, ...]
@@ -129,6 +133,7 @@ class Validation:
         content: dict[str, Any] = {
             "measured": self.source, "arch": self.arch, **asdict(self.overall),
             "fitted_parameters": self.fitted_parameters,
+            "fitted_of_libraries": self.fitted_of_libraries,
             "per_op": {op: asdict(errors) for op, errors in self.per_op.items()},
             "worst": [asdict(w) for w in self.worst], "notes": list(self.notes),
         }  # fmt: skip
@@ -180,7 +185,9 @@ def validate(measured: Measured, arch: Arch) -> Validation:
     per_op = {op: errors_of(times[rows], measured.seconds[rows]) for op, rows in ops.items()}
     off = np.abs(np.log(times / measured.seconds))
     last = [_worst(measured, times, i) for i in np.argsort(-off, kind="stable")[:_WORST].tolist()]
-    return Validation(measured.source, arch.name, fitted_parameters(arch, measured.operations),
+    fitted = fitted_parameters(arch, measured.operations)
+    return Validation(measured.source, arch.name, len(fitted),
+                      sum(path.startswith("library.") for path in fitted),
                       errors_of(times, measured.seconds), per_op, tuple(last), None,
                       measured.notes)  # fmt: skip
 
@@ -216,14 +223,14 @@ def validate_trace(workload: Workload, arch: Arch) -> Validation:
         float(replayed.wall_s[0]) / wall - 1 if wall > 0 else float("nan"),
         workload.classified_busy_share,
     )
-    return Validation(found.source, found.arch, found.fitted_parameters, found.overall,
-                      found.per_op, found.worst, steps, found.notes)  # fmt: skip
+    return replace(found, steps=steps)
 
 
-def fitted_parameters(arch: Arch, operations: Operations) -> int:
-    """Return how many of the parameters that these operations can feel were fitted.
+def fitted_parameters(arch: Arch, operations: Operations) -> tuple[str, ...]:
+    """Return those of the parameters that these operations can feel which were fitted.
 
-    Numbers of libraries count where one of the operations runs that routine or is attention.
+    Numbers of libraries count where one of the operations runs that routine or is attention,
+    constants of technology (area, cost, energy) never: times do not hang on them.
     """
     read, routines = modelled(), set(operations.routine)
     attention = bool((operations.kind == "attention").any())
@@ -231,11 +238,11 @@ def fitted_parameters(arch: Arch, operations: Operations) -> int:
     def felt(path: str) -> bool:
         group, name, *_ = path.split(".")
         if group != "library":
-            return True
+            return group not in GROUPS
         return name in routines if name in ROUTINES else attention
 
     fitted = (path for path, p in arch.provenance.items() if p.kind == "calibrated")
-    return sum(path in read and felt(path) for path in fitted)
+    return tuple(path for path in fitted if path in read and felt(path))
 
 
 _SHAPE = ("batch", "m", "n", "k", "heads", "kv_heads")

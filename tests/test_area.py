@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 
 import npusim as ns
 from npusim.arch import Arch, Designs, Provenance, with_value
+from npusim.cli import main
 from npusim.cli_area import area as command
 from npusim.constants import quadrature
 from npusim.errors import InputError
 from npusim.models import area, carbon, die_cost, technology
 from npusim.parameters import PARAMETERS
 from npusim.silicon import silicon
+from npusim.store import model_version
 from npusim.technology import DRAM_TYPES, NODES
 
 ROOT = Path(__file__).parent.parent
@@ -279,6 +281,19 @@ def test_the_command_as_json():
     assert total == pytest.approx(h100["figures"]["die"]["value"])
     assert mi300x["missing"] == ["technology.memory", "units.registers"]
     assert mi300x["figures"] == {}
+    assert content["model"] == model_version()
+
+
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_none_with_an_area_is_an_error_with_all_that_is_missing(more):
+    done = CliRunner().invoke(main, ["area", "b200", "mi300x", *more])
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr.splitlines() == [
+        "error: b200: no area: it does not say technology.node, technology.memory",
+        "error: mi300x: no area: it does not say technology.node, technology.memory, "
+        "units.registers",
+    ]
+    assert CliRunner().invoke(main, ["area", "b200", "h100", *more]).exit_code == 0
 
 
 @pytest.mark.parametrize(

@@ -102,11 +102,30 @@ def test_what_lies_outside_by_hand():
     assert found.operations.tolist() == [False, True, False, True]
     assert found.designs.tolist() == [False, True, False, True]
     assert found.reasons == (
+        "units.count 4 to 264, measured 8 to 132",
         "gemv: n 129280, measured 256 to 8192, 1 of 2 operations",
         "gemv: bytes 330 MB, measured 10 kB to 100 MB, 1 of 2 operations",
-        "units.count 4 to 264, measured 8 to 132",
         "never measured: sort",
     )
+
+
+def test_a_machine_outside_is_told_once_and_of_which_kinds():
+    rows = workload({"kind": "gemv", "m": 1, "n": 1024, "k": 1024, "read_weight": 2e6},
+                    {"kind": "cast", "read_activation": 1e6},
+                    {"kind": "sort", "read_activation": 1e6}).operations()  # fmt: skip
+    b200 = Designs(ns.load_arch("b200"))  # of 148 units
+
+    def told(**of_cast):
+        sort = Residual(30, 0.9, 1.0, 1.1, {"units.count": (8, 264)})
+        cast = Residual(30, 0.5, 1.1, 1.5, {"units.count": of_cast["units"]})
+        gemv = Residual(30, 0.8, 1.0, 1.3, {"units.count": (8, 132)})
+        extra = {"sort": sort} if of_cast.get("sort") else {}
+        return extrapolated(rows.take(np.arange(2 + len(extra))), b200,
+                            {"gemv": gemv, "cast": cast, **extra}).reasons  # fmt: skip
+
+    assert told(units=(8, 132)) == ("units.count 148, measured 8 to 132",)
+    assert told(units=(8, 144)) == ("units.count 148, measured 8 to 132 (gemv), 8 to 144 (cast)",)
+    assert told(units=(8, 132), sort=True) == ("units.count 148, measured 8 to 132 (gemv, cast)",)
 
 
 def test_nothing_outside_is_nothing_said():

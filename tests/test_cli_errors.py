@@ -122,6 +122,13 @@ BAD = [
         if command[:2] != ["sweep", "h200"] and not (command == ["import"] and "parquet" in file)
     ),
     (["sweep", "--no-figures"], "no_sweep.yaml", ["no sweep block", "decode_npu"]),
+    *((command, "nan.parquet", ["a workload, not a machine"])
+      for command in (["replay", "paddleocr_vl_decode", "--arch"], ["archs"], ["area"])),
+    *((command, "nan.parquet", ["a workload, not a machine or study; name a machine or study, and "
+                                "give the workload with -w"])
+      for command in (["sweep"], ["search"], ["sensitivity"])),
+    *((command, "good.yaml", ["a machine or study, not a workload", "`npusim workloads`"])
+      for command in (["inspect"], ["replay", "--arch", "h200"], ["sweep", "decode_npu", "-w"])),
     (["import"], "nan.parquet", ["row 5, duration_s", "nan"]),
     (["import", "--time-unit", "ns"], "good.json", ["the unit of time is fixed", "'ns'"]),
     (["import", "--time-unit", "ns"], "good.parquet", ["a workload's times are in seconds"]),
@@ -192,6 +199,13 @@ def test_settings_without_effect_are_refused(cli, command, setting, words):
         (["import", "a\nb.json"], ["no such file"]),
         (["import", "."], ["not a file"]),
         (["compare", "."], ["no results there"]),
+        (["inspect", "decode_npu"], ["no such workload: 'decode_npu'",
+                                     "; that is a machine, see `npusim archs decode_npu`"]),
+        (["replay", "h100", "--arch", "h200"], ["that is a machine, see `npusim archs h100`"]),
+        (["replay", "gemv_unit", "--arch", "h200"], ["that is a study, for `npusim sweep`"]),
+        (["replay", "llama_3_1_8b", "--arch", "h200"],
+         ["that is a model, of which `npusim template llama_3_1_8b` makes a workload"]),
+        (["sweep", "paddleocr_vl_decode"], ["that is a workload, see `npusim workloads paddle"]),
         (["sweep", "decode_npu", "--set", "units.count=64"], ["--set units.count", "axis"]),
         (["sweep", "decode_npu", "-w", "paddleocr_vl_decode", "-w", "paddleocr_vl_decode"],
          ["two workloads of one name", "paddleocr_vl_decode"]),
@@ -315,6 +329,7 @@ def test_sweep_and_compare_json(cli, files, tmp_path):
     compared = one_object(cli("compare", tmp_path / "out", "--json"), {"results"})
     assert compared["results"][0]["designs"] == 8
     traced = one_object(cli("compare", "paddleocr_vl_decode", "--json"), {"results"})
+    assert compared["model"] == traced["model"] == found["made_by"]["model"]
     assert traced["results"][0]["arch"] == "h200"
     assert os.listdir() == []  # noqa: PTH208
 
@@ -328,6 +343,22 @@ def test_archs_and_workloads_json(cli):
     assert [w["name"] for w in found["workloads"]] == catalog.names("workloads")
     shown = one_object(cli("workloads", "paddleocr_vl_decode", "--json"), {"kernels", "meta"})
     assert shown["meta"]["device"] == "NVIDIA H200"
+
+
+def test_a_machine_is_shown_without_blanks_at_the_ends(cli):
+    lines = cli("archs", "h100").stdout.splitlines()
+    sources = [line for line in lines if line.startswith(" " * 29)]
+    assert len(sources) > 200
+    assert all(line == line.rstrip() for line in sources)
+
+
+def test_what_only_other_commands_read_is_not_said_to_have_no_effect(cli):
+    replayed = cli("replay", "paddleocr_vl_decode", "--arch", "h100", "--launch", "graph").stdout
+    (line,) = [line for line in replayed.splitlines() if "area.die" in line]
+    assert line == ("no effect here: area.die (npusim area puts its own die beside it), "
+                    "launch.graph.repeat (npusim validate and calibrate read it)")  # fmt: skip
+    shown = cli("archs", "h100").stdout
+    assert "read by: no model (npusim area puts its own die beside it)\n" in shown
 
 
 def test_import_json(cli, files):

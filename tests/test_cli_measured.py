@@ -3,12 +3,13 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 import npusim as ns
-from npusim import catalog
+from npusim import catalog, store
 from npusim.cli import main
 from tests.test_measured import AXES, DECODE, HEADER, LINEAR
 
@@ -102,7 +103,7 @@ def test_validate_reads_the_experiments_of_capture(cli):
 def test_validate_prints_tables(cli, table):
     shown = cli("validate", table, "--arch", "h200")
     assert shown.exit_code == 0
-    assert "h200 against table.csv; the machine has" in shown.stdout
+    assert "h200 against table.csv; fitted parameters that count here: " in shown.stdout
     assert "linear" in shown.stdout and "largest errors" in shown.stdout
 
 
@@ -123,8 +124,8 @@ def test_calibrate_writes_a_machine_that_fits_better(cli, tmp_path):
     wide = machine_of(tmp_path, {FLOOR: "{value: 1 us, source: by hand, kind: assumed, range: "
                                         "[0.1 us, 100 us]}"})  # fmt: skip
     found = one_object(cli(*(wide if a == "h200" else a for a in command)))
-    assert {"measured", "free", "before", "after", "fitted", "residuals", "file",
-            "command"} <= set(found)  # fmt: skip
+    assert {"measured", "free", "before", "after", "fitted", "residuals", "file", "notes",
+            "model", "command"} <= set(found)  # fmt: skip
     assert set(found["before"]) == set(found["after"]) == ERRORS
     (fitted,) = found["fitted"]
     assert (fitted["path"], fitted["machine"], fitted["before"]) == (FLOOR, "machine", 1e-6)
@@ -154,6 +155,37 @@ def machine_of(folder, changes):
     file = folder / "machine.yaml"
     file.write_text("\n".join(lines) + "\n")
     return file
+
+
+def test_a_record_that_is_not_carried_over_is_told(cli, table, tmp_path):
+    command = ("calibrate", table, "--free", FLOOR, "-o", "mine.yaml", "--arch")
+    of_h200 = ns.load_arch("h200").calibration["residuals"].values()
+    shown = cli(*command, "h200").stdout
+    held = sum(r["n"] for r in ns.load_arch("mine.yaml").calibration["residuals"].values())
+    before = sum(r["n"] for r in of_h200)
+    assert held < 5 < before
+    assert (
+        f"note: the calibration record of h200 ({before} operations held back) is not carried "
+        f"over: that of this fit ({held}) takes its place, so bands may widen" in shown
+    )
+    assert one_object(cli(*command, "b200", "--json"))["notes"] == []  # it has no record to lose
+
+
+def test_a_fit_of_other_models_is_told(cli, table):
+    assert (
+        cli("calibrate", table, "--free", FLOOR, "-o", "mine.yaml", "--arch", "h200").exit_code == 0
+    )
+    file = Path("mine.yaml")
+    version = store.model_version()
+    assert ns.load_arch("mine.yaml").calibration["model"] == version
+    replayed = ("replay", "paddleocr_vl_decode", "--launch", "graph", "--json", "--arch")
+    validated = ("validate", table, "--json", "--arch")
+    for command in (replayed, validated):
+        assert not any("calibrate again" in n for n in one_object(cli(*command, file))["notes"])
+    file.write_text(file.read_text().replace(version, "0.0.9+abc"))
+    told = f"mine was calibrated with the models of 0.0.9+abc, these are {version}: calibrate again"
+    for command in (replayed, validated):
+        assert told in one_object(cli(*command, file))["notes"]
 
 
 def test_calibrate_takes_several_tables_and_says_so(cli, table, tmp_path):

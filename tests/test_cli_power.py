@@ -9,6 +9,7 @@ from click.testing import CliRunner
 import npusim as ns
 from npusim.cli import main
 from npusim.clock_modes import SHARES, sleeping
+from npusim.store import model_version
 from tests.builder import kernel, timed, workload
 
 COLUMNS = {"share", "clock_hz", "voltage", "held", "wall_s", "wall_high_s", "energy_j",
@@ -100,6 +101,7 @@ def test_what_was_asked_is_in_the_answer(told, made):
     assert (content["arch"], content["launch"]) == ("h200", "queue")
     assert content["steps"] == {"decode": 64, "prompt": 1}
     assert (content["latency_s"], content["period_s"]) == (None, None)
+    assert content["model"] == model_version()
     assert "period" not in content
     assert content["sleep_w"] == pytest.approx(sleeping(ns.load_arch("h200")))
     for rows in content["modes"].values():

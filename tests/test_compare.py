@@ -15,6 +15,7 @@ from npusim.durations import durations
 from npusim.error_band import band_factors
 from npusim.errors import InputError
 from npusim.load import traced_arch
+from npusim.predict import Band, beyond
 from tests.builder import timed, workload
 
 SHIPPED = catalog.names("workloads")
@@ -226,6 +227,16 @@ def test_times_that_are_carried_over_are_not_in_the_band(h200):
     assert (low, high) == pytest.approx((1e-3 + 0.99e-6, 1e-3 + 2 * 2 * 0.99e-6))
     assert result.band.quantiles == (0.1, 0.9)
     assert result.notes[0].startswith("NOT A PREDICTION: 100.0% of device time has no shapes")
+
+
+def test_ways_that_are_not_told_are_counted():
+    def last(ways):
+        told = tuple(f"way {i}" for i in range(ways))
+        return list(beyond(Band((1.0, 2.0), (1.0, 2.0), (0.1, 0.9), "a table", told)))[-1]
+
+    assert last(4) == "extrapolates: way 3"
+    assert last(5) == "extrapolates in 1 more way (--json lists it)"
+    assert last(6) == "extrapolates in 2 more ways (--json lists them)"
 
 
 def test_limits_share_out_the_device_time():

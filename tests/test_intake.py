@@ -11,8 +11,10 @@ import pytest
 from click.testing import CliRunner
 
 import npusim as ns
+from npusim import importers
 from npusim.cli import main
 from npusim.counters import COUNTERS
+from npusim.errors import InputError
 from npusim.workload import HostCosts, Workload
 from npusim.workload_file import load_workload, save_workload
 from tests.kineto_builder import Trace, tensor
@@ -120,6 +122,45 @@ def test_a_graph_gets_the_shapes_of_the_eager_trace(cli, tmp_path):
     (entry,) = as_json["workloads"]
     assert entry["joined"]["shapes"]["matched"] == 2
     assert entry["kernels"] == 2
+
+
+class _Taker:
+    """An importer that takes every file."""
+
+    def __init__(self, name, **more):
+        self.FORMAT = name
+        vars(self).update(more)
+
+    def sniff(self, _path):
+        return True
+
+
+def test_a_file_that_two_importers_take_is_refused(tmp_path, monkeypatch):
+    file = tmp_path / "x.log"
+    file.write_text("hello")
+    first, second, generic = _Taker("A log"), _Taker("B log"), _Taker("any log", GENERIC=True)
+    for known, taken in (([first, generic], first), ([generic], generic), ([], None)):
+        monkeypatch.setattr(importers, "importers", lambda known=known: iter(known))
+        assert importers.importer_of(file) is taken
+    monkeypatch.setattr(importers, "importers", lambda: iter([first, second, generic]))
+    with pytest.raises(
+        InputError, match=r"x\.log: taken by more than one importer: A log; B log; "
+    ):
+        importers.import_trace(file)
+
+
+def test_endings_of_a_format_are_left_out_of_the_name(tmp_path, monkeypatch):
+    taker = _Taker("A log", ENDINGS=(".prof",))
+    taker.read = lambda path, name: ns.load_workload("paddleocr_vl_decode").renamed(name)
+    monkeypatch.setattr(importers, "importers", lambda: iter([taker]))
+    for name, stem in (("a.b.prof.gz", "a.b"), ("a.trace.json", "a"), ("a.sqlite", "a.sqlite")):
+        (tmp_path / name).write_text("hello")
+        assert importers.import_trace(tmp_path / name).name == stem
+
+
+def test_the_help_of_import_lists_every_format(cli):
+    shown = cli("import", "--help").stdout
+    assert all(f"  {one.FORMAT}\n" in shown for one in importers.importers())
 
 
 def test_a_folder_keeps_traces_apart(cli, tmp_path):

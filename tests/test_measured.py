@@ -284,6 +284,10 @@ def test_the_partial_machine_by_hand():
         ('[{"axis": "linear_shapes", "m": 1, "n": 2, "k": true, "us_per_op": 1}]', "row 1, k"),
         ('[{"axis": "pointwise", "op": "who", "dtype": "bf16"}]', "row 1, op"),
         ('[{"axis": "device"}]', "no measured operations"),
+        (
+            '[{"axis": "device"}, {"axis": "new"}, {"axis": "fusion"}]',
+            r"axis: no measured operations: .*: 'new, fusion' \(allowed: linear_shapes, ",
+        ),
         ('[{"axis": ', "cut short"),
         ('[{"axis": 1}, 2]', "expected `object`"),
     ],

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 import npusim as ns
 from npusim.cli import _Group
 from npusim.cli_search import search, sensitivity
+from npusim.store import model_version
 from npusim.sweeps.front import pareto
 from tests.builder import kernel, timed, workload
 
@@ -80,6 +81,8 @@ def test_a_search_prints_one_object_and_writes_what_it_says(study, tmp_path):
     assert [row["wall_s"] for row in content["front"]] == pytest.approx(front["wall_s"].tolist())
     about = json.loads(pq.read_schema(tmp_path / "designs.parquet").metadata[b"npusim.search"])
     assert about["seed"] == content["seed"] == 0
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["model"] == content["model"] == about["model"] == model_version()
 
 
 def test_a_search_prints_a_front_with_units(study, tmp_path):

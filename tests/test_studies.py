@@ -12,6 +12,7 @@ from click.testing import CliRunner
 import npusim as ns
 from npusim.cli import main
 from npusim.errors import InputError, NpusimError
+from npusim.store import model_version
 from npusim.studies import draws
 from npusim.studies.bench import Bench, Case, Lot
 from npusim.studies.claim import Rule
@@ -369,6 +370,15 @@ def test_json_is_one_object_and_writes_nothing(tmp_path, monkeypatch):
     assert claim["data"][-1] == "machine decode_npu"
     assert claim["data"][0].startswith("paddleocr_vl_decode")
     assert [p.name for p in tmp_path.iterdir()] == ["mine.yaml"]
+
+
+def test_files_say_which_models_made_them(tmp_path):
+    found = run(study(tmp_path, CLAIM), "--no-figures", "--draws", "8", "--workers", "1", "-o",
+                str(tmp_path / "out"))  # fmt: skip
+    assert found.exit_code == 0, found.output
+    assert json.loads((tmp_path / "out" / "mine.json").read_text())["model"] == model_version()
+    table = pd.read_csv(tmp_path / "out" / "verdicts.csv")
+    assert table.columns[-1] == "model" and set(table["model"]) == {model_version()}
 
 
 # --- a workload of one's own -------------------------------------------------

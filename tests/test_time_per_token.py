@@ -143,6 +143,7 @@ def test_a_replay_tells_time_per_token(cli):
     assert content["tokens"] == pytest.approx(2.952) and content["no_effect"] == []
     assert content["s_per_token"] == pytest.approx(content["wall_s"] / 2.952)
     assert "2.952 tokens a step: " in cli(*REPLAY, *drafts).stdout
+    assert "\n1 token a step: " in cli(*REPLAY).stdout
     plain = json.loads(cli(*REPLAY, "--json").stdout)
     assert plain["tokens"] == 1.0 and plain["s_per_token"] == plain["wall_s"]
     vision = json.loads(cli("replay", "paddleocr_vl_vision", "--arch", "h200", "--json").stdout)

@@ -59,6 +59,26 @@ def test_a_table_by_hand(monkeypatch, tmp_path):
     assert "busy_error" not in content
     fitted = [p for p in h200.provenance.values() if p.kind == "calibrated"]
     assert 0 < content["fitted_parameters"] <= len(fitted)
+    of_libraries = [path for path, p in h200.provenance.items()
+                    if path.startswith("library.") and p.kind == "calibrated"]  # fmt: skip
+    assert 0 < content["fitted_of_libraries"] <= len(of_libraries)
+
+
+def test_fitted_numbers_are_said_to_be_the_machines_or_the_libraries(capsys):
+    # of a library's attention alone, a pointwise kernel feels nothing
+    point, keys = workload({"duration_s": 1e-6}), {"kind": "attention", "m": 1, "n": 64, "k": 64,
+                           "heads": 4, "kv_heads": 4, "batch": 1, "dtype": "bf16",
+                           "library": "cuDNN", "read_kv": 1e5, "duration_s": 1e-5}  # fmt: skip
+    h200 = ns.load_arch("h200")
+    none, some = (validate_trace(w, h200) for w in (point, workload(keys)))
+    assert none.fitted_of_libraries == 0 < some.fitted_of_libraries
+    assert some.fitted_parameters - some.fitted_of_libraries == none.fitted_parameters
+    b200 = validate_trace(workload(keys), ns.load_arch("b200"))  # a datasheet, and no fit of it
+    assert b200.fitted_parameters == b200.fitted_of_libraries > 0
+    calibration_tables.validated(some)
+    told = (f"{none.fitted_parameters} of the machine, {some.fitted_of_libraries} of libraries "
+            "(of all machines)\n")  # fmt: skip
+    assert told in capsys.readouterr().out
 
 
 def test_a_trace_by_hand():
@@ -121,7 +141,7 @@ def test_tables_tell_the_figures(capsys, tmp_path):
     rows = [{"duration_s": 1e-6}, timed(1e-6)]
     calibration_tables.validated(validate_trace(workload(*rows, device="NVIDIA H200"), h200))
     out = capsys.readouterr().out
-    assert "h200 against made; the machine has" in out
+    assert "h200 against made; fitted parameters that count here: " in out
     assert "of which 50.0% is predicted" in out
     assert "note: kernels without shapes or time, left out: 1 of 2" in out
     m = measured.read(AXES)

@@ -3,12 +3,14 @@
 A kernel and all that it calls live in one file: numba keeps compiled code beside the source (or in
 the user's cache folder) for as long as the file of the kernel itself does not change. Kernels and
 helpers make no arrays, so that none need be counted: with counts they take 2.5 times as long.
+Where that folder is full, or what is kept there is damaged, they are compiled in every process.
 """
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
-from functools import cache
+from functools import cache, wraps
 from importlib import import_module
 from typing import Any, ParamSpec, TypeVar, cast
 
@@ -49,7 +51,17 @@ def _compiled(kernel: Callable[..., Any], helpers: tuple[Callable[..., Any], ...
         options["_nrt"] = False
     for helper in helpers:
         extending.register_jitable(forceinline=True, **options)(helper)
+    alone = numba.njit(**options)(kernel)
     try:
-        return numba.njit(cache=True, **options)(kernel)
-    except RuntimeError:  # no folder can be written to: compile in every process
-        return numba.njit(**options)(kernel)
+        kept = numba.njit(cache=True, **options)(kernel)
+    except RuntimeError:  # no folder can be written to
+        return alone
+
+    @wraps(kernel)
+    def run(*given: Any) -> Any:
+        try:
+            return kept(*given)
+        except (OSError, EOFError, ValueError, pickle.UnpicklingError):
+            return alone(*given)  # these are never of a kernel, but of reading or keeping one
+
+    return run

@@ -197,5 +197,6 @@ def _value(attribute: dict[str, Any]) -> Any:
     key = next((k for k in attribute if k.endswith("Val")), "")
     value = attribute.get(key)
     whole = "int" in key.lower() or "fixed" in key
-    is_text = whole and isinstance(value, str) and value.isdecimal() and len(value) < _MOST_DIGITS
-    return int(value) if is_text else value
+    if whole and isinstance(value, str) and value.isdecimal() and len(value) < _MOST_DIGITS:
+        return int(value)
+    return value

@@ -97,8 +97,13 @@ def read_axes(path: Path) -> Measured:
             _AXES[axis](point, found)
         else:
             left[axis] += 1
-    notes = [f"axis {axis}: {n} rows left out, they measure no single operation"
-             for axis, n in left.items() if axis != "device"]  # fmt: skip
+    others = [axis for axis in left if axis != "device"]
+    if not found.what and others:
+        raise InputError("no measured operations: none of its axes measures single ones",
+                         file=path, place="axis", value=", ".join(others),
+                         allowed=", ".join(_AXES))  # fmt: skip
+    notes = [f"axis {axis}: {left[axis]} rows left out, they measure no single operation"
+             for axis in others]  # fmt: skip
     return found.done(path, notes)
 
 

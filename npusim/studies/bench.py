@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import lru_cache
-from multiprocessing import get_context
 from types import TracebackType
 from typing import TypeVar
 
@@ -23,6 +23,7 @@ from npusim.arch import Arch, Designs
 from npusim.errors import InputError
 from npusim.studies import work
 from npusim.studies.outcomes import JOULES, KIND, outcomes
+from npusim.studies.processes import processes
 from npusim.sweeps.evaluate import with_changes
 from npusim.sweeps.worker import ONE_THREAD
 from npusim.workload import Workload
@@ -116,21 +117,21 @@ class Bench:
         self.workers = len(os.sched_getaffinity(0)) if workers is None else workers
         self._progress = progress
         self._pool: ProcessPoolExecutor | None = None
+        self._open = ExitStack()
         self.designs = 0
 
     def __enter__(self) -> Bench:
         if self.workers > 1:
             for name in ONE_THREAD:
                 os.environ.setdefault(name, "1")
-            self._pool = ProcessPoolExecutor(self.workers, get_context("forkserver"))
+            self._pool = self._open.enter_context(processes(self.workers))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:  # fmt: skip
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
+        self._open.__exit__(kind, error, trace)
 
     def __call__(self, lots: Sequence[Lot]) -> list[pd.DataFrame]:
         """Return what the designs of each lot do, see `npusim.studies.outcomes`.

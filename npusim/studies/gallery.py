@@ -9,18 +9,17 @@ Left out: a dark scheme.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from npusim.atomic import whole_file, whole_folder
 from npusim.studies.figures.picture import Picture
+from npusim.studies.processes import processes
 
 _FILES = Path(__file__).parent / "gallery_files"
-_FOLDER, PAGE = "figures", "gallery.html"
+FOLDER, PAGE = "figures", "gallery.html"
 
 
 @dataclass(frozen=True)
@@ -42,12 +41,12 @@ class Shown:
     @property
     def file(self) -> str:
         """Its SVG, as seen from the folder of the gallery."""
-        return f"{_FOLDER}/{self.name}.svg"
+        return f"{FOLDER}/{self.name}.svg"
 
     @property
     def data(self) -> str:
         """Its data, as seen from the folder of the gallery."""
-        return f"{_FOLDER}/{self.name}.csv"
+        return f"{FOLDER}/{self.name}.csv"
 
 
 def draw(pictures: Sequence[Picture], workers: int = 1) -> list[Shown]:
@@ -62,7 +61,7 @@ def draw(pictures: Sequence[Picture], workers: int = 1) -> list[Shown]:
     named = zip(names(pictures), pictures, strict=True)
     if workers == 1 or len(pictures) < 2:
         return [Shown(picture, name, picture.svg()) for name, picture in named]
-    with ProcessPoolExecutor(workers, get_context("forkserver")) as pool:
+    with processes(workers) as pool:
         drawn = pool.map(Picture.svg, pictures, chunksize=4)
         return [
             Shown(picture, name, svg) for (name, picture), svg in zip(named, drawn, strict=True)
@@ -116,7 +115,7 @@ def save(
     shown = draw(pictures, workers)
     files = {f"{one.name}.svg": one.svg for one in shown}
     files |= {f"{one.name}.csv": one.picture.csv() for one in shown}
-    with whole_folder(folder / _FOLDER, list(files)) as made:
+    with whole_folder(folder / FOLDER, list(files)) as made:
         for name, text in files.items():
             (made / name).write_text(text, encoding="utf-8")
     with whole_file(folder / PAGE) as temporary:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from npusim.store import model_version
 from npusim.studies.claim import Claim, Compare
 from npusim.studies.decide import Answer, Decision
 from npusim.studies.influence import Influence
@@ -21,6 +22,7 @@ def of_answer(answer: Answer) -> dict[str, Any]:
         "name": q.name, "title": q.title, "question": q.question, "source": q.source,
         "arch": q.arch, "set": dict(answer.settings),
         "claims": [of_decision(decision) for decision in answer.decisions],
+        "model": model_version(),
     }  # fmt: skip
 
 
@@ -38,6 +40,7 @@ def table(answers: Sequence[Answer]) -> pd.DataFrame:
                 **{name: record[name] for name in columns},
                 "hangs_on": influence.get("path", ""),
                 "break_even": influence.get("break_even", ""),
+                "model": model_version(),
             })  # fmt: skip
     return pd.DataFrame(rows)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from npusim import store
-from npusim.atomic import check_folder
+from npusim.atomic import check_folder, whole_folder
 from npusim.errors import InputError
 from npusim.studies import gallery, page
 from npusim.studies.bench import Bench
@@ -61,7 +61,7 @@ def run(
     figures: bool = True,
     command: str = "",
 ) -> Done:
-    """Come to verdicts, and write page, gallery, figures and data into a folder.
+    """Come to verdicts, and write page, gallery, figures and data into a folder, all or none.
 
     Parameters
     ----------
@@ -98,8 +98,13 @@ def run(
         if folder is None:
             return Done(answers, None, (), command)
         drawn = pictures(answers, bench) if figures else []
-    shown = gallery.save(drawn, folder, {q.name: q.title for q in questions}, bench.workers)
-    return Done(answers, folder, tuple(_written(answers, shown, folder, command)), command)
+    figures_of = [f"{gallery.FOLDER}/{name}" for name in gallery.names(drawn)]
+    wanted = [f"{one}.{ending}" for one in figures_of for ending in ("svg", "csv")]
+    wanted += [gallery.PAGE, *(f"{name}.json" for name in names), "verdicts.csv", "index.html"]
+    with whole_folder(folder, wanted) as made:
+        shown = gallery.save(drawn, made, {q.name: q.title for q in questions}, bench.workers)
+        written = [file.relative_to(made) for file in _written(answers, shown, made, command)]
+    return Done(answers, folder, tuple(folder / file for file in written), command)
 
 
 def _written(

@@ -32,6 +32,7 @@ from npusim.sweeps.task import Block, Task
 BLOCKS, SWEEP, LOCK = "blocks", "sweep.json", ".lock"
 _VERSION = 1
 _AGAIN = "remove these results and sweep again"
+_KEPT = "what is done is kept, go on with --resume"
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Writer:
         InputError
             It cannot be written.
         """
-        results.put(self.file(number), content)
+        results.put(self.file(number), content, _KEPT)
 
     def read(self, number: int) -> pa.Table:
         """Return one block.
@@ -150,10 +151,14 @@ class Store:
         found, kept = description(inside), block_files(inside)
         if kept and (found is None or found["id"] != self.head.id):
             what, of = "holds an unfinished sweep of something else", f"{len(kept)} blocks"
+            finish, others = "finish that one", "remove the folder, or give another -o"
             if found is not None:
                 of = f"{len(kept)} of {found['blocks']} blocks"
-            hint = "finish that one, remove the folder, or give another -o"
-            raise InputError(f"{what} ({of})", file=inside, hint=hint)
+                model = _model(found["about"])
+                if model != _model(json.loads(self.head.about)):
+                    what = f"holds an unfinished sweep by other models, {model}"
+                    finish = "finish it with the npusim that began it"
+            raise InputError(f"{what} ({of})", file=inside, hint=f"{finish}, {others}")
         if kept and not resume:
             done = f"{len(kept)} of {self.head.blocks} blocks of this sweep are done"
             raise InputError(done, file=inside, hint="go on with --resume, or remove the folder")
@@ -258,7 +263,8 @@ class Store:
             results.replace(inside, target)
             _bare(target)
         else:
-            results.save(self.folder, self.tables(), self.head.rows, self.head.metadata())
+            said = self.head.metadata()
+            results.save(self.folder, self.tables(), self.head.rows, said, _KEPT)
             with results.writing(inside):
                 # Renamed first: a folder of some blocks would look like an unfinished sweep.
                 gone = results.temporary(self.folder)
@@ -280,11 +286,13 @@ def read(file: Path, hint: str = "go on with --resume") -> pa.Table:
     Raises
     ------
     InputError
-        The file is damaged.
+        The file is damaged or missing.
     """
     try:
         with pq.ParquetFile(file, page_checksum_verification=True) as opened:
             table = opened.read(use_threads=False)
+    except FileNotFoundError:
+        raise InputError("a block is missing", file=file, hint=hint) from None
     except (pa.ArrowException, OSError, ValueError):
         raise InputError("a block is damaged", file=file, hint=hint) from None
     return table.replace_schema_metadata(None)
@@ -320,8 +328,16 @@ def description(inside: Path) -> dict[str, Any] | None:
         raise InputError("damaged", file=file, hint="remove the folder and sweep again")
     if found["version"] != _VERSION:
         raise InputError("written by another version of npusim", file=file, place="version",
-                         value=found["version"], allowed=str(_VERSION))  # fmt: skip
+                         value=found["version"], allowed=str(_VERSION),
+                         hint="finish it with the npusim that began it, or remove the folder and "
+                         "sweep again")  # fmt: skip
     return found
+
+
+def _model(about: object) -> object:
+    """Return the version of the models that a description names, if it does."""
+    made_by = about.get("made_by") if isinstance(about, dict) else None
+    return made_by.get("model") if isinstance(made_by, dict) else None
 
 
 def block_files(inside: Path) -> list[Path]:

@@ -214,6 +214,8 @@ def lanes_of(ids: pa.Array) -> Lanes:
     >>> lanes_of(pa.array(["0000000000000001" + "000000000000000a"])).tolist()
     [[1, 10]]
     """
+    if not (pa.types.is_string(ids.type) or pa.types.is_large_string(ids.type)):
+        raise InputError("ids are no text", place="design_id", value=str(ids.type))
     wide = ids.cast(pa.large_string())
     lengths = np.diff(np.frombuffer(wide.buffers()[1], np.int64)[wide.offset :][: len(wide) + 1])
     if wide.null_count or (len(wide) and (lengths != 32).any()):

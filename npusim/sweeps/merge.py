@@ -18,6 +18,7 @@ from __future__ import annotations
 import filecmp
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,9 +117,16 @@ def merge(
         shown = ", ".join(f"{one.path}: {model}" for model, one in models.items())
         raise InputError(f"made by different models ({shown})",
                          hint="sweep again, or --any-model")  # fmt: skip
-    if all(s.blocks is not None and s.sweep == sources[0].sweep for s in sources):
-        return _merge_blocks(sources, output, progress)
-    return _merge_rows(sources, output, command, progress)
+    is_new = not output.exists()
+    try:
+        if all(s.blocks is not None and s.sweep == sources[0].sweep for s in sources):
+            return _merge_blocks(sources, output, progress)
+        return _merge_rows(sources, output, command, progress)
+    except InputError:
+        if is_new:
+            with suppress(OSError):  # not there yet, or blocks that another merge goes on with
+                output.rmdir()
+        raise
 
 
 # ---------------------------------------------------------------- blocks of one sweep
@@ -204,13 +212,15 @@ class _Rows:
         """
         found, done = np.empty((self.count, 2), np.uint64), 0
         for file in self.files:
-            with pq.ParquetFile(file) as opened_file:
-                for batch in opened_file.iter_batches(columns=[ID]):
-                    try:
+            try:
+                with pq.ParquetFile(file) as opened_file:
+                    for batch in opened_file.iter_batches(columns=[ID]):
                         found[done : done + len(batch)] = lanes_of(batch.column(0))
-                    except InputError as error:
-                        raise InputError(str(error), file=file) from None
-                    done += len(batch)
+                        done += len(batch)
+            except InputError as error:
+                raise InputError(str(error), file=file) from None
+            except (pa.ArrowException, OSError, ValueError):
+                raise InputError("damaged", file=file, place=ID) from None
         return found
 
     def file_of(self, row: int) -> Path:
@@ -285,6 +295,9 @@ def _columns(files: Sequence[Path], which: bool) -> pa.Schema:
         if schema in seen:
             continue
         seen.append(schema)
+        if len(set(schema.names)) < len(schema.names):
+            twice = next(name for name in schema.names if schema.names.count(name) > 1)
+            raise InputError("column given twice", file=file, value=twice)
         for field in schema:
             kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
             before, where = kinds.get(field.name, (kind, file))

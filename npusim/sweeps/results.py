@@ -19,6 +19,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from npusim.atomic import reason
 from npusim.errors import InputError
 from npusim.sweeps.encoding import ROW_GROUP, options
 
@@ -29,8 +30,8 @@ _NUMBERS = count()
 
 
 @contextmanager
-def writing(target: Path) -> Iterator[None]:
-    """Turn what the operating system says about a file into one line.
+def writing(target: Path, hint: str | None = None) -> Iterator[None]:
+    """Turn what the operating system says about a file into one line, with what to do.
 
     Raises
     ------
@@ -40,7 +41,7 @@ def writing(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InputError(f"cannot be written: {error.strerror or error}", file=target) from None
+        raise InputError(f"cannot be written: {reason(error)}", file=target, hint=hint) from None
 
 
 def temporary(folder: Path) -> Path:
@@ -48,7 +49,7 @@ def temporary(folder: Path) -> Path:
     return folder / f"{LEFT}{os.getpid()}-{next(_NUMBERS)}"
 
 
-def put(target: Path, content: pa.Buffer | bytes) -> None:
+def put(target: Path, content: pa.Buffer | bytes, hint: str | None = None) -> None:
     """Write a file that is there whole or not at all, and still is after a loss of power.
 
     Raises
@@ -57,7 +58,7 @@ def put(target: Path, content: pa.Buffer | bytes) -> None:
         It cannot be written.
     """
     fresh = temporary(target.parent)
-    with writing(target):
+    with writing(target, hint):
         try:
             with fresh.open("xb") as file:
                 file.write(content)
@@ -107,8 +108,9 @@ def replace(made: Path, target: Path) -> None:
 
 
 def save(
-    folder: Path, tables: Iterable[pa.Table], rows: int, metadata: Mapping[bytes, bytes]
-) -> Path:
+    folder: Path, tables: Iterable[pa.Table], rows: int, metadata: Mapping[bytes, bytes],
+    hint: str | None = None,
+) -> Path:  # fmt: skip
     """Write tables as the results in a folder, in pieces of `ROW_GROUP` rows; return their path.
 
     Parameters
@@ -120,6 +122,8 @@ def save(
         Not fewer than they have together: above `ONE_FILE` they go to a folder of files.
     metadata : mapping of bytes to bytes
         What goes into the schema of each file.
+    hint : str, optional
+        What to do if they cannot be written.
 
     Raises
     ------
@@ -127,7 +131,7 @@ def save(
         The results cannot be written.
     """
     target = folder / RESULTS
-    with writing(target):
+    with writing(target, hint):
         folder.mkdir(parents=True, exist_ok=True)
         made = temporary(folder)
         try:
