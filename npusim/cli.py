@@ -8,8 +8,11 @@ that was stopped by Ctrl-C or SIGTERM, which --resume goes on with.
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,12 +44,27 @@ if TYPE_CHECKING:
 _LAUNCHES = click.Choice(["eager", "graph", "queue"])
 
 
+@contextmanager
+def _ended_by_term() -> Iterator[None]:
+    """Let SIGTERM end a command as an error does, so that nothing unfinished stays."""
+    first = threading.current_thread() is threading.main_thread()
+    if not first or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 class _Group(click.Group):
     """Turns errors that a user can act on into one line each and exit status 1."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            done = super().invoke(ctx)
+            with _ended_by_term():
+                done = super().invoke(ctx)
             sys.stdout.flush()
             return done
         except Stopped as stopped:

@@ -77,7 +77,12 @@ class Run:
     measured: Measured | None = None
 
 
-Known = dict[tuple[Any, ...], GridTimes]
+@dataclass
+class Known:
+    """What runs have in common: times of steps, and the steps, which all machines replay."""
+
+    times: dict[tuple[Any, ...], GridTimes] = field(default_factory=dict)
+    steps: dict[tuple[str, ...], Workload] = field(default_factory=dict)
 
 
 @dataclass
@@ -85,8 +90,8 @@ class _Times:
     """Step times that were computed, by what they depend on."""
 
     sizes: Sizes
+    known: Known
     tick: Tick = lambda _: None
-    known: Known = field(default_factory=dict)
 
 
 def run_study(
@@ -104,8 +109,8 @@ def run_study(
         Whether to run each point at both ends of its band, too.
     tick : callable, optional
         Told which run of how many is under way, and the share of its step times that is computed.
-    known : dict, optional
-        Step times that earlier runs computed, to which those of this one are added.
+    known : Known, optional
+        What earlier runs computed, to which that of this one is added.
 
     Raises
     ------
@@ -113,7 +118,7 @@ def run_study(
         A model, machine, lowering or log that is not there, a configuration that does not fit.
     """
     points = [_asked(study, axes, block) for axes, block in _points(study)]
-    times = _Times(sizes=_sizes(points), known={} if known is None else known)
+    times = _Times(_sizes(points), Known() if known is None else known)
     found = []
     for i, point in enumerate(points):
         if tick is not None:
@@ -284,7 +289,8 @@ def _grid(block: Serving, engine: Engine, arch: Arch, times: _Times) -> GridTime
     changes = _changes(block)
     key = (arch.name, tuple(sorted(felt.items())), block.model, block.lowering, block.launch,
            repr(block.settings), repr(changes), engine.tensor, times.sizes)  # fmt: skip
-    if key not in times.known:
+    found, steps = times.known.times, times.known.steps
+    if key not in found:
         how: dict[str, Any] = {"lowering": block.lowering, "settings": block.settings,
                                "tensor": engine.tensor}  # fmt: skip
         captured = [c for c in CAPTURED if c <= 2 * times.sizes.requests]
@@ -292,16 +298,19 @@ def _grid(block: Serving, engine: Engine, arch: Arch, times: _Times) -> GridTime
         with_changes(both, changes)  # refuses what changes nothing in either
 
         def made(phase: str, **sizes: Any) -> Workload:
-            w = template(block.model, phase, **sizes, **how)
-            return transformed(w, {p: v for p, v in changes.items() if applies(w, p)})
+            key = (phase, block.model, repr(how), repr(changes), repr(sizes))
+            if key not in steps:
+                w = template(block.model, phase, **sizes, **how)
+                steps[key] = transformed(w, {p: v for p, v in changes.items() if applies(w, p)})
+            return steps[key]
 
-        times.known[key] = grid_times(
+        found[key] = grid_times(
             lambda b, c: made("decode", batch=b, context=c),
             lambda n, c: made("prefill", context=c or n, new=n if c else None),
             arch, times.sizes, block.launch, captured if block.launch == "graph" else (),
             times.tick,
         )  # fmt: skip
-    return times.known[key]
+    return found[key]
 
 
 def _changes(block: Serving) -> dict[str, float]:

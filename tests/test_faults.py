@@ -298,6 +298,34 @@ def test_processes_of_studies_end_with_it(number):
     assert int(said[2]) != first.pid
 
 
+HOLD = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, {path!r})
+from npusim.atomic import whole_file
+from npusim.cli import main
+
+@main.command()
+def hold():
+    with whole_file(Path("x")) as temporary:
+        temporary.write_text("half")
+        print("at it", flush=True)
+        time.sleep(1000)
+
+main(["hold"])
+"""
+
+
+def test_a_command_that_is_terminated_leaves_nothing_unfinished(tmp_path):
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": tmp_path}
+    with subprocess.Popen([sys.executable, "-c", HOLD.format(path=PATH)], **pipes) as held:
+        assert held.stdout.readline() == "at it\n"
+        held.terminate()
+        assert held.communicate(timeout=60) == ("", "")
+    assert held.returncode == 128 + signal.SIGTERM
+    assert list(tmp_path.iterdir()) == []
+
+
 # ---------------------------------------------------------------- two at once
 
 

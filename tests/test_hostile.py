@@ -31,8 +31,7 @@ from npusim.request_file import read_requests
 from npusim.workload_file import load_workload, save_workload
 from tests.builder import kernel, workload
 
-LATER = ("block", "merged", "sweep_json")  # parts of sweeps are read by tests of their own
-NAMES = [name for name in FORMATS if name not in LATER]
+NAMES = list(FORMATS)
 OF_YAML = [name for name in NAMES if FORMATS[name].kind == "yaml"]
 OF_JSON = [name for name in NAMES if FORMATS[name].kind == "json"]
 TRACES = [name for name in NAMES if FORMATS[name].read is fuzz_corpus.read_trace]

@@ -193,6 +193,7 @@ WRITES = {"write_text", "write_bytes", "to_csv", "to_parquet", "to_json", "to_ex
           "symlink_to", "hardlink_to"}  # fmt: skip
 # Modules that may call them outside of a ``with whole_file`` or ``whole_folder`` of their own.
 ELSEWHERE = {
+    "cli.py": "into the help of click",
     "search_output.py": "a summary into the folder that its callers have from whole_folder",
     "capture/folder.py": "rows into the file that its callers have from whole_file",
     "capture/trace.py": "into a file of Folder.add_file",

@@ -31,6 +31,7 @@ from npusim.sweeps.task import Block, Task
 
 BLOCKS, SWEEP, LOCK = "blocks", "sweep.json", ".lock"
 _VERSION = 1
+_MOST_BLOCKS = 1_000_000
 _AGAIN = "remove these results and sweep again"
 _KEPT = "what is done is kept, go on with --resume"
 
@@ -295,6 +296,8 @@ def read(file: Path, hint: str = "go on with --resume") -> pa.Table:
         raise InputError("a block is missing", file=file, hint=hint) from None
     except (pa.ArrowException, OSError, ValueError):
         raise InputError("a block is damaged", file=file, hint=hint) from None
+    if len(set(table.schema.names)) < len(table.schema.names):
+        raise InputError("a block is damaged: a column is given twice", file=file, hint=hint)
     return table.replace_schema_metadata(None)
 
 
@@ -317,7 +320,10 @@ def description(inside: Path) -> dict[str, Any] | None:
     """
     file = inside / SWEEP
     try:
+        if file.exists() and not file.is_file():  # a pipe would be waited for
+            raise InputError("not a file", file=file)
         found = json.loads(file.read_bytes())
+        json.dumps(found, allow_nan=False)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError):
@@ -331,6 +337,11 @@ def description(inside: Path) -> dict[str, Any] | None:
                          value=found["version"], allowed=str(_VERSION),
                          hint="finish it with the npusim that began it, or remove the folder and "
                          "sweep again")  # fmt: skip
+    counts = [found[name] for name in ("blocks", "rows")]
+    if not (isinstance(found["id"], str) and isinstance(found["about"], dict)
+            and all(type(count) is int for count in counts)
+            and 1 <= counts[0] <= min(counts[1], _MOST_BLOCKS)):  # fmt: skip
+        raise InputError("damaged", file=file, hint="remove the folder and sweep again")
     return found
 
 

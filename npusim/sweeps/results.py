@@ -218,6 +218,7 @@ def described(schema: pa.Schema, key: bytes, file: Path) -> dict[str, Any]:
     """
     try:
         found = json.loads((schema.metadata or {})[key])
+        json.dumps(found, allow_nan=False)
     except (KeyError, ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):

@@ -46,7 +46,7 @@ _WAITS = ("ttft", "tpot", "latency")
 _OF = ("mean_s", "p50_s", "p95_s", "p99_s", "most_s")
 _FIGURES = ("tokens_per_s", "requests_per_s", "goodput_per_s", "utilisation", "j_per_token",
             *(f"{wait}.{of}" for wait in _WAITS for of in _OF))  # fmt: skip
-_KNOWN: Known = {}  # step times of this process: claims share machines and models
+_KNOWN = Known()  # of this process: claims share machines and models
 _GROUPS: Mapping[str, Any] = {"": Serving, "engine": Engine, "requests": Requests}
 
 
