@@ -27,7 +27,7 @@ if str(ROOT) not in sys.path:
 import pyarrow as pa  # noqa: E402
 import pyarrow.parquet as pq  # noqa: E402
 
-from npusim import catalog, measured, tables  # noqa: E402
+from npusim import catalog, measured  # noqa: E402
 from npusim.beside import compare_one  # noqa: E402
 from npusim.capture.folder import Folder  # noqa: E402
 from npusim.config import read_arch  # noqa: E402
@@ -40,6 +40,7 @@ from npusim.serving_block import read_serving  # noqa: E402
 from npusim.studies.read import read_question  # noqa: E402
 from npusim.sweeps.blocks import BLOCKS, Store  # noqa: E402
 from npusim.sweeps.merge import merge  # noqa: E402
+from npusim.tables import results as tables  # noqa: E402
 from npusim.templates import load_lowering, load_model, template  # noqa: E402
 from npusim.workload_file import load_workload, save_workload  # noqa: E402
 from tests import (  # noqa: E402

@@ -20,21 +20,21 @@ import click
 
 from npusim import __version__
 from npusim.capture.commands import capture
-from npusim.cli_area import area
-from npusim.cli_fusion import fuse
-from npusim.cli_measured import calibrate, validate
-from npusim.cli_memory import memory
-from npusim.cli_merge import merge
-from npusim.cli_output import CACHES, JSON, UNPROFILED, command_line, print_json
-from npusim.cli_power import power
-from npusim.cli_reuse import reuse
-from npusim.cli_scale import scale
-from npusim.cli_search import search, sensitivity
-from npusim.cli_serving import serve_sim
-from npusim.cli_settings import read_settings
-from npusim.cli_study import study
-from npusim.cli_sweep import sweep
-from npusim.cli_workloads import rescale, template
+from npusim.commands.area import area
+from npusim.commands.fusion import fuse
+from npusim.commands.measured import calibrate, validate
+from npusim.commands.memory import memory
+from npusim.commands.merge import merge
+from npusim.commands.output import CACHES, JSON, UNPROFILED, command_line, print_json
+from npusim.commands.power import power
+from npusim.commands.reuse import reuse
+from npusim.commands.scale import scale
+from npusim.commands.search import search, sensitivity
+from npusim.commands.serving import serve_sim
+from npusim.commands.settings import read_settings
+from npusim.commands.study import study
+from npusim.commands.sweep import sweep
+from npusim.commands.workloads import rescale, template
 from npusim.errors import InputError, NpusimError
 from npusim.sweeps.task import Stopped, Unfinished
 
@@ -138,7 +138,8 @@ def import_(
     the eager trace of the same step, which knows shapes and operators; a timeline with counters;
     counter profiles with each other.
     """
-    from npusim import capture_tables, intake, terminal
+    from npusim import intake, terminal
+    from npusim.tables import capture as capture_tables
 
     one = output if output is not None and output.suffix else None
     if one is not None and one.suffix != ".parquet":
@@ -194,7 +195,7 @@ def inspect(workload: str, report: Path | None, arch_name: str | None, as_json: 
     if as_json:
         print_json(content)
         return
-    from npusim import tables
+    from npusim.tables import results as tables
 
     tables.inspection(w, content)
     if report is not None:
@@ -218,7 +219,7 @@ def diff(a: str, b: str, as_json: bool) -> None:
     if as_json:
         print_json(found.as_dict())
         return
-    from npusim import capture_tables
+    from npusim.tables import capture as capture_tables
 
     capture_tables.difference(found)
 
@@ -303,10 +304,10 @@ def replay(
     if as_json:
         print_json(content)
         return
-    from npusim import tables
+    from npusim.tables import results as tables
 
     if page is not None:
-        from npusim import workload_tables
+        from npusim.tables import workload as workload_tables
 
         workload_tables.page(page)
     tables.replayed(result, "mean step" if page is not None else "one step")
@@ -329,8 +330,9 @@ def compare(result: Sequence[Path], output: Path | None, as_json: bool) -> None:
     RESULT is the folder of a sweep, its results.parquet, or a workload or trace; for a workload,
     predictions on the machine it was traced on are compared with the trace itself.
     """
-    from npusim import beside, tables
+    from npusim import beside
     from npusim.store import model_version
+    from npusim.tables import results as tables
 
     compared = [beside.compare_one(path) for path in result]
     if output is not None:
@@ -346,8 +348,9 @@ def compare(result: Sequence[Path], output: Path | None, as_json: bool) -> None:
 @JSON
 def archs(name: str | None, as_json: bool) -> None:
     """List machines, or show one with the source of every value."""
-    from npusim import catalog, tables
+    from npusim import catalog
     from npusim.load import load_arch
+    from npusim.tables import results as tables
 
     if name is not None:
         arch = load_arch(name)
@@ -371,8 +374,9 @@ def archs(name: str | None, as_json: bool) -> None:
 @JSON
 def workloads(name: str | None, as_json: bool) -> None:
     """List workloads, or show one with its provenance."""
-    from npusim import catalog, tables
+    from npusim import catalog
     from npusim.load import load_workload
+    from npusim.tables import results as tables
 
     if name is not None:
         w = load_workload(name)

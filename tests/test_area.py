@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import npusim as ns
 from npusim.arch import Arch, Designs, Provenance, with_value
 from npusim.cli import main
-from npusim.cli_area import area as command
+from npusim.commands.area import area as command
 from npusim.constants import quadrature
 from npusim.errors import InputError
 from npusim.models import area, carbon, die_cost, technology

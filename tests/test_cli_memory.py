@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from npusim.cli import main
-from npusim.cli_memory import memory
+from npusim.commands.memory import memory
 from npusim.memory_plan import memory_plan
 
 GUIDE = ["paddleocr_vl", "--max-model-len", "16384", "--max-num-seqs", "256",

@@ -301,7 +301,7 @@ def test_processes_of_studies_end_with_it(number):
 HOLD = """
 import sys, time
 from pathlib import Path
-sys.path.insert(0, {path!r})
+sys.path[:] = {path!r}
 from npusim.atomic import whole_file
 from npusim.cli import main
 

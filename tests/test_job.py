@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 import npusim as ns
-from npusim import catalog, job, store, tables
+from npusim import catalog, job, store
 from npusim.beside import compare_one
 from npusim.cli import main
 from npusim.errors import InputError
@@ -20,6 +20,7 @@ from npusim.sweeps import design_task
 from npusim.sweeps.design_task import DesignTask
 from npusim.sweeps.run import sweep
 from npusim.sweeps.space import Space
+from npusim.tables import results as tables
 from tests.builder import timed, workload
 
 

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from npusim.cli_merge import merge as command
+from npusim.commands.merge import merge as command
 from npusim.errors import InputError
 from npusim.sweeps import merge as module
 from npusim.sweeps import results

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 import npusim as ns
 from npusim.cli import _Group
-from npusim.cli_search import search, sensitivity
+from npusim.commands.search import search, sensitivity
 from npusim.store import model_version
 from npusim.sweeps.front import pareto
 from tests.builder import kernel, timed, workload

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 import npusim as ns
-from npusim import catalog, config, job, store, tables
+from npusim import catalog, config, job, store
 from npusim.beside import compare_one
 from npusim.cli import main
 from npusim.errors import InputError, InputErrors
@@ -19,6 +19,7 @@ from npusim.sweeps.evaluate import with_changes
 from npusim.sweeps.front import without_effect
 from npusim.sweeps.run import sweep
 from npusim.sweeps.space import Space
+from npusim.tables import results as tables
 from npusim.transforms import quantize_weights, set_context, transformed
 from tests.test_transforms import ATTENTION, LAYER, STEP, step
 

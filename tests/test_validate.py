@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 import npusim as ns
-from npusim import calibration_tables, measured
+from npusim import measured
 from npusim.arch import Designs
 from npusim.calibrate import calibrate
 from npusim.durations import durations
 from npusim.measured import period
+from npusim.tables import calibration as calibration_tables
 from npusim.validate import Errors, errors_of, validate, validate_trace
 from tests.builder import timed, workload
 from tests.test_measured import AXES, DECODE, LINEAR, read

@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
-from npusim.cli_folder import used
-from npusim.cli_output import JSON, command_line, print_json
-from npusim.cli_settings import read_settings
+from npusim.commands.folder import used
+from npusim.commands.output import JSON, command_line, print_json
+from npusim.commands.settings import read_settings
 from npusim.errors import InputError
 
 _LAUNCHES = click.Choice(["eager", "graph", "queue"])
@@ -97,7 +97,7 @@ def search(
     if as_json:
         print_json(content)
         return
-    from npusim import search_tables
+    from npusim.tables import search as search_tables
 
     search_tables.searched(content, str(folder))
 
@@ -161,7 +161,7 @@ def sensitivity(
     if as_json:
         print_json(content)
         return
-    from npusim import search_tables
+    from npusim.tables import search as search_tables
 
     search_tables.felt(content, str(folder))
 

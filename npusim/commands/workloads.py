@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from npusim import catalog
-from npusim.cli_output import JSON, command_line, print_json
+from npusim.commands.output import JSON, command_line, print_json
 from npusim.errors import InputError
 
 if TYPE_CHECKING:
@@ -249,7 +249,7 @@ def _save(made: Workload, output: Path, content: dict[str, Any], as_json: bool) 
                     "origins": found["origins"], "notes": found["notes"],
                     "command": command_line()})  # fmt: skip
         return
-    from npusim import workload_tables
+    from npusim.tables import workload as workload_tables
 
     about = ", ".join(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
                       for name, value in content.items() if value is not None)  # fmt: skip

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from npusim.cli_output import JSON, command_line, print_json
+from npusim.commands.output import JSON, command_line, print_json
 
 
 @click.command()

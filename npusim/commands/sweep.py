@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from npusim.cli_folder import used
-from npusim.cli_output import JSON, UNPROFILED, command_line, print_json
-from npusim.cli_settings import read_settings
+from npusim.commands.folder import used
+from npusim.commands.output import JSON, UNPROFILED, command_line, print_json
+from npusim.commands.settings import read_settings
 from npusim.errors import InputError
 
 if TYPE_CHECKING:
@@ -81,7 +81,8 @@ def sweep(
     summary.json and figures. Blocks that are done are kept: Ctrl-C or a crash loses none of them,
     and --resume goes on.
     """
-    from npusim import job, outcome, tables, terminal
+    from npusim import job, outcome, terminal
+    from npusim.tables import results as tables
 
     if part == "":
         raise InputError("empty", place="--part", allowed="I/N, e.g. 2/3")

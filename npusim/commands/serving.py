@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from npusim.cli_output import JSON, command_line, print_json
+from npusim.commands.output import JSON, command_line, print_json
 from npusim.errors import InputError
 
 
@@ -68,7 +68,7 @@ def serve_sim(
     if as_json:
         print_json(content)
         return
-    from npusim import serving_tables
+    from npusim.tables import serving as serving_tables
 
     serving_tables.shown(content, output, files)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from npusim import units
-from npusim.cli_output import JSON, command_line, print_json
+from npusim.commands.output import JSON, command_line, print_json
 from npusim.errors import InputError
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def memory(
     if as_json:
         print_json(content)
         return
-    from npusim import memory_tables
+    from npusim.tables import memory as memory_tables
 
     memory_tables.shown(plan, content)
 

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from npusim import units
-from npusim.cli_output import JSON, UNPROFILED, command_line, print_json
+from npusim.commands.output import JSON, UNPROFILED, command_line, print_json
 from npusim.errors import InputError
 
 
@@ -80,7 +80,7 @@ def power(
     if as_json:
         print_json(content)
         return
-    from npusim import power_tables
+    from npusim.tables import power as power_tables
 
     power_tables.shown(content)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from npusim.cli_output import JSON, command_line, print_json
-from npusim.cli_settings import read_settings
+from npusim.commands.output import JSON, command_line, print_json
+from npusim.commands.settings import read_settings
 
 
 @click.command()
@@ -54,7 +54,7 @@ def study(
     if every and name:
         raise InputError("names and --all", value=" ".join(name), hint="give one of them")
     names = tuple(claimed()) if every else tuple(dict.fromkeys(name))
-    from npusim import study_tables
+    from npusim.tables import study as study_tables
 
     if not names:
         questions = [read_question(one) for one in claimed()]

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from npusim import units
-from npusim.cli_output import JSON, command_line, print_json
+from npusim.commands.output import JSON, command_line, print_json
 from npusim.errors import InputError
 
 _CAPACITIES = (
@@ -75,7 +75,7 @@ def reuse(
     if as_json:
         print_json(content)
         return
-    from npusim import locality_tables
+    from npusim.tables import locality as locality_tables
 
     locality_tables.shown(content)
 

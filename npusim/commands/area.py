@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from npusim.cli_output import JSON, command_line, print_json
+from npusim.commands.output import JSON, command_line, print_json
 from npusim.errors import InputError, InputErrors
 
 
@@ -47,7 +47,7 @@ def area(archs: tuple[str, ...], settings: tuple[str, ...], as_json: bool) -> No
         machines: list[dict[str, Any]] = [{**asdict(one), "error": one.error} for one in found]
         print_json({"machines": machines, "model": model_version(), "command": command_line()})
         return
-    from npusim import area_tables
+    from npusim.tables import area as area_tables
 
     for one in found:
         area_tables.shown(one)

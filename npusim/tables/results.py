@@ -21,9 +21,9 @@ from npusim.outcome import Outcome
 from npusim.parameters import PARAMETERS
 from npusim.predict import Result
 from npusim.silicon import of_others
+from npusim.tables.workload import kinds, origins
 from npusim.transforms import TRANSFORMABLE
 from npusim.workload import Workload
-from npusim.workload_tables import kinds, origins
 
 
 def inspection(w: Workload, content: dict[str, Any]) -> None:

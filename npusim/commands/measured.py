@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from npusim.cli_output import CACHES, JSON, command_line, print_json
+from npusim.commands.output import CACHES, JSON, command_line, print_json
 from npusim.errors import InputError
 
 if TYPE_CHECKING:
@@ -47,10 +47,11 @@ def calibrate(
     that the file keeps, of which bands are made, are those of a random half of the rows after a fit
     to the other half.
     """
-    from npusim import calibration_file, calibration_tables
+    from npusim import calibration_file
     from npusim.calibrate import calibrate, held_back, unpublished
     from npusim.load import load_arch
     from npusim.store import model_version
+    from npusim.tables import calibration as calibration_tables
 
     if any(_same(output, Path(name)) for name in measured):
         raise InputError("would be replaced by the fitted machine", file=output, place="-o",
@@ -84,10 +85,10 @@ def validate(measured: str, arch_name: str, caches: str | None, as_json: bool) -
     for the context; of pointwise name,elements; of stream bytes_read,bytes_written. Optional:
     weight_copies (operand sets in turn, blank: cold), units, launch (graph, kernel or eager).
     """
-    from npusim import calibration_tables
     from npusim import measured as tables_of
     from npusim.load import load_arch, load_workload
     from npusim.store import model_version, stale_fit
+    from npusim.tables import calibration as calibration_tables
     from npusim.validate import validate, validate_trace
 
     arch = load_arch(arch_name)

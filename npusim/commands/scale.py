@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from npusim.cli_output import JSON, command_line, print_json
+from npusim.commands.output import JSON, command_line, print_json
 from npusim.errors import InputError
 
 _LISTS = {
@@ -78,7 +78,7 @@ def scale(
     if as_json:
         print_json(content)
         return
-    from npusim import scale_tables
+    from npusim.tables import scale as scale_tables
 
     scale_tables.shown(content)
 

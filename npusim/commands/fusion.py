@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from npusim import units
-from npusim.cli_output import JSON, command_line, print_json
+from npusim.commands.output import JSON, command_line, print_json
 from npusim.errors import InputError
 
 
@@ -62,7 +62,7 @@ def fuse(
     if as_json:
         print_json(content)
         return
-    from npusim import fusion_tables
+    from npusim.tables import fusion as fusion_tables
 
     fusion_tables.shown(content)
 

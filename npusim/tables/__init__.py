@@ -1,0 +1,1 @@
+"""Tables that commands print, and what stands beside them: a file a subject."""
