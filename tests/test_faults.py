@@ -399,7 +399,7 @@ def test_a_store_of_other_models_says_so(cli, stopped):
     refused(cli(*SWEEP, "out", "--resume"), "out/blocks", "by other models, 0.0.1+abc (", hint)
     said["about"] = []
     file.write_text(json.dumps(said))
-    refused(cli(*SWEEP, "out", "--resume"), "out/blocks", "holds an unfinished sweep")
+    refused(cli(*SWEEP, "out", "--resume"), "sweep.json: damaged; remove the folder and sweep")
 
 
 # ---------------------------------------------------------------- clocks
