@@ -25,7 +25,7 @@ from npusim.commands.fusion import fuse
 from npusim.commands.measured import calibrate, validate
 from npusim.commands.memory import memory
 from npusim.commands.merge import merge
-from npusim.commands.output import CACHES, JSON, UNPROFILED, command_line, print_json
+from npusim.commands.output import CACHES, JSON, LAUNCHES, UNPROFILED, command_line, print_json
 from npusim.commands.power import power
 from npusim.commands.reuse import reuse
 from npusim.commands.scale import scale
@@ -40,8 +40,6 @@ from npusim.sweeps.task import Stopped, Unfinished
 
 if TYPE_CHECKING:
     from npusim.workload import Workload
-
-_LAUNCHES = click.Choice(["eager", "graph", "queue"])
 
 
 @contextmanager
@@ -243,7 +241,7 @@ def _refuse_itself(timeline: Path, workload: Path) -> None:
 )
 @click.option(
     "--launch",
-    type=_LAUNCHES,
+    type=LAUNCHES,
     default="eager",
     show_default=True,
     help="How operations reach the device.",

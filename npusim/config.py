@@ -1,9 +1,9 @@
-"""The only reader of YAML: files to a validated `Arch` and `Study`, every error told at once.
+"""Machines and studies from YAML: to a validated `Arch` and `Study`, every error told at once.
 
-The schema of an architecture is built from :data:`npusim.arch.PARAMETERS`, so a new parameter is
-declared in one place; those below ``workload.`` are no numbers of a machine, but axes of a sweep.
-An architecture may carry a ``sweep:`` block; a study names its architecture with ``arch:`` and
-carries one.
+The schema of an architecture is built from :data:`npusim.parameters.PARAMETERS`, so a new
+parameter is declared in one place; those below ``workload.`` are no numbers of a machine, but axes
+of a sweep. An architecture may carry a ``sweep:`` block; a study names its architecture with
+``arch:`` and carries one.
 """
 
 from __future__ import annotations

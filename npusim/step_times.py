@@ -35,7 +35,6 @@ from itertools import pairwise
 from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from npusim.arch import Arch, Designs
 from npusim.compare import replay_with_band
@@ -53,7 +52,6 @@ from npusim.workload import Workload
 
 _Found = TypeVar("_Found")
 _Make = Callable[[int, int], Workload]
-Array = NDArray[np.float64]
 ENDS = ("low", "middle", "high")
 _ATTENTION = ("attention", "attention_combine")
 _FEWEST = 16  # tokens of the smallest part of a prompt in a grid

@@ -216,6 +216,21 @@ def test_what_is_the_same_answer(tmp_path, a, b, fits):
     assert found == [wanted] * 2 or np.isnan([wanted, *found]).all()
 
 
+def test_a_column_of_nothing_gives_no_answer(tmp_path):
+    for name in ("a", "b"):
+        swept(tmp_path / name, designs([1, 2], y=pa.nulls(2)))
+    merge([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+    assert merged(tmp_path / "out")["y"].to_pylist() == [None, None]
+
+
+def test_a_column_that_no_sweep_writes_is_refused_and_nothing_is_left(tmp_path):
+    for name in ("a", "b"):
+        swept(tmp_path / name, designs([1, 2], y=pa.array([[1], [2]])))
+    with pytest.raises(InputError, match="y: neither numbers nor text: 'list<"):
+        merge([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_other_columns_are_joined(tmp_path):
     swept(tmp_path / "a", designs([1, 2], x=[1.0, 2.0], n=[7, 8]))
     swept(tmp_path / "b", designs([3, 2], x=[3.0, 2.0], y=["c", "b"], n=[0.5, 8.0]))

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from npusim.capture.case import DTYPES, LAUNCHES, PHASES, Case
+from npusim.commands.output import print_json
 
 if TYPE_CHECKING:
     from npusim.capture.environment import Origin
@@ -97,7 +97,7 @@ def model_(
     case = Case(model, phase, batch, context, dtype, launch, steps, name)
     done = capture_model(case, output, _origin(licence), energy, _say)
     if as_json:
-        _print(asdict(done))
+        print_json(asdict(done))
         return
     wall = done.wall
     click.echo(f"{case.id}: eager step {wall['median_ms']:.3f} ms, graph replay "
@@ -139,7 +139,7 @@ def experiments_(
         output, names, quick, again, _origin(licence), tick if shown else None, told
     )
     if as_json:
-        _print({"folder": str(output), "experiments": {n: asdict(o) for n, o in done.items()}})
+        print_json({"folder": str(output), "experiments": {n: asdict(o) for n, o in done.items()}})
 
 
 @capture.command("counters")
@@ -181,7 +181,7 @@ def counters_(
     case = Case(model, phase, batch, context, dtype, name=name)
     done = capture_counters(case, output, _origin(licence), metrics, kernels, ncu, _say)
     if as_json:
-        _print(asdict(done))
+        print_json(asdict(done))
     else:
         click.echo(f"{output}: {', '.join(done.files)}, {done.kernels} kernels")
 
@@ -209,7 +209,3 @@ def _origin(licence: str) -> Origin:
 
 def _say(text: str) -> None:
     click.echo(text, err=True)
-
-
-def _print(content: Any) -> None:
-    click.echo(json.dumps(content, allow_nan=False))

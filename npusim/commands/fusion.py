@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from npusim import units
 from npusim.commands.output import JSON, command_line, print_json
+from npusim.commands.sizes import quantity
 from npusim.errors import InputError
 
 
@@ -46,7 +46,11 @@ def fuse(
 
     if not 2 <= chain <= 256:
         raise InputError("out of bounds", place="--chain", value=chain, allowed="2 to 256")
-    size = math.inf if buffer is None else _size(buffer)
+    size = (
+        math.inf
+        if buffer is None
+        else quantity("--buffer", buffer, "B", most=1e12, allowed="0 B to 1 TB")
+    )
     limits = Limits(chain, size, products, recompute, side_by_side)
     loaded = load_workload(workload)
     if not loaded.bytes_moved.any():
@@ -65,13 +69,3 @@ def fuse(
     from npusim.tables import fusion as fusion_tables
 
     fusion_tables.shown(content)
-
-
-def _size(text: str) -> float:
-    try:
-        size = units.parse(text, "B")
-    except InputError as error:
-        raise InputError(str(error), place="--buffer") from None
-    if not 0 <= size <= 1e12:
-        raise InputError("out of bounds", place="--buffer", value=text, allowed="0 B to 1 TB")
-    return size

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import re
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from npusim import units
 from npusim.commands.output import JSON, command_line, print_json
+from npusim.commands.sizes import pixels, quantity
 from npusim.errors import InputError
 
 if TYPE_CHECKING:
     from npusim.memory_plan import MemoryPlan
-
-_IMAGE = re.compile(r"([1-9][0-9]{0,5})x([1-9][0-9]{0,5})")
 
 
 @click.command()
@@ -72,7 +70,7 @@ def memory(
     """
     from npusim.memory_plan import memory_plan
 
-    size = None if capacity is None else _size(capacity)
+    size = None if capacity is None else quantity("--memory", capacity, "B", -math.inf)
     machine: Any = size
     if arch_name is not None:
         from npusim.arch import with_value
@@ -87,7 +85,7 @@ def memory(
         model, machine, max_model_len, max_num_seqs, max_num_batched_tokens,
         gpu_memory_utilization, framework=framework, block_tokens=block_size, kv_bits=kv_bits,
         weight_bits=weight_bits, tensor=tensor, chunked_prefill=chunked_prefill,
-        image=None if image is None else _image(image), images=images, longest=_longest(model),
+        image=None if image is None else pixels(image), images=images, longest=_longest(model),
     )  # fmt: skip
     content = _content(plan, arch_name, typical)
     if as_json:
@@ -115,28 +113,6 @@ def _content(plan: MemoryPlan, arch: str | None, typical: int | None) -> dict[st
         "largest": {name: largest(plan, name) for name in names},
         "utilization_with_room_beside": too_high(plan), "command": command_line(),
     }  # fmt: skip
-
-
-def _size(text: str) -> float:
-    try:
-        return units.parse(text, "B")
-    except InputError as error:
-        raise InputError(str(error), place="--memory") from None
-
-
-def _image(text: str) -> tuple[int, int]:
-    """Return width and height of an image.
-
-    Examples
-    --------
-    >>> _image("1428x1652")
-    (1428, 1652)
-    """
-    found = _IMAGE.fullmatch(text)
-    if found is None:
-        raise InputError("not a size of an image", place="--image", value=text,
-                         allowed="WIDTHxHEIGHT in pixels, e.g. 1428x1652")  # fmt: skip
-    return int(found[1]), int(found[2])
 
 
 def _longest(model: str) -> int | None:

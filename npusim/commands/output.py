@@ -1,4 +1,4 @@
-"""What the commands share: the ``--json`` flag, and how its object is printed."""
+"""What commands share: options, the command as it was given, how a JSON object is printed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import sys
 from typing import Any
 
 import click
+
+LAUNCHES = click.Choice(["eager", "graph", "queue"])
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object in SI units.")
 

@@ -9,15 +9,15 @@ from typing import Any
 
 import click
 
-from npusim import units
-from npusim.commands.output import JSON, UNPROFILED, command_line, print_json
+from npusim.commands.output import JSON, LAUNCHES, UNPROFILED, command_line, print_json
+from npusim.commands.sizes import quantity
 from npusim.errors import InputError
 
 
 @click.command()
 @click.argument("workloads", nargs=-1, required=True, metavar="WORKLOAD[=COUNT]...")
 @click.option("--arch", "arch_name", required=True, help="Machine: a name or a YAML file.")
-@click.option("--launch", type=click.Choice(["eager", "graph", "queue"]), default="graph",
+@click.option("--launch", type=LAUNCHES, default="graph",
               show_default=True, help="How operations reach the device.")  # fmt: skip
 @click.option("--shares", metavar="LIST",
               help="Clocks as shares of the machine's, e.g. --shares 0.5,0.75,1; by default 0.4 to "
@@ -130,15 +130,8 @@ def _shares(text: str | None) -> tuple[float, ...]:
 
 
 def _time(text: str | None, option: str) -> float | None:
-    if text is None:
-        return None
-    try:
-        seconds = units.parse(text, "s")
-    except InputError as error:
-        raise InputError(str(error), place=option) from None
-    if not 0 < seconds <= 1e6:
-        raise InputError("out of bounds", place=option, value=text, allowed="above 0 s to 1e6 s")
-    return seconds
+    above = math.ulp(0.0)
+    return None if text is None else quantity(option, text, "s", above, 1e6, "above 0 s to 1e6 s")
 
 
 def _counted(text: str) -> tuple[str, int]:

@@ -7,9 +7,8 @@ from typing import Any
 
 import click
 
-from npusim import units
 from npusim.commands.output import JSON, command_line, print_json
-from npusim.errors import InputError
+from npusim.commands.sizes import quantity
 
 _CAPACITIES = (
     "8 MB",
@@ -57,7 +56,7 @@ def reuse(
     from npusim.load import load_workload
     from npusim.locality import locality
 
-    sizes = [_size("--capacity", text, least=1.0) for text in capacities or _CAPACITIES]
+    sizes = [_size("--capacity", text, 1.0) for text in capacities or _CAPACITIES]
     loaded = load_workload(workload)
     found = locality(loaded, sizes)
     content: dict[str, Any] = {
@@ -70,7 +69,7 @@ def reuse(
         "command": command_line(),
     }
     if simulate:
-        shape = _size("--line", line, least=1.0), ways, policy, _size("--victim", victim)
+        shape = _size("--line", line, 1.0), ways, policy, _size("--victim", victim)
         content["simulated"] = _simulated(loaded, sizes, *shape)
     if as_json:
         print_json(content)
@@ -81,13 +80,7 @@ def reuse(
 
 
 def _size(option: str, text: str, least: float = 0.0) -> float:
-    try:
-        size = units.parse(text, "B")
-    except InputError as error:
-        raise InputError(str(error), place=option) from None
-    if not least <= size <= 1e15:
-        raise InputError("out of bounds", place=option, value=text, allowed="up to 1 PB")
-    return size
+    return quantity(option, text, "B", least, 1e15, "up to 1 PB")
 
 
 def _simulated(

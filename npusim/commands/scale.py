@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from npusim.commands.output import JSON, command_line, print_json
+from npusim.commands.output import JSON, LAUNCHES, command_line, print_json
 from npusim.errors import InputError
 
 _LISTS = {
@@ -38,7 +38,7 @@ def _lists(command: Any) -> Any:
 @click.option("--context", type=click.IntRange(1, 10**9), default=1024, show_default=True,
               metavar="C", help="Tokens of each: in the cache, or of the prompt.")  # fmt: skip
 @_lists
-@click.option("--launch", type=click.Choice(["eager", "graph", "queue"]), default="graph",
+@click.option("--launch", type=LAUNCHES, default="graph",
               show_default=True, help="How operations reach the device.")  # fmt: skip
 @click.option("--lowering", default="serving", show_default=True, metavar="L",
               help="How operators become kernels: a name that ships, or a file.")  # fmt: skip

@@ -10,11 +10,10 @@ from typing import Any
 import click
 
 from npusim.commands.folder import used
-from npusim.commands.output import JSON, command_line, print_json
+from npusim.commands.output import JSON, LAUNCHES, command_line, print_json
 from npusim.commands.settings import read_settings
 from npusim.errors import InputError
 
-_LAUNCHES = click.Choice(["eager", "graph", "queue"])
 _WORKLOADS = click.option("--workload", "-w", "workloads", multiple=True, metavar="WORKLOAD",
                           help="Workload instead of those the file names; may be "
                           "repeated.")  # fmt: skip
@@ -44,7 +43,7 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.option("--budget", type=click.IntRange(1, 10**7), default=2000, show_default=True,
               metavar="N", help="With --refine: designs more at most.")  # fmt: skip
 @_WORKLOADS
-@click.option("--launch", type=_LAUNCHES, multiple=True,
+@click.option("--launch", type=LAUNCHES, multiple=True,
               help="Launch mode instead of those the file names; may be repeated.")  # fmt: skip
 @_SETTINGS
 @click.option("-o", "--output", type=_FOLDER,
@@ -112,7 +111,7 @@ def search(
 @_SEED
 @click.option("--no-sobol", is_flag=True, help="Each axis alone, no Sobol indices.")
 @_WORKLOADS
-@click.option("--launch", type=_LAUNCHES,
+@click.option("--launch", type=LAUNCHES,
               help="Launch mode. Default: the last that the file names.")  # fmt: skip
 @_SETTINGS
 @click.option("-o", "--output", type=_FOLDER,

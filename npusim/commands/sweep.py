@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from npusim.commands.folder import used
-from npusim.commands.output import JSON, UNPROFILED, command_line, print_json
+from npusim.commands.output import JSON, LAUNCHES, UNPROFILED, command_line, print_json
 from npusim.commands.settings import read_settings
 from npusim.errors import InputError
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _SPACE = (
     click.option("--workload", "-w", "workloads", multiple=True,
                  help="Workload to sweep instead of those the file names; may be repeated."),
-    click.option("--launch", type=click.Choice(["eager", "graph", "queue"]), multiple=True,
+    click.option("--launch", type=LAUNCHES, multiple=True,
                  help="Launch mode instead of those the file names; may be repeated."),
     click.option("--set", "settings", multiple=True, metavar="PATH=VALUE",
                  help="Change a parameter of the machines or of the workloads before sweeping."),

@@ -10,6 +10,7 @@ import click
 
 from npusim import catalog
 from npusim.commands.output import JSON, command_line, print_json
+from npusim.commands.sizes import pixels
 from npusim.errors import InputError
 
 if TYPE_CHECKING:
@@ -199,22 +200,13 @@ def template(
     made = templated(
         model, phase, batch=batch, context=context, new=new, steps=steps, draft=draft,
         acceptance=acceptance, lowering=lowering, logits=logits, experts_hit=experts_hit,
-        image=None if image is None else _pixels(image), images=images, tensor=tensor,
+        image=None if image is None else pixels(image), images=images, tensor=tensor,
         expert=expert, pipeline=pipeline, stage=stage, overlap=overlap,
         settings=dict(map(_setting, settings)),
     ).renamed(output.stem)  # fmt: skip
     told = ("model", "parameters", "lowering", "batch", "context", "new", "tokens")
     about = {name: made.meta.get(name) for name in told}
     _save(made, output, about, as_json)
-
-
-def _pixels(text: str) -> tuple[int, int]:
-    """Return width and height of an image."""
-    parts = text.lower().split("x")
-    if len(parts) != 2 or not all(part.isdecimal() and len(part) < 10 for part in parts):
-        raise InputError("not the size of an image", place="--image", value=text,
-                         allowed="WIDTHxHEIGHT in pixels, e.g. 1024x1024")  # fmt: skip
-    return int(parts[0]), int(parts[1])
 
 
 def _setting(text: str) -> tuple[str, Any]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from npusim.counters import COUNTERS
 from npusim.joining.durations import durations, is_warm
+from npusim.joining.shapes import duration_share
 from npusim.kernel_match import Ints, Numbered, align, listed, numbered
 from npusim.workload import Workload
 
@@ -88,8 +89,8 @@ def with_counters(
         "kernels": len(timeline),
         "exact": int((how == EXACT).sum()),
         "by_kind": int((how == BY_KIND).sum()),
-        "exact_share": _share(timeline, how == EXACT),
-        "by_kind_share": _share(timeline, how == BY_KIND),
+        "exact_share": duration_share(timeline, how == EXACT),
+        "by_kind_share": duration_share(timeline, how == BY_KIND),
         "only_profiled": absent,
         "other_launch": elsewhere,
         "only_timeline": listed(timeline, how == NONE),
@@ -97,11 +98,6 @@ def with_counters(
         "counters": _means(made, profiles),
     }
     return made, summary, tuple(_notes(timeline, profiles, summary))
-
-
-def _share(w: Workload, chosen: NDArray[np.bool_]) -> float:
-    total = float(w["duration_s"].sum())
-    return float(w["duration_s"][chosen].sum()) / total if total else 0.0
 
 
 def _meta(timeline: Workload, profiles: Sequence[Workload], how: Ints) -> dict[str, Any]:
@@ -183,7 +179,7 @@ def _means(made: Workload, profiles: Sequence[Workload]) -> dict[str, Any]:
             "mean": float(values[known].mean()),
             "profiled_mean": float(profiled.mean()) if len(profiled) else None,
             "kernels": int(known.sum()),
-            "time_share": _share(made, known),
+            "time_share": duration_share(made, known),
         }
     return found
 

@@ -58,18 +58,19 @@ def with_shapes(
         "described": described.name,
         "kernels": len(timed),
         "matched": int(got.sum()),
-        "matched_share": _share(timed, got),
+        "matched_share": duration_share(timed, got),
         "classified_busy_share_before": timed.classified_busy_share,
         "classified_busy_share": made.classified_busy_share,
         "other_launch": listed(timed, other),
-        "other_launch_share": _share(timed, other),
+        "other_launch_share": duration_share(timed, other),
         "only_timed": listed(timed, donor < 0),
         "only_described": listed(described, _of_used_steps(described, donor) & ~used),
     }
     return made, summary, tuple(_notes(timed, described, donor, got))
 
 
-def _share(w: Workload, chosen: NDArray[np.bool_]) -> float:
+def duration_share(w: Workload, chosen: NDArray[np.bool_]) -> float:
+    """Return the share of the measured time that some operations take."""
     total = float(w["duration_s"].sum())
     return float(w["duration_s"][chosen].sum()) / total if total else 0.0
 

@@ -41,7 +41,6 @@ TOKENS = {"deepseek_ocr": 64, "paddleocr_vl": 165}
 PHASES = {"decode": ("decode",), "prefill": ("prefill",), "vision": ("vision",),
           "page": ("vision", "prefill", "decode")}  # fmt: skip
 STEP = "step"  # the work of any other workload
-WORKS = (*PHASES, STEP)
 
 
 def is_own(model: str) -> bool:

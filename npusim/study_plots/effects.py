@@ -9,14 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from numpy.typing import NDArray
 
 from npusim.study_plots.axis import scale
 from npusim.study_plots.placing import axes_width, text_width
 from npusim.study_plots.rows import need, numbers
 from npusim.study_plots.style import FILLS, INK, RULE, SMALL, below
-
-Array = NDArray[np.float64]
 
 _STILL = 1e-9  # relative: less of a change is rounding
 _BOX: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 0.4}

@@ -278,6 +278,11 @@ def _repeated(ids: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.in
     return first[by_first], others[by_first]
 
 
+# Of what sweeps write.
+_PLAIN = (pa.types.is_floating, pa.types.is_integer, pa.types.is_boolean, pa.types.is_string,
+          pa.types.is_large_string, pa.types.is_null)  # fmt: skip
+
+
 def _columns(files: Sequence[Path], which: bool) -> pa.Schema:
     """Return all columns of several files, in the order in which they first appear.
 
@@ -300,6 +305,9 @@ def _columns(files: Sequence[Path], which: bool) -> pa.Schema:
             raise InputError("column given twice", file=file, value=twice)
         for field in schema:
             kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+            if not any(is_plain(kind) for is_plain in _PLAIN):
+                raise InputError("neither numbers nor text", file=file, place=field.name,
+                                 value=str(kind))  # fmt: skip
             before, where = kinds.get(field.name, (kind, file))
             try:
                 one = [pa.schema([(field.name, k)]) for k in (before, kind)]
@@ -380,6 +388,8 @@ def _with_others(
 
 def _unlike(a: pa.ChunkedArray, b: pa.ChunkedArray) -> NDArray[np.bool_]:
     """Say where two columns give different answers; a null gives none."""
+    if pa.types.is_null(a.type) or pa.types.is_null(b.type):
+        return np.zeros(len(a), dtype=bool)
     if pa.types.is_floating(a.type):
         x, y = (one.to_numpy().astype(float) for one in (a, b))
         with np.errstate(invalid="ignore", over="ignore"):

@@ -1,4 +1,4 @@
-"""Tables for people at a terminal."""
+"""What ``npusim inspect, replay, sweep, compare, archs, workloads`` print."""
 
 from __future__ import annotations
 

@@ -1,0 +1,129 @@
+"""Routines, chains and conversions by hand, on four units of 1 GHz."""
+
+import numpy as np
+import pytest
+
+from npusim.arch import Designs
+from npusim.models.conversion import one_pass, single_cycle, weight_time, widens
+from npusim.models.fused import FORMS, fused_cost, known
+from npusim.models.routine import routine_cost, routine_shape
+from tests.machines import machine, operations
+
+NS = 1e-9
+
+
+def design(**changes):
+    return Designs(machine(host__bandwidth=1e10, **changes))  # which no row here uses
+
+
+def library(routine, **numbers):
+    full = {"floor": 0, "element": 0, "block": 0, "chain": 0, **numbers}
+    return {f"library__{routine}__{name}": value for name, value in full.items()}
+
+
+def rows(**more):
+    return operations({"kind": "pointwise", "routine": "strided", "batch": 1, "m": 1, **more})
+
+
+@pytest.mark.parametrize(
+    ("blocks", "threads", "elements", "links"),
+    [
+        (1, 1, 7, 7),  # a thread alone does them one after the other
+        (1, 2, 7, 4),
+        (2, 2, 7, 2),
+        (2, 4, 7, 1),
+        (0, 4, 7, 0),  # nobody knows of how many threads
+        (4, 0, 7, 0),
+    ],
+)
+def test_links_of_a_chain(blocks, threads, elements, links):
+    row = rows(n=elements, blocks=blocks, threads=threads)
+    found = routine_cost(row, design(**library("strided", floor=1, chain=500)))
+    assert found.time.item() == pytest.approx(3e-6 + links * 500 * NS)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "rounds", "part"), [(0, 1, 1 / 4), (1, 1, 1), (4, 1, 1 / 4), (9, 3, 3 / 9)]
+)
+def test_what_lies_on_the_busiest_unit(blocks, rounds, part):
+    shape = routine_shape(rows(n=900, blocks=blocks, threads=32), design())
+    assert shape.rounds.item() == rounds
+    assert shape.part.item() == pytest.approx(part)
+    assert shape.share.item() == pytest.approx(900 * part)
+
+
+# --- chains -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["fused_steps", "fused_rows", "fused_passes"])
+def test_a_chain_of_each_form_waits_at_its_branches(form):
+    assert form in FORMS
+    # two branches of 500 cycles in each of three rounds, beside half a floor of 3 us
+    row = operations({"kind": "fused", "routine": form, "k": 2, "blocks": 9, "threads": 128,
+                      "batch": 1, "m": 1, "n": 9})  # fmt: skip
+    numbers = library(form, floor=0.5)
+    floor = routine_cost(row, design(**numbers)).time.item()
+    without, branch = (design(**numbers, **more)
+                       for more in ({}, {"fusion__branch": 500}))  # fmt: skip
+    assert known(row, without).tolist() == [True]
+    assert fused_cost(row, without).time.item() == floor
+    assert fused_cost(row, branch).time.item() - floor == pytest.approx(3000 * NS)
+
+
+def test_other_routines_are_no_chains():
+    names = ("strided", "fused", "")
+    row = operations(*({"kind": "fused", "routine": name} for name in names))
+    given = {**library("strided"), **library("fused_steps")}
+    assert known(row, design(**given)).tolist() == [False] * 3
+    # nor are those whose numbers the machine does not have
+    row = operations({"kind": "fused", "routine": "fused_rows"})
+    assert known(row, design(**given)).tolist() == [False]
+
+
+# --- conversions --------------------------------------------------------------------------------
+
+
+def product(stored, **more):
+    """Return a product of two rows with 1,000 x 500 weights of so many bytes each."""
+    return operations({"kind": "gemm", "batch": 1, "m": 2, "n": 1000, "k": 500,
+                       "flop": 2.0 * 2 * 500_000, "read_weight": stored * 5e5, **more})  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("dtype", "width"), [("bf16", 2), ("fp32", 4), ("fp8", 1), ("int4", 0.5), ("other", 2)]
+)
+def test_weights_are_narrow_by_a_byte_in_all(dtype, width):
+    assert not widens(product(width, dtype=dtype)).item()
+    assert widens(product(width - 1 / 500_000, dtype=dtype)).item()
+    assert not widens(product(width + 1 / 500_000, dtype=dtype)).item()
+    assert not widens(product(0.0, dtype=dtype)).item()
+
+
+@pytest.mark.parametrize(
+    ("kind", "groups", "narrow"),
+    [("gemv", 0, True), ("gemm", 0, True), ("conv", 0, True), ("attention", 0, False),
+     ("grouped_gemm", 0, False), ("gemm", 1, False)],
+)  # fmt: skip
+def test_products_whose_weights_are_known(kind, groups, narrow):
+    assert widens(product(1.0, kind=kind, groups=groups)).item() is narrow
+
+
+def test_a_pass_over_all_weights():
+    # 500,000 at 16 a clock of 1 GHz on 4 units: 7,812.5 ns, whatever the rows
+    designs = design(conversion__rate=16)
+    assert weight_time(product(1.0), designs).item() == pytest.approx(NS / 16)
+    four = np.array([4.0])
+    assert one_pass(product(1.0), four, designs).item() == pytest.approx(7812.5 * NS)
+    more = product(1.0, m=8, flop=8.0 * 2 * 500_000)
+    assert one_pass(more, four, designs).item() == pytest.approx(7812.5 * NS)
+    assert one_pass(product(2.0), four, designs).item() == 0
+    # a kernel that does half of the product widens half; steps behind one add no weights
+    half = product(0.5, flop=1.0 * 2 * 500_000)
+    assert one_pass(half, four, designs).item() == pytest.approx(7812.5 / 2 * NS)
+    chain = product(1.0, flop=3.0 * 2 * 500_000)
+    assert one_pass(chain, four, designs).item() == pytest.approx(7812.5 * NS)
+
+
+def test_a_port_of_64_bytes_brings_128_weights_of_four_bits():
+    assert single_cycle(design(), 4).item() == 128
+    assert single_cycle(design(), 8).item() == 64
