@@ -50,6 +50,9 @@ def test_a_block_file_says_what_it_is(tmp_path):
     assert place(file) == {"id": task.id, "block": 3, "rows": 103, "blocks": 8}
     said = pq.read_schema(file).metadata
     assert json.loads(said[b"npusim.sweep"]) == task.about
+    deep = {encoding.PLACE: b"[" * 100_000}
+    pq.write_table(pq.read_table(file).replace_schema_metadata(deep), file)
+    assert place(file) is None
     assert read(file).equals(task.table(3))
     assert json.loads((tmp_path / "blocks" / "sweep.json").read_text()) == {
         "version": 1, "id": task.id, "blocks": 8, "rows": 828, "about": task.about}  # fmt: skip

@@ -433,3 +433,17 @@ def test_a_workload_has_no_lowering(tmp_path, bench):
     )
     with pytest.raises(InputError, match="lowering: belongs to a model"):
         decide([read_question(study(tmp_path, text))], bench)
+
+
+def test_an_experiment_is_a_name_and_no_path(tmp_path):
+    text = """
+claims:
+  one:
+    says: It is so
+    source: a test
+    measure: {quantity: measured_ratio, experiment: ../../x, both: {}, slow: {a: 1}, fast: {a: 2}}
+    holds: {most: 0.5}
+    rule: for a test
+"""
+    with pytest.raises(NpusimError, match=r"claims.one.measure.experiment: .*'../../x'"):
+        read_question(study(tmp_path, text))

@@ -135,6 +135,6 @@ def place(file: Path) -> dict[str, Any] | None:
             rows, raw = opened.metadata.num_rows, opened.metadata.metadata or {}
         found = json.loads(raw[PLACE])
         sound = found["rows"] == rows and isinstance(found["block"], int)
-    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError):
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return found if sound else None

@@ -9,6 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from itertools import product
+from typing import Annotated
+
+from pydantic import Field
 
 from npusim import catalog
 from npusim.errors import InputError
@@ -37,7 +40,7 @@ class Options(Strict):
         Columns that tell them apart.
     """
 
-    experiment: str
+    experiment: Annotated[str, Field(pattern=r"^\w+$")]
     again: bool = True
     both: dict[str, str | int | float | bool]
     slow: dict[str, str | int | float | bool]
