@@ -44,7 +44,7 @@ def study(
     """Run design studies: verdicts on claims, with figures and a page.
 
     NAME is a study that ships with claims (all are listed when none is named) or a file of yours.
-    Each claim is held against replays of shipped traces, or against what was measured: supported,
+    Each claim is held against replays of traces, or against what was measured: supported,
     refuted, or undecided within its band, with the reason, the assumed number that it hangs on
     most, and the value of that number that would flip the verdict.
     """
