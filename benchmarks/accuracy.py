@@ -57,6 +57,13 @@ slices of the L2: published (A100), derived from the H200 (H100), or from the pu
 sister product (L40 for the L40S). Attention on another GPU begins with that GPU's file, whose DRAM
 share was fitted to its matrix products, not its attention.
 
+What a kernel of a product takes to start is the same within a family of kernels: threads copy tiles
+into shared memory (A100, L40S), or an engine beside them does (H100, H200). The datasheet says
+which. So a GPU that is left out takes the start of the others of its family, and all else of all
+others; of the H100 that is the H200, measured by our own experiments, which carries the same die.
+A row beside shows the three tables without the H200 and with one start for all, as is known of a
+machine whose kernels are of no family.
+
 ## Single kernels
 
 | case | asked: median / p90 | median | p90 | five draws | n | fitted |

@@ -5,11 +5,11 @@
     python benchmarks/routines.py fused AXES.json MACHINE [OUT.yaml]
 
 `fold` keeps one step of a trace: of each operation the median time over the steps, without the
-kernels that rewrite inputs. `fit` finds which numbers a routine needs (another one only where it
-lowers the cost by a tenth), fits them to a random half of its calls (bounded least squares of
-the log error, robust to outliers) and prints the errors on the other half. What it writes is
-fitted to both halves. `fused` does the same with the kernels of a compiler by form, which are timed
-inside a graph.
+kernels that rewrite inputs. `fit` finds which numbers a routine needs (another one, or others than
+the machine has, only where that lowers the cost by a tenth), fits them to a random half of its
+calls (bounded least squares of the log error, robust to outliers) and prints the errors on the
+other half. What it writes is fitted to both halves. `fused` does the same with the kernels of a
+compiler by form, which are timed inside a graph.
 """
 
 import itertools
@@ -26,6 +26,7 @@ from npusim.arch import Designs
 from npusim.importers.work import Work
 from npusim.library import HOST_COPIES, NUMBERS, ROUTINES
 from npusim.measured.shapes import Measurable, operations
+from npusim.models.cost import smooth_max
 from npusim.models.floor import floor_path
 from npusim.models.routine import Shape, routine_shape
 from npusim.workload import Steps, Workload
@@ -87,8 +88,10 @@ def fold(trace, out):
 def times(numbers, shape, clock):
     floor, element, block, chain = numbers
     issue = (shape.rounds * block + shape.share * element) / clock
-    busy = np.hypot(shape.memory, np.hypot(issue, shape.matrix))
-    return (floor + shape.depth * chain / clock + busy)[:, 0]
+    links = shape.depth * chain / clock
+    wait = links * shape.again + shape.missed
+    compute = smooth_max(np.hypot(issue, shape.matrix), wait, shape.power)
+    return (floor + links + smooth_max(shape.memory, compute, shape.power))[:, 0]
 
 
 def fit(shape, measured, clock, chosen):
@@ -120,11 +123,17 @@ def fit(shape, measured, clock, chosen):
     return best
 
 
-def choose(routine, shape, measured, clock):
-    """Return the numbers worth having: one more must lower the cost by a tenth."""
+def choose(routine, shape, measured, clock, designs):
+    """Return the numbers worth having: one more must lower the cost by a tenth.
+
+    So must others in place of those that the machine has: all these calls ran on a whole machine,
+    and streams on few units refute, for one, a cost for each block of ``vectorized``.
+    """
     choices = CHOICES if routine not in HOST_COPIES else [()]
     costs = {c: fit(shape, measured, clock, c)[0] * WORTH ** len(c) for c in choices}
-    return min(costs, key=costs.get)
+    best = min(costs, key=costs.get)
+    had = tuple(n for n in STARTS if f"library.{routine}.{n}" in designs)
+    return had if costs.get(had, np.inf) <= WORTH * costs[best] else best
 
 
 def part(shape, rows):
@@ -158,7 +167,7 @@ def calibrate(w, machine, wanted=tuple(ROUTINES)):
             continue
         shape = routine_shape(w.operations(rows), designs)
         half = np.random.default_rng(SEED).permutation(len(rows)) < (len(rows) + 1) // 2
-        chosen = choose(name, shape, measured, clock)
+        chosen = choose(name, shape, measured, clock, designs)
         one, other, both = (
             fit(part(shape, r), measured[r], clock, chosen)[1] for r in (half, ~half, half | ~half)
         )
@@ -188,7 +197,7 @@ def calibrate_fused(axes, machine):
         between = float(designs["launch.graph.interval"][0])
         shape = routine_shape(fused_operations(name, rows), designs)
         half = np.random.default_rng(SEED).permutation(len(rows)) < (len(rows) + 1) // 2
-        chosen = choose(name, shape, measured - between, clock)
+        chosen = choose(name, shape, measured - between, clock, designs)
         one, other, both = (
             fit(part(shape, r), measured[r] - between, clock, chosen)[1]
             for r in (half, ~half, half | ~half)

@@ -18,15 +18,14 @@ from npusim.arch import Arch, Designs, Provenance, parameter
 from npusim.bands import MACHINE, Domain, Residual, residual, shape_columns, span, widened
 from npusim.errors import InputError
 from npusim.fit import LOSSES, Fit, Pair, Variable
+from npusim.fit_variables import Bounds, sharing, variables
 from npusim.holdout import split
 from npusim.measured import Measured
 from npusim.measured.period import predicted
 from npusim.models import modelled
-from npusim.parameters import PARAMETERS
 from npusim.validate import Errors, errors_of
 
 Array = NDArray[np.float64]
-Bounds = Mapping[str, tuple[float, float]]
 
 _WHOLE = ("gemm.tile_step", "gemm.cluster", "units.powered")  # no gradient leads to the next one
 _AT_BOUND = 1e-3  # as a share of the bound
@@ -147,6 +146,8 @@ def calibrate(
     *,
     shared: bool = True,
     own: Collection[str] = (),
+    families: Mapping[str, str] | None = None,
+    by_family: Collection[str] = (),
     bounds: Bounds | None = None,
     loss: str = "soft_l1",
     starts: int = 1,
@@ -167,6 +168,10 @@ def calibrate(
         Whether machines share one value of each parameter.
     own : collection of str
         Parameters of which each machine has its own value all the same.
+    families : mapping of str to str, optional
+        Family of kernels that the library has for each machine, by the machine's name.
+    by_family : collection of str
+        Parameters of which machines of one family share a value, those of another have another.
     bounds : mapping of str to (low, high), optional
         Bounds of some parameters [SI]. By default the range that the machine's file gives where
         it is wider than a point, else the bounds of the parameter's declaration. A shared value
@@ -186,11 +191,12 @@ def calibrate(
     ------
     InputError
         Nothing to fit or to fit to, an unknown parameter, one that a machine does not have or that
-        only takes whole numbers, fewer measurements than parameters, or bounds of machines that
-        share a value and have none in common.
+        only takes whole numbers, fewer measurements than parameters, a machine of no family where
+        families share a value, or bounds of machines that share a value and have none in common.
     """
     machines = _checked(pairs, free, loss, starts)
-    asked = _variables(pairs, machines, free, shared, own, bounds or {})
+    kin = sharing(machines, free, shared, own, families or {}, by_family)
+    asked = variables(pairs, machines, kin, bounds or {})
     moved = Fit(pairs, asked).seen()
     kept = [v for v, m in zip(asked, moved, strict=True) if m]
     if not kept:
@@ -209,13 +215,14 @@ def calibrate(
     effect = _median_ape(fit.residuals(put_back)) - _median_ape(log[:, 0])
     found = dict(zip(kept, zip(values, end.standard_error, effect, strict=True), strict=True))
     rows = _rows(pairs)
-    fitted: list[Fitted] = []
+    became: list[list[Fitted]] = []  # one list a variable
     for v, m in zip(asked, moved, strict=True):
         names = dict.fromkeys(pairs[i][1].name for i in v.pairs)
         told = f"{m} of {len(log)}"
-        fitted += [_fitted(v, machines[name], len(names) > 1, found.get(v), told, rows)
-                   for name in names]  # fmt: skip
-    count = len({(f.path, "" if f.shared else f.machine) for f in fitted if f.is_fitted})
+        became.append([_fitted(v, machines[name], len(names) > 1, found.get(v), told, rows)
+                       for name in names])  # fmt: skip
+    count = sum(any(f.is_fitted for f in its) for its in became)
+    fitted = [f for its in became for f in its]
     archs = {name: _with_fitted(arch, fitted) for name, arch in machines.items()}
     seconds = np.concatenate([m.seconds for m, _ in pairs])
     after, before = (errors_of(np.exp(column) * seconds, seconds) for column in log.T)
@@ -304,46 +311,6 @@ def _checked(pairs: Sequence[Pair], free: Sequence[str], loss: str, starts: int)
         if parameter(path).path.endswith(".count"):
             raise InputError("takes whole numbers only, so it cannot be fitted", value=path)
     return machines
-
-
-def _variables(
-    pairs: Sequence[Pair], machines: Mapping[str, Arch], free: Sequence[str], shared: bool,
-    own: Collection[str], bounds: Bounds,
-) -> list[Variable]:  # fmt: skip
-    """Return what to fit: one variable a parameter, or one for each machine."""
-    found = []
-    for path in free:
-        apart = not shared or path in own
-        for names in ([name] for name in machines) if apart else [list(machines)]:
-            its = tuple(i for i, (_, arch) in enumerate(pairs) if arch.name in names)
-            found.append(_variable(path, its, [machines[n] for n in names], bounds.get(path)))
-    return found
-
-
-def _variable(
-    path: str, pairs: tuple[int, ...], archs: Sequence[Arch], bounds: tuple[float, float] | None
-) -> Variable:
-    """Return a variable that begins at the machines' value (of several the median)."""
-    before = [arch[path] for arch in archs]
-    ends = [bounds or _bounds(arch, path) for arch in archs]
-    low, high = max(e[0] for e in ends), min(e[1] for e in ends)
-    if low >= high:
-        raise InputError("has no bounds that hold for every machine", place=path,
-                         value=", ".join(arch.name for arch in archs),
-                         hint="give each machine its own value")  # fmt: skip
-    return Variable(path, pairs, low, min(max(float(np.median(before)), low), high), high)
-
-
-def _bounds(arch: Arch, path: str) -> tuple[float, float]:
-    """Return the range that a machine gives a parameter, or the declared bounds.
-
-    The range of a fitted value says how sure that fit was; another may well end elsewhere.
-    """
-    p = PARAMETERS[path]
-    given = arch.provenance[path]
-    if given.low < given.high and given.kind != "calibrated":
-        return given.low, given.high
-    return p.low, p.high
 
 
 def _median_ape(log: Array) -> Array:

@@ -71,7 +71,8 @@ COLUMNS: Mapping[str, Column] = MappingProxyType({c.name: c for c in (
     Column("k", "count", "1",
            "reduction length; head size of attention; branches of a fused kernel; chips that take "
            "part in a collective"),
-    Column("heads", "count", "1", "query heads of attention, 0 elsewhere"),
+    Column("heads", "count", "1",
+           "query heads of attention; special functions of a fused kernel, 0 elsewhere"),
     Column("kv_heads", "count", "1", "key and value heads of attention, 0 elsewhere"),
     Column("groups", "count", "1", "matrices of a grouped GEMM that it may read, 0 elsewhere"),
     Column("blocks", "count", "1", "thread blocks launched, 0 if unknown"),

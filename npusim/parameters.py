@@ -216,8 +216,9 @@ PARAMETERS: Mapping[str, Parameter] = MappingProxyType({p.path: p for p in (
               "granularity of tile sizes in the library of matrix products", True),
     Parameter("gemm.stages", "1", 2, 64,
               "k-steps of a tile that a block holds: one is computed while the others are loaded"),
-    Parameter("gemm.overlap", "1", 1, 16,
-              "how well a product overlaps transfers and arithmetic (1: not at all)", True),
+    Parameter("gemm.ramp", "1", 0, 1e7,
+              "clock cycles in which transfers and arithmetic of a product do not overlap, at "
+              "most: while it starts and ends (0: they always do)", True),
     *(Parameter(f"library.{name}_{phase}.{number}", unit, low, high, meaning)
       for name in _ATTENTION for phase, numbers in (("decode", _DECODE), ("prefill", _PREFILL))
       for number, (unit, low, high, meaning) in numbers.items()),

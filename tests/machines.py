@@ -25,7 +25,7 @@ ROUND: dict[str, float] = {
     "memories.l2.slices": 4, "memories.l2.slice_width": 1e6, "memories.l2.clock": 1e9,
     "memories.l2.latency": 1e-9, "launch.graph.repeat": 0,
     "gemm.start": 500, "gemm.fill": 100, "gemm.reduce": 1e-6, "gemm.cluster": 1,
-    "gemm.tile_step": 64, "gemm.overlap": 1,
+    "gemm.tile_step": 64, "gemm.ramp": 0,
     "floor.matmul": 1e-6, "floor.attention": 2e-6, "floor.pointwise": 3e-6,
     "floor.reduction": 8e-7, "floor.gather": 5e-6, "floor.sort": 6e-6, "floor.memcpy": 7e-6,
     "launch.graph.interval": 1.5e-7, "launch.graph.node": 5e-8,

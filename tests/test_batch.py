@@ -71,8 +71,8 @@ COPY = row("memcpy", "unknown", 0, 0, routine="copy_engine", batch=0, n=48, basi
            read_activation=48.0, write_activation=48.0)  # fmt: skip
 SORT = row("sort", "int64", threads=16, routine="sort_bitonic", n=6, flop=6.0,
            read_activation=48.0, write_activation=96.0)  # fmt: skip
-SHARE = row("gather", "fp32", routine="index", basis="launch", m=43, n=6, read_activation=1032.0,
-            write_activation=1032.0)  # fmt: skip
+SHARE = row("gather", "fp32", routine="index", basis="launch", m=4, n=6, read_activation=96.0,
+            write_activation=96.0)  # fmt: skip
 ZEROS = row("fill", "int32", routine="fill", n=64, write_activation=256.0)
 OFFSETS = row("scan", "int32", routine="scan_device", n=64, flop=32.0, read_activation=128.0,
               write_activation=256.0)  # fmt: skip
@@ -117,7 +117,7 @@ AT_16 = {
     20: {"n": 768, "read_activation": 768},
     21: {"n": 128, "write_activation": 1024, "blocks": 2},
     22: {"n": 96, "m": 1, "routine": "sort_block", "blocks": 1, "threads": 32},
-    23: {"n": 96, "m": 3, "read_activation": 1152, "blocks": 1},
+    23: {"n": 96, "m": 1, "read_activation": 384, "blocks": 1},
     27: {"m": 96, "flop": 440_401_920, "read_weight": HIT * 1792 * 1280 * 2,
          "read_activation": 245_760, "blocks": 132},
     28: {"n": 128, "write_activation": 1024, "blocks": 2},

@@ -81,6 +81,41 @@ def test_outliers_do_not_decide(simple, h200, tmp_path):
     assert ratio == pytest.approx(3 ** (1 / 5), rel=1e-3)
 
 
+def test_machines_of_one_family_share_a_value_that_another_does_not(h200, tmp_path):
+    """Three machines, a floor of 2 us in one family and of 3 us in the other, one share for all."""
+    names, floors = ("h200", "h100", "a100"), (2e-6, 2e-6, 3e-6)
+    pairs = []
+    for name, floor in zip(names, floors, strict=True):
+        arch = replace(ns.load_arch(name), name=name)
+        truth = ns.with_value(ns.with_value(arch, FLOOR, floor), SHARE, 0.6)
+        pairs.append((layers(tmp_path, truth), arch))
+    kin = {"h200": "new", "h100": "new", "a100": "old"}
+    c = calibrate(pairs, [FLOOR, SHARE], families=kin, by_family=[FLOOR], bounds=BOUNDS)
+    assert c.free == 3
+    assert [found(c, FLOOR, n).after for n in names] == pytest.approx(floors, rel=1e-3)
+    assert [found(c, SHARE, n).after for n in names] == pytest.approx([0.6] * 3, rel=1e-3)
+    assert found(c, FLOOR).after == found(c, FLOOR, "h100").after
+    assert found(c, FLOOR).shared and not found(c, FLOOR, "a100").shared
+    # with one floor for all, one of them is wrong
+    one = calibrate(pairs, [FLOOR, SHARE], bounds=BOUNDS)
+    assert one.free == 2 and 2e-6 < found(one, FLOOR).after < 3e-6
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"families": {"h200": "new"}, "by_family": [FLOOR]}, "of no family"),
+        ({"by_family": ["gemm.fill"]}, "gemm.fill: families share its value"),
+        ({"by_family": [FLOOR], "own": [FLOOR]}, "not for each machine"),
+    ],
+)
+def test_families_that_cannot_be_are_refused(h200, tmp_path, more, words):
+    other = replace(ns.load_arch("h100"), name="h100")
+    pairs = [(layers(tmp_path, a), a) for a in (h200, other)]
+    with pytest.raises(InputError, match=words):
+        calibrate(pairs, [FLOOR, SHARE], bounds=BOUNDS, **more)
+
+
 def test_a_shared_value_is_one_and_own_values_are_two(simple, h200, tmp_path):
     other = replace(ns.load_arch("h100"), name="h100")
     one, two = (ns.with_value(ns.with_value(a, FLOOR, 2e-6), SHARE, s)

@@ -54,10 +54,19 @@ def gone(pid):
     return state(pid)[0] == "Z"
 
 
+def tracks(pid):
+    """Say whether a process is the one that Python keeps beside all that it spawned."""
+    try:
+        return b"multiprocessing.resource_tracker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
 def children(parent):
     """Return the running processes that a process has started."""
     running = [int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit()]
-    return {pid for pid in running if state(pid)[1] == parent and not gone(pid)}
+    own = {pid for pid in running if state(pid)[1] == parent and not gone(pid)}
+    return {pid for pid in own if not tracks(pid)}
 
 
 def until(condition, seconds=10.0):

@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import subprocess
 import sys
+import threading
 from fractions import Fraction
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from npusim.importers import (
     import_trace,
     importer_of,
     importers,
+    kineto_decoder,
     kineto_helpers,
     kineto_scan,
     nesting,
@@ -99,7 +101,7 @@ def helped(monkeypatch):
                 taken.append(super().give(task))
                 return taken[-1]
 
-        monkeypatch.setattr(kineto_scan, "_SMALL", 0)
+        monkeypatch.setattr(kineto_helpers, "_SMALL", 0)
         monkeypatch.setattr(kineto_helpers, "Helper", Prompt)
         return taken
 
@@ -125,11 +127,85 @@ def test_side_by_side_is_the_same_trace(tmp_path, monkeypatch, helped, packed, m
     assert not multiprocessing.active_children()
 
 
+def test_a_helper_ends_whatever_it_is_sent(tmp_path, capfd):
+    file = small_trace().write(tmp_path)
+    (piece,) = event_pieces.pieces(file, event_pieces.head_of(file), 1 << 20)
+    helper = kineto_helpers.Helper()
+    helper.learn(kineto_decoder.decoder_of(piece))
+    helper.collect(wait=True)
+    helper.link.send_bytes(b"nonsense")
+    helper.process.join(20)
+    assert not helper.process.is_alive()
+    helper.end()
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_a_helper_starts_in_its_own_time(tmp_path, monkeypatch):
     """A trace that is read before there is help is read all the same."""
-    monkeypatch.setattr(kineto_scan, "_SMALL", 0)
+    monkeypatch.setattr(kineto_helpers, "_SMALL", 0)
     file = small_trace().write(tmp_path)
     same(scan(file, workers=2, piece_size=600), scan(file))
+
+
+def test_pieces_and_answers_larger_than_a_pipe_do_not_block_each_other(tmp_path, helped):
+    """A packed trace travels as text; its answer is as long where all names differ."""
+    t = Trace()
+    for i in range(3000):
+        t.kernel(f"{i} " + "k" * 900)
+    file = t.write(tmp_path, "t.json.gz")
+    taken, found = helped(), []
+    reading = threading.Thread(
+        target=lambda: found.append(scan(file, workers=2, piece_size=600_000)), daemon=True
+    )
+    reading.start()
+    reading.join(60)
+    assert not reading.is_alive()
+    same(found[0], scan(file))
+    assert sum(taken) > 2
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_one_room_is_used_for_pieces_of_any_size(tmp_path, monkeypatch, packed):
+    monkeypatch.setattr(event_pieces, "PIECE", 500)
+    monkeypatch.setattr(event_pieces, "_WINDOW", 250)
+    text = json.dumps({"traceEvents": small_trace().events}).encode()
+    file = tmp_path / "t.json"
+    file.write_bytes(gzip.compress(text) if packed else text)
+    head, room = event_pieces.head_of(file), event_pieces.Room()
+    sizes = set()
+    for size in (2000, 300, 700):
+        for piece in event_pieces.pieces(file, head, size):
+            assert bytes(room.text(b"<<", piece, b">")) == b"<<" + piece.text() + b">"
+            sizes.add(piece.size)
+    assert min(sizes) < 1000 < max(sizes)
+
+
+def test_what_was_decoded_outlives_the_room_it_was_read_into(tmp_path):
+    file = small_trace(steps=8).write(tmp_path)
+    parts = list(event_pieces.pieces(file, event_pieces.head_of(file), 900))
+    decoder, room = kineto_decoder.decoder_of(parts[0]), event_pieces.Room()
+    together = [decoder.attempt(p, room)[0] for p in parts]
+    room.text(b"x" * 4000, parts[0], b"")
+    for one, piece in zip(together, parts, strict=True):
+        alone = decoder.attempt(piece)[0]
+        assert (one.names, one.threads, one.shapes, one.sizes) == (
+            alone.names, alone.threads, alone.shapes, alone.sizes,
+        )  # fmt: skip
+        np.testing.assert_array_equal(one.device.start, alone.device.start)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_file_that_is_gone_is_said_to_be(tmp_path, workers):
+    with pytest.raises(InputError, match=r"t\.json: cannot be read"):
+        scan(tmp_path / "t.json", workers=workers)
+
+
+def test_helpers_start_before_anything_large_is_loaded():
+    code = ("import sys\nimport npusim.importers.kineto\n"
+            "print('multiprocessing' in sys.modules, 'numpy' in sys.modules)")  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True,
+                          text=True, cwd=ROOT)  # fmt: skip
+    assert done.stdout.split() == ["True", "False"]
 
 
 @pytest.mark.parametrize("after", [0, 1, 5])

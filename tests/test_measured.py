@@ -111,6 +111,24 @@ def test_bytes_of_pointwise_operators_by_hand(name, dtype, kind, read, written):
     assert o.activation == 2 * 12800 * (apart + written)
 
 
+@pytest.mark.parametrize(("copies", "first"), [(1, 2), (3, 8), (math.inf, math.inf)])
+def test_a_concatenation_reads_its_input_twice(copies, first):
+    """All of x, as much of the result, all of x again: 2 x each time if there is one of it.
+
+    With three in turn, 3 x 3 x lie between two of the same, less the x that was read last.
+    """
+    x = 2 * 1000.0
+    many = [shapes.pointwise("bf16", n, 1000, copies) for n in ("cat", "mul", "cat")]
+    reuse = shapes.operations(many).reuse
+    parts = [
+        sorted(reuse.windows[i, 2] for i in reuse.window["read_activation"][row]) for row in (0, 2)
+    ]
+    assert parts == [[2 * x, first * x]] * 2
+    assert reuse.share["read_activation"].tolist() == [[0.5, 0.5], [1, 0], [0.5, 0.5]]
+    assert reuse.windows[reuse.window["read_activation"][1, 0], 2] == copies * 3 * x
+    assert reuse.windows[reuse.window["write_activation"][0, 0], 2] == copies * 3 * x
+
+
 def test_every_name_of_a_pointwise_operator_is_one():
     for name in shapes.POINTWISE:
         assert shapes.pointwise("bf16", name, 100).work.write_activation > 0

@@ -1,10 +1,13 @@
 """What an operation does that only its neighbours tell: split products, shared work, caches."""
 
+import numpy as np
 import pytest
 
 import npusim as ns
 from npusim import catalog
-from npusim.importers.neighbours import with_neighbours
+from npusim.importers.coded import Coded
+from npusim.importers.neighbours import Made, among_neighbours, with_neighbours
+from npusim.importers.tensors import Call
 from npusim.importers.work import Work
 from tests.kineto_builder import Trace, tensor
 
@@ -65,6 +68,41 @@ def test_kernels_that_share_a_call_are_split_together():
     halves = with_neighbours([PRODUCT, PRODUCT], [None] * 2, [0, 0], [0, 0])
     assert [w.flop for w in halves] == [4096.0, 4096.0]  # where blocks are not known, evenly
     assert [w.routine for w in halves] == ["whole", "whole"]
+
+
+def told(works, calls, instances, step):
+    """Return what the works of some steps are once the neighbours in each are looked at."""
+    made, rows = Made(), np.arange(len(works))
+    codes = np.array([made.number(w) for w in works])
+    found = among_neighbours(made, codes, Coded(calls, rows), Coded([1] * len(works), rows),
+                             np.array(instances), np.array(step))  # fmt: skip
+    return list(Coded(made.works, found))
+
+
+def test_a_call_in_two_steps_has_its_sum_and_its_share_in_each_alone():
+    # the sum of the second step is none of the first, and neither shares with the other
+    found = told([PRODUCT, PRODUCT, SUM], [None] * 3, [5, 5, 5], [0, 1, 1])
+    assert [w.routine for w in found] == ["whole", "split", ""]
+    assert [w.flop for w in found] == [8192.0, 8192.0, 128.0]
+
+
+def test_a_router_chooses_for_its_own_step():
+    router = Work("topk", m=2, n=8)
+    experts = Work("grouped_gemm", m=4, groups=8, read_weight=4.0)
+    call = Call("aten::topk", (), ("", "2"))
+    works = [router, experts, experts]
+    found = told(works, [call, None, None], [0, 1, 2], [0, 0, 1])
+    # of 8 experts two tokens with two each hit 8 (1 - (3/4)^2) = 3.5; without a router 4 rows hit 4
+    assert [w.read_weight for w in found] == [0.0, 3.5, 4.0]
+
+
+def test_works_made_of_one_are_made_once():
+    made = Made()
+    number = made.number(PRODUCT)
+    assert made.number(PRODUCT) == number
+    once, again = (made.of(number, 0.5, lambda w: Work(w.kind, m=4)) for _ in range(2))
+    assert once == again != number
+    assert made.works == [PRODUCT, Work("gemm", m=4)]
 
 
 def test_an_imported_trace_tells_split_products(tmp_path):

@@ -44,6 +44,7 @@ ALLOWED = {
     ("sweeps/dask_engine.py", "pickle.loads"): "on a worker of that cluster, from who sweeps",
     ("sweeps/dask_engine.py", "distributed"): "the extra for clusters, with --engine dask:// only",
     ("importers/kineto_helpers.py", "multiprocessing"): "own processes that decode large traces",
+    ("importers/kineto_workload.py", "concurrent"): "a thread of this process",
     ("studies/bench.py", "concurrent"): "own processes",
     ("studies/processes.py", "concurrent"): "own processes",
     ("studies/processes.py", "multiprocessing"): "own processes",

@@ -19,10 +19,10 @@ UNITS = (*RATES, "B", "s")
 MORE = (
     "units.count", "matrix.efficiency", "matrix.boost_share", "vector.efficiency",
     "memories.dram.efficiency", "memories.l2.usable", "memories.l2.slices", "gemm.stages",
-    "gemm.cluster", "gemm.overlap", "gemv.count", "gemv.lanes", "gemv.batch", "link.efficiency",
+    "gemm.cluster", "gemv.count", "gemv.lanes", "gemv.batch", "link.efficiency",
     "host.speed", "host.threads", "launch.eager.depth",
 )  # fmt: skip
-LESS = ("gemm.start", "gemm.fill", "special.emulated", "fusion.branch")
+LESS = ("gemm.start", "gemm.fill", "gemm.ramp", "special.emulated", "fusion.branch")
 SOFTWARE_MORE = (".share", ".softmax", ".channel")
 SOFTWARE_LESS = (".floor", ".element", ".block", ".chain", ".start", ".helpers", ".combine",
                  ".part", ".hop")  # fmt: skip

@@ -74,7 +74,7 @@ LIMITED = {
     "DRAM of products": ("gemv", "bf16", {"m": 1, "n": 65536, "k": 65536, "flop": 2.0 * 65536**2,
                                           "read_weight": 2.0 * 65536**2},
                          ("memories.dram.bandwidth",),
-                         {"memories.dram.bandwidth": 1e10, "gemm.overlap": 8.0}),
+                         {"memories.dram.bandwidth": 1e10, "gemm.ramp": 0.0}),
     "cache": ("pointwise", "fp32", {"read_activation": 5e5, "distance_activation": 0.0},
               ("memories.l2.slice_width",), {"memories.l2.slice_width": 1.0}),
 }  # fmt: skip

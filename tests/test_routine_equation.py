@@ -52,6 +52,83 @@ def test_what_lies_on_the_busiest_unit(blocks, rounds, part):
     assert shape.share.item() == pytest.approx(900 * part)
 
 
+# --- how well memory and issue overlap ----------------------------------------------------------
+
+# 64,000 B from the cache at 4 units x 64 B a clock: 250 cycles, as many as a block's issue takes.
+EQUAL = {"batch": 1, "m": 1, "n": 1000, "blocks": 4, "threads": 32, "read_activation": 64_000.0,
+         "distance_activation": 64_000.0}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("routine", "power"),
+    [(name, 5) for name in ("vectorized", "special", "fill", "unrolled", "softmax_warp", "layout",
+                            "gather_vectorized", "index_large", "unrolled_cast")]
+    + [(name, 2) for name in ("strided", "reduce_rows", "layer_norm", "scan_rows", "index", "cat",
+                              "softmax_block", "strided_cast", "fused_steps")],
+)  # fmt: skip
+def test_where_nothing_waits_for_another_memory_and_issue_overlap_almost_fully(routine, power):
+    row = operations({"kind": "cast", "routine": routine, **EQUAL})
+    found = routine_cost(row, design(**library(routine, block=250))).time.item()
+    assert found == pytest.approx(2 ** (1 / power) * 250 * NS, rel=1e-3)
+
+
+# --- conversions that wait for each access -------------------------------------------------------
+
+
+def converting(kind, waves, **more):
+    # a unit of 2,048 threads holds 16 blocks of 128 threads, four units 64; four elements a thread
+    return operations({"kind": kind, "routine": "unrolled_cast", "batch": 1, "m": 1,
+                       "n": waves * 64 * 128 * 4, "blocks": waves * 64, "threads": 128,
+                       **more})  # fmt: skip
+
+
+@pytest.mark.parametrize("waves", [1, 2, 5])
+def test_each_wave_of_a_conversion_waits_again(waves):
+    given = design(**library("unrolled_cast", chain=100), units__threads=2048)
+    # four elements of 100 cycles a wave
+    assert routine_cost(converting("cast", waves), given).time.item() == pytest.approx(
+        waves * 400 * NS
+    )
+    # a second input makes three accesses of two
+    assert routine_cost(converting("pointwise", waves), given).time.item() == pytest.approx(
+        waves * 600 * NS
+    )
+    # nobody says how many a unit holds: all at once
+    bare = design(**library("unrolled_cast", chain=100))
+    assert routine_cost(converting("cast", waves), bare).time.item() == pytest.approx(400 * NS)
+
+
+def test_other_routines_wait_once():
+    row = operations({"kind": "cast", "routine": "strided_cast", "batch": 1, "m": 1,
+                      "n": 3 * 64 * 128 * 4, "blocks": 3 * 64, "threads": 128})  # fmt: skip
+    given = design(**library("strided_cast", chain=100), units__threads=2048)
+    assert routine_cost(row, given).time.item() == pytest.approx(400 * NS)
+
+
+def test_waves_after_the_first_wait_for_dram_besides():
+    numbers = library("unrolled_cast", chain=100)
+    far = {"units__threads": 2048, "memories__dram__latency": 51e-9, "memories__l2__latency": 1e-9,
+           "units__load_rate": 1e9, "memories__l2__slice_width": 1e12}  # fmt: skip
+    near = converting("cast", 3, read_activation=1000.0, distance_activation=1000.0)
+    cold = converting("cast", 3, read_activation=1000.0)  # nothing is in the cache
+    # 400 cycles at first, then two waves of four elements: 100 cycles and of what is cold 50 more
+    assert routine_cost(near, design(**numbers, **far)).time.item() == pytest.approx(1200 * NS)
+    assert routine_cost(cold, design(**numbers, **far)).time.item() == pytest.approx(1600 * NS)
+
+
+def test_waiting_issue_and_transfers_overlap():
+    # two waves, so 400 cycles of waiting after the first 400; issue of 32 blocks on a unit takes as
+    # long at 12.5 cycles a block: together the fifth root of two times one of them
+    given = design(**library("unrolled_cast", chain=100, block=12.5), units__threads=2048)
+    found = routine_cost(converting("cast", 2), given).time.item()
+    assert found == pytest.approx((400 + 2**0.2 * 400) * NS)
+    # and transfers of 102,400 B at 256 B a clock: the fifth root of three times
+    moved = converting("cast", 2, read_activation=102_400.0, distance_activation=102_400.0)
+    assert routine_cost(moved, given).time.item() == pytest.approx(
+        (400 + 3**0.2 * 400) * NS, rel=1e-3
+    )
+
+
 # --- chains -------------------------------------------------------------------------------------
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import npusim as ns
 from npusim import catalog
+from npusim.arch import Designs
 from npusim.capture import routines as program
 from npusim.capture.routines.bank import Made
 from npusim.importers.describe import describe
@@ -18,6 +19,7 @@ from npusim.importers.tensors import Call, Tensor
 from npusim.importers.work import Launch
 from npusim.library import NUMBERS, ROUTINES, WORK
 from npusim.models import fused
+from npusim.models.routine import routine_shape
 
 AT = "void at::native::"
 STRIDED = AT + "elementwise_kernel<128, 4, at::native::gpu_kernel_impl_nocast<at::native::neg<...>"
@@ -158,11 +160,39 @@ def test_dimensions_do_not_depend_on_how_they_are_called(order, names):
 # ---------------------------------------------------------------- work
 
 
-def test_the_last_block_of_an_index_is_half_full_on_average():
-    table = Tensor((1024, 6), "fp32", 4, (6, 1))
-    for blocks, rows in ((1, round(0.5 * 512 / 6)), (10, round(9.5 * 512 / 6))):
+@pytest.mark.parametrize(
+    ("width", "blocks", "rows"),
+    [
+        (1, 1, 23),  # of 1 to 512 elements: sqrt(512) = 22.6
+        (6, 1, 4),  # 3.8 rows of six
+        (96, 1, 1),  # one row at least
+        (1, 2, 725),  # of 513 to 1,024: 724.8
+        (6, 10, 810),  # of 4,609 to 5,120: 4,857.8, half a block less than ten has 4,864
+    ],
+)
+def test_an_index_has_the_geometric_mean_of_what_its_blocks_may_hold(width, blocks, rows):
+    table = Tensor((1024, width), "fp32", 4, (width, 1))
+    launch = Launch(AT + "index_elementwise_kernel<128, 4, X", (blocks, 1, 1), 128)
+    work = describe(Call("aten::index", (table, ()), ("", "")), launch)
+    assert (work.m, work.n) == (rows, width)
+    assert work.read_activation == work.write_activation == 4 * rows * width
+
+
+def test_an_index_of_one_long_row_takes_no_more_of_it_than_its_blocks_hold():
+    long = Tensor((52_745,), "bf16", 2)
+    for blocks, elements in ((1, 23), (52, 26_367)):  # sqrt(26,113 x 26,624) = 26,367.3
         launch = Launch(AT + "index_elementwise_kernel<128, 4, X", (blocks, 1, 1), 128)
-        assert describe(Call("aten::index", (table, ()), ("", "")), launch).m == rows
+        work = describe(Call("aten::index", (long, ()), ("", "")), launch)
+        assert (work.m, work.n, work.read_activation) == (1, elements, 2 * elements)
+
+
+def test_a_small_index_has_one_element_a_thread():
+    """So it waits once, as kernels of this routine do whose size is known to be that small."""
+    w = ns.load_workload("deepseek_ocr_decode")
+    one = w.mask("routine", "index") & w.mask("basis", "launch") & (w["blocks"] == 1)
+    assert one.any()
+    shape = routine_shape(w.operations(np.flatnonzero(one)), Designs(ns.load_arch("h200")))
+    assert set(shape.depth.ravel()) == {1.0}
 
 
 # ---------------------------------------------------------------- the traced program

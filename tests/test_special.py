@@ -40,6 +40,7 @@ def activation(n=1_000_000, flop=4, kind="activation", **more):
     ({"kind": "pointwise", "routine": "vectorized", "batch": 1, "m": 3, "n": 7}, 0, 0),
     ({"kind": "gemm", "batch": 1, "m": 3, "n": 7, "k": 9, "flop": 378.0}, 0, 0),
     ({"kind": "fused", "batch": 1, "m": 3, "n": 7, "flop": 100.0}, 0, 0),  # nobody knows
+    ({"kind": "fused", "batch": 1, "m": 3, "n": 7, "flop": 100.0, "heads": 42}, 42, 0),
     # two sequences, eight heads, half of 64 x 64 scores each: 4 FLOP a score and number of a key
     ({"kind": "attention", "batch": 2, "m": 64, "n": 64, "k": 128, "heads": 8, "kv_heads": 8,
       "flop": 2 * 8 * 2048 * 4 * 128.0}, 2 * 8 * (2048 + 64), 0),

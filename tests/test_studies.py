@@ -206,7 +206,7 @@ def test_a_break_even_turns_the_figure(tmp_path, bench):
     found = decision.influence
     found = found if found.flips is not None else found.also
     rule, held = decision.claim.rule, decision.claim.rule.margin(decision.cases[0].value) >= 0
-    step = 0.02 * (found.flips - found.doubt.nominal)
+    step = 0.05 * (found.flips - found.doubt.nominal)  # it is looked for on a grid
     margins = []
     for value in (found.flips - step, found.flips + step):
         (there,) = decide([question], bench, {found.name: value}, draws=16)

@@ -19,7 +19,7 @@ from tests.conftest import ROOT
 
 pytestmark = pytest.mark.shared
 GPUS = ("a100", "h100", "l40s")
-FITTED = ("gemm.start", "gemm.fill", "gemm.reduce", "gemm.overlap", "matrix.efficiency",
+FITTED = ("gemm.start", "gemm.fill", "gemm.reduce", "gemm.ramp", "matrix.efficiency",
           "memories.dram.efficiency")  # fmt: skip
 SEED = 0  # of the halves in benchmarks/calibrate_machines.py
 
@@ -47,7 +47,7 @@ def by_the_others(name):
     return arch
 
 
-# docs/accuracy.md, "All M, the same with 24 points": 4.8 % and 16.1 %, of the L40S 8.1 and 31.4 %
+# 4.7 and 16.5 %, 4.2 and 11.5 %, 8.0 and 27.9 %
 @pytest.mark.parametrize(
     ("gpu", "median", "high"),
     [("a100", 0.06, 0.20), ("h100", 0.06, 0.20), ("l40s", 0.10, 0.35)],
@@ -60,7 +60,7 @@ def test_products_of_the_half_held_back(tables, gpu, median, high):
     assert np.quantile(off, 0.9) < high
 
 
-@pytest.mark.parametrize(("gpu", "seen"), [("a100", 0.128), ("h100", 0.122), ("l40s", 0.115)])
+@pytest.mark.parametrize(("gpu", "seen"), [("a100", 0.121), ("h100", 0.117), ("l40s", 0.131)])
 def test_products_of_a_gpu_that_nobody_measured(tables, gpu, seen):
     # 20 % and 35 % were asked; fits that leave the GPU out: 9 to 14 % and 21 to 32 %
     off = np.abs(errors(tables.gemm(gpu), by_the_others(gpu)))

@@ -219,7 +219,8 @@ def test_a_longer_context_is_never_faster():
     # 18 layers: keys and values of 2 heads of 128 numbers of 2 bytes, read by attention, and read
     # and written by the copies
     extra = 18 * (65536 - 8192) * 2 * 2 * 128 * 2
-    assert times[2] - times[1] > 3 * extra / 4.8e12
+    # of what a copy has written the cache may still hold a part when attention reads it
+    assert times[2] - times[1] > 2 * extra / 4.8e12
 
 
 def test_present_is_what_most_of_a_workload_is():

@@ -4,8 +4,9 @@ A fused operation stands where the last of its chain did. It does the FLOP of al
 chain reads from outside (once, however many members read it) and weights and KV cache as before,
 and writes what is read later or by nobody that is known; all else stays on the chip. A product that
 hands its result on remains one, with other results. Branches are members that read or write by
-index: which elements, data decide (column ``k`` of a fused kernel). Work that several chains do
-again counts in each; parts side by side are a batch (column ``batch``).
+index: which elements, data decide (column ``k`` of a fused kernel). Special functions are those of
+its steps (column ``heads``); what rows need is in the numbers of a chain's form. Work that several
+chains do again counts in each; parts side by side are a batch (column ``batch``).
 
 An engine needs to know what comes behind an operation. In a graph or a hardware queue it does; an
 eager host issues one operation at a time, and nothing is fused.
@@ -25,9 +26,10 @@ from npusim.columns import BYTES_OF
 from npusim.errors import InputError
 from npusim.fusion.chains import Chain, Limits, chains
 from npusim.fusion.dataflow import Dataflow, dataflow
-from npusim.fusion.macro_ops import PRODUCT, load_macro_ops
+from npusim.fusion.macro_ops import PRODUCT, ROW, load_macro_ops
 from npusim.fusion.outside import BESIDE, activations
 from npusim.leave_out import taken
+from npusim.models.special import evaluations
 from npusim.transforms.rows import Rows
 from npusim.workload import Workload
 
@@ -114,10 +116,11 @@ def _fused(w: Workload, allowed: Limits) -> Workload | None:
     found = chains(w, load_macro_ops(), allowed)
     if not found:
         return None
-    flow, rows = dataflow(w), Rows(w, CHAIN)
+    flow, rows, functions = dataflow(w), Rows(w, CHAIN), _functions(w)
     kept = np.ones(len(w), dtype=bool)
     for chain in found:
-        rows.replace(chain.members[-1], _row(w, chain, flow))
+        needed = round(float(functions[list(chain.members)].sum()))
+        rows.replace(chain.members[-1], _row(w, chain, flow, needed))
         kept[list(chain.members[:-1])] = False
     whole = rows.workload()
     columns, counters, edges = taken(whole, kept)
@@ -125,7 +128,7 @@ def _fused(w: Workload, allowed: Limits) -> Workload | None:
     return Workload(w.name, columns, whole.labels, w.steps, edges, meta, counters, w.host)
 
 
-def _row(w: Workload, chain: Chain, flow: Dataflow) -> dict[str, Any]:
+def _row(w: Workload, chain: Chain, flow: Dataflow, functions: int) -> dict[str, Any]:
     """Return the columns of the operation that a chain becomes."""
     members = list(chain.members)
     sums = {name: float(w[name][members].sum()) for name in ("flop", *BESIDE)}
@@ -143,8 +146,14 @@ def _row(w: Workload, chain: Chain, flow: Dataflow) -> dict[str, Any]:
     branches = sum(table.classes[kind] in _BRANCHES for kind in kinds)
     return {**same, "kind": "fused", "dtype": _widest(w, members), "library": "fusion",
             "routine": _routine(chain, kinds), "batch": chain.parts, "m": chain.rows,
-            "n": chain.width, "k": branches,
+            "n": chain.width, "k": branches, "heads": functions,
             "blocks": chain.rows if chain.is_of_rows else 0}  # fmt: skip
+
+
+def _functions(w: Workload) -> NDArray[np.float64]:
+    """Return how many special functions each operation needs as a step of a chain, (K,)."""
+    rows = [kind for kind, of in load_macro_ops().classes.items() if of == ROW]
+    return np.where(w.mask("kind", *rows), 0.0, evaluations(w.operations()))
 
 
 def _routine(chain: Chain, kinds: list[str]) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from npusim import __version__
 from npusim.importers import kernel_names
+from npusim.importers.coded import Coded, by_appearance, distinct, joined
 from npusim.importers.files import Numbering
 from npusim.importers.layers import layers
 from npusim.importers.work import Launch, Work
@@ -19,8 +20,6 @@ from npusim.workload import HOST_PARTS, LABELS, HostCosts, Steps, Workload
 MEASURED = ("start_s", "duration_s", "stream", "registers", "shared_memory", "host_s", *HOST_PARTS,
             "sync", "presync_s", "thread", "records")  # fmt: skip
 _FROM_WORK = [f.name for f in fields(Work)]
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ class StepColumns:
 
     Attributes
     ----------
-    launches, works, operators : sequence, length K
+    launches, works, operators : sequence or Coded, length K
         Of each operation; those that are equal are best the same object.
     measured : mapping of str to array, shape (K,)
         The columns of `MEASURED`; threads by any number of their own, -1 where unknown.
@@ -84,9 +83,9 @@ class StepColumns:
         When the step began, from any zero that all steps share [s].
     """
 
-    launches: Sequence[Launch]
-    works: Sequence[Work]
-    operators: Sequence[str]
+    launches: Sequence[Launch] | Coded[Launch]
+    works: Sequence[Work] | Coded[Work]
+    operators: Sequence[str] | Coded[str]
     measured: Mapping[str, NDArray[Any]]
     wall_s: float
     tail_s: float = 0.0
@@ -122,8 +121,9 @@ def assemble(
 def _assembled(
     name: str, steps: Sequence[StepColumns], meta: Mapping[str, Any], host: HostCosts | None
 ) -> Workload:
-    launches, launch = _distinct([x for step in steps for x in step.launches])
-    works, work = _distinct([x for step in steps for x in step.works])
+    launched, done = joined([s.launches for s in steps]), joined([s.works for s in steps])
+    called = joined([s.operators for s in steps])
+    launches, launch, works, work = launched.table, launched.codes, done.table, done.codes
     number = np.repeat(np.arange(len(steps)), [len(step.works) for step in steps])
     columns: dict[str, NDArray[Any]] = {"step": number, "origin": np.zeros_like(number)}
     labels: dict[str, list[str]] = {"origin": ["measured"]}
@@ -131,7 +131,7 @@ def _assembled(
         ("kernel", [x.kernel for x in launches], launch),
         ("library", [kernel_names.library(x.kernel) for x in launches], launch),
         ("phase", [_phase(step.works) for step in steps], number),
-        ("operator", [x for step in steps for x in step.operators], None),
+        ("operator", called.table, called.codes),
         *((c, [getattr(x, c) for x in works], work) for c in _FROM_WORK if c in LABELS),
     ):
         labels[c], columns[c] = _labelled(texts, of)
@@ -140,7 +140,7 @@ def _assembled(
             columns[c] = np.array([getattr(x, c) for x in works])[work]
     columns["blocks"] = np.array([x.blocks for x in launches])[launch]
     columns["threads"] = np.array([x.threads for x in launches])[launch]
-    columns["layer"] = np.concatenate([layers(step.works) for step in steps])
+    columns["layer"] = np.concatenate([_layers(step.works) for step in steps])
     for c in MEASURED:
         columns[c] = np.concatenate([step.measured[c] for step in steps])
     columns["thread"] = _from_zero(columns["thread"])
@@ -157,33 +157,33 @@ def _from_zero(threads: NDArray[Any]) -> NDArray[np.int64]:
     """Return numbers from 0 by first appearance; -1 stays."""
     found = np.full(len(threads), -1, dtype=np.int64)
     known = threads != -1
-    numbers = map(Numbering().__getitem__, threads[known].tolist())
-    found[known] = np.fromiter(numbers, np.int64, int(known.sum()))
+    if known.any():
+        _, number = distinct(threads[known] - threads[known].min())
+        found[known] = by_appearance(number)[1]
     return found
 
 
-def _distinct(items: Sequence[T]) -> tuple[list[T], NDArray[np.intp]]:
-    """Return each object once, in order of appearance, and for each item which one it is."""
-    codes = np.fromiter(map(Numbering().__getitem__, map(id, items)), np.intp, len(items))
-    first = np.flatnonzero(np.diff(np.maximum.accumulate(codes), prepend=-1))
-    return [items[i] for i in first.tolist()], codes
-
-
-def _labelled(
-    texts: Sequence[str], of: NDArray[np.intp] | None
-) -> tuple[list[str], NDArray[np.intp]]:
+def _labelled(texts: Sequence[str], of: NDArray[Any]) -> tuple[list[str], NDArray[np.intp]]:
     """Return labels in order of appearance, and each operation's code.
 
     `of` says which text each operation has; they appear there in the order of the texts.
     """
     numbers = Numbering()
     codes = np.fromiter(map(numbers.__getitem__, texts), np.intp, len(texts))
-    return list(numbers), codes if of is None else codes[of]
+    return list(numbers), codes[of]
 
 
-def _phase(works: Sequence[Work]) -> str:
+def _layers(works: Sequence[Work] | Coded[Work]) -> list[int] | NDArray[np.int64]:
+    """Return `layers` of a step, without a look at each operation where there are none."""
+    if isinstance(works, Coded) and all(w.kind != "attention" for w in works.distinct()):
+        return np.full(len(works), -1, dtype=np.int64)
+    return layers(list(works))
+
+
+def _phase(works: Sequence[Work] | Coded[Work]) -> str:
     """Tell decode (one query), prefill (causal) and encode (all against all) apart."""
-    attention = [w for w in works if w.kind == "attention" and w.n > 1]
+    distinct = works.distinct() if isinstance(works, Coded) else works
+    attention = [w for w in distinct if w.kind == "attention" and w.n > 1]
     if not attention:
         return "unknown"
     if any(w.m == 1 for w in attention):

@@ -55,6 +55,35 @@ class Piece:
             stream.seek(self.start)
             return stream.read(self.size)
 
+    def into(self, room: memoryview) -> int:
+        """Put the bytes of the piece where there is room for them, and return how many."""
+        if self.raw is not None:
+            room[:] = self.raw
+            return len(self.raw)
+        with self.path.open("rb") as stream:
+            stream.seek(self.start)
+            return stream.readinto(room)
+
+
+class Room:
+    """Memory that the text of one piece after another is put into.
+
+    Asked for anew for each piece it would come from the system, page by page, which takes a
+    quarter as long as to decode it. Whoever takes a text is done with it before the next.
+    """
+
+    def __init__(self) -> None:
+        self._room = bytearray(PIECE + 2 * _WINDOW)
+
+    def text(self, before: bytes, piece: Piece, after: bytes) -> memoryview:
+        """Return the text of a piece between two others."""
+        most = len(before) + piece.size + len(after)
+        room = memoryview(self._room if most <= len(self._room) else bytearray(most))
+        room[: len(before)] = before
+        stop = len(before) + piece.into(room[len(before) : most - len(after)])
+        room[stop : stop + len(after)] = after
+        return room[: stop + len(after)]
+
 
 @dataclass(frozen=True)
 class Head:

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from npusim.importers.event_pieces import Piece
+from npusim.importers.event_pieces import Piece, Room
 from npusim.importers.kineto_events import (
     COARSE_US,
     LATEST_US,
@@ -52,21 +52,24 @@ class Decoder:
     base: Decimal
     exact: bool
 
-    def attempt(self, piece: Piece) -> Result:
-        """Return a piece as columns, or what is wrong with it; None if it is not whole events."""
+    def attempt(self, piece: Piece, room: Room | None = None) -> Result:
+        """Return a piece as columns, or what is wrong with it; None if it is not whole events.
+
+        Nothing that is returned is in the room any more.
+        """
         try:
-            return self._piece(piece)
+            return self._piece(piece, room if room is not None else Room())
         except msgspec.ValidationError as error:
             return error
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
             return None
 
-    def _piece(self, piece: Piece) -> tuple[Columns, About | None]:
+    def _piece(self, piece: Piece, room: Room) -> tuple[Columns, About | None]:
         if not piece.last:
-            found = decoder(self._events).decode(b"[%b]" % piece.text())
+            found = decoder(self._events).decode(room.text(b"[", piece, b"]"))
             return columns_of(found, self.base), None
         kind: type[_Rest | _ExactRest] = _ExactRest if self.exact else _Rest
-        rest = decoder(kind).decode(b'{"traceEvents":[%b' % piece.text())
+        rest = decoder(kind).decode(room.text(b'{"traceEvents":[', piece, b""))
         return columns_of(rest.traceEvents, self.base), rest
 
     def batch(self, events: list[dict[str, Any]]) -> Columns:

@@ -7,7 +7,7 @@ split at a wrong place, the rest is read event by event, which mends a cut or sa
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -31,12 +31,11 @@ from npusim.importers.kineto_events import (
     Spans,
     shape_key,
 )
-from npusim.importers.kineto_helpers import side_by_side
+from npusim.importers.kineto_helpers import Helper, crew, side_by_side
 from npusim.importers.kineto_sizes import Sizes
 
 Tick = Callable[[int, int], None]
 
-_SMALL = 32 << 20  # bytes below which starting helpers takes longer than they save
 _BATCH = 4096
 _MOST_CALLS = 20_000_000  # of the host: a gigabyte of columns
 
@@ -88,6 +87,14 @@ def scan(path: Path, workers: int = 1, tick: Tick | None = None, piece_size: int
     InputError
         Not a profiler trace, damaged other than at its end, or with times that are none.
     """
+    with crew(path, workers) as helpers:
+        return trace_of(path, helpers, tick, piece_size)
+
+
+def trace_of(
+    path: Path, helpers: Sequence[Helper], tick: Tick | None = None, piece_size: int = PIECE
+) -> Trace:
+    """Read the events of a trace with helpers that have been started; see `scan`."""
     head = head_of(path)
     if not head.in_object:
         raise InputError("no traceEvents", file=path, allowed="an object with traceEvents")
@@ -98,7 +105,6 @@ def scan(path: Path, workers: int = 1, tick: Tick | None = None, piece_size: int
     first = next(found)
     decoder = decoder_of(first)
     total = size if first.raw is None else 0
-    helpers = workers - 1 if size >= _SMALL else 0
     with closing(side_by_side(decoder, chain([first], found), helpers)) as done:
         for piece, result in done:
             if isinstance(result, msgspec.ValidationError):

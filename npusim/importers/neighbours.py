@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
+from functools import partial
 
+import numpy as np
+from numpy.typing import NDArray
+
+from npusim.importers.coded import Coded, Codes, used
 from npusim.importers.describe import HELPERS
 from npusim.importers.products import with_router
 from npusim.importers.tensors import Call
@@ -16,29 +20,37 @@ _AMOUNTS = ("flop", "read_weight", "read_kv", "read_activation", "write_kv", "wr
 
 
 class Made:
-    """Works made from others, each once: steps repeat each other, and equal ones stay one object.
+    """The works of a trace by number, and those made from them, each once: steps repeat each other.
 
-    Every work is held with what was made of it, so that its `id` stays its own.
+    Attributes
+    ----------
+    works : list of Work
+        What the numbers stand for; equal ones may have several.
     """
 
     def __init__(self) -> None:
-        self._shares: dict[tuple[int, float], tuple[Work, Work]] = {}
-        self._products: dict[tuple[int, bool], tuple[Work, Work]] = {}
+        self.works: list[Work] = []
+        self._numbers: dict[int, int] = {}  # by `id`, which stays its own: works are held here
+        self._made: dict[tuple[int, Hashable], int] = {}
 
-    def share(self, work: Work, share: float) -> Work:
-        """Return a part of a work."""
-        key = id(work), share
-        if key not in self._shares:
-            amounts = {name: getattr(work, name) * share for name in _AMOUNTS}
-            self._shares[key] = work, replace(work, **amounts)
-        return self._shares[key][1]
+    def number(self, work: Work) -> int:
+        """Return the number of a work, a new one for a new object."""
+        number = self._numbers.setdefault(id(work), len(self.works))
+        if number == len(self.works):
+            self.works.append(work)
+        return number
 
-    def product(self, work: Work, split: bool) -> Work:
-        """Return a product that is split or whole."""
-        key = id(work), split
-        if key not in self._products:
-            self._products[key] = work, replace(work, routine="split" if split else "whole")
-        return self._products[key][1]
+    def of(self, number: int, how: Hashable, make: Callable[[Work], Work]) -> int:
+        """Return what becomes of a work in some way; `how` tells the way apart from others."""
+        key = number, how
+        if key not in self._made:
+            self._made[key] = self.number(make(self.works[number]))
+        return self._made[key]
+
+    def rows(self, codes: Codes, *kinds: str) -> list[int]:
+        """Return which operations do one of some kinds of work."""
+        among = [code for code in used(codes).tolist() if self.works[code].kind in kinds]
+        return np.flatnonzero(np.isin(codes, among)).tolist() if among else []
 
 
 def with_neighbours(
@@ -46,13 +58,8 @@ def with_neighbours(
     calls: Sequence[Call | None],
     blocks: Sequence[int],
     instances: Sequence[int],
-    made: Made | None = None,
 ) -> list[Work]:
     """Return the works of a step as its operations together do them.
-
-    An operator that launches several kernels shares its work among them; a product is split or
-    whole as its call sums parts or does not; experts are those that the router chose; a
-    concatenation may make the KV cache grow.
 
     Parameters
     ----------
@@ -64,81 +71,132 @@ def with_neighbours(
         Thread blocks of each, 0 if unknown.
     instances : sequence of int
         Tells calls of one operator apart; negative where the call is unknown.
-    made : Made, optional
-        What was made for other steps of the trace.
     """
-    made = made if made is not None else Made()
-    works = _reduced(_shared(works, instances, blocks, made), instances, made)
-    distinct = _distinct(works)
-    kinds = {work.kind for work in distinct}
-    cached = [w for w in distinct if w.kind == "attention" and w.read_kv]
+    made, rows = Made(), np.arange(len(works))
+    codes = np.array([made.number(work) for work in works], dtype=np.int64)
+    found = among_neighbours(made, codes, Coded(calls, rows), Coded(blocks, rows),
+                             np.array(instances, dtype=np.int64), np.zeros_like(rows))  # fmt: skip
+    return list(Coded(made.works, found))
+
+
+def among_neighbours(
+    made: Made, works: Codes, calls: Coded[Call | None], blocks: Coded[int], instances: Codes,
+    step: Codes,
+) -> Codes:  # fmt: skip
+    """Return the works of some steps, by number, as the operations of each together do them.
+
+    An operator that launches several kernels shares its work among them; a product is split or
+    whole as its call sums parts or does not; experts are those that the router chose; a
+    concatenation may make the KV cache grow.
+
+    Parameters
+    ----------
+    made : Made
+        The works of the trace; it takes those that are new.
+    works, calls, blocks, instances
+        As of `with_neighbours`.
+    step : array of int, shape (K,)
+        The step of each operation, ascending.
+
+    Returns
+    -------
+    array, shape (K,)
+    """
+    top = int(instances.max(initial=0)) + 1
+    instances = np.where(instances >= 0, step * top + instances, -1)
+    works = _reduced(made, _shared(made, works, instances, blocks), instances)
+    kinds = {made.works[code].kind for code in used(works).tolist()}
+    if not {"topk", "grouped_gemm"} <= kinds and not {"attention", "cat"} <= kinds:
+        return works
+    rows = np.split(np.arange(len(works)), np.flatnonzero(np.diff(step)) + 1)
+    return np.concatenate(
+        [_in_step(made, works[own], Coded(calls.table, calls.codes[own])) for own in rows]
+    )
+
+
+def _in_step(made: Made, works: Codes, calls: Coded[Call | None]) -> Codes:
+    """Return the works of one step as its router and its caches have them."""
+    kinds = {made.works[code].kind for code in used(works).tolist()}
     if {"topk", "grouped_gemm"} <= kinds:
-        works = _routed(works, calls)
+        works = _routed(made, works, calls)
+    cached = [w for code in used(works).tolist()
+              if (w := made.works[code]).kind == "attention" and w.read_kv]  # fmt: skip
     if not cached or "cat" not in kinds:
         return works
     caches = {(w.batch, w.kv_heads, w.k) for w in cached}
     lengths = {w.n for w in cached}
-    return [
-        _as_cache(w) if _grows(w, call, caches, lengths) else w
-        for w, call in zip(works, calls, strict=True)
-    ]
-
-
-def _distinct(works: Iterable[Work]) -> Iterable[Work]:
-    """Return each object once; a step has few, and asks much of each."""
-    return {id(work): work for work in works}.values()
-
-
-def _routed(works: Sequence[Work], calls: Sequence[Call | None]) -> list[Work]:
-    """Return works whose grouped products read the experts that their router chose."""
-    routed: list[Work] = []
-    router: dict[int, tuple[int, int]] = {}  # experts -> (tokens, experts a token)
-    for work, call in zip(works, calls, strict=True):
-        if work.kind == "topk" and call is not None:
-            router[work.n] = (work.m, (call.numbers(1) or [0])[0])
-        known = work.kind == "grouped_gemm" and work.groups in router
-        routed.append(with_router(work, *router[work.groups]) if known else work)
-    return routed
-
-
-def _shared(
-    works: Sequence[Work], instances: Sequence[int], blocks: Sequence[int], made: Made
-) -> list[Work]:
-    """Share the work of a call among the kernels that do the same for it, by thread blocks."""
-    found = list(works)
-    several = {call for call, count in Counter(instances).items() if count > 1 and call >= 0}
-    if not several:
-        return found
-    groups: dict[tuple[int, str], list[int]] = {}
-    for i, (work, call) in enumerate(zip(works, instances, strict=True)):
-        if call in several and work.basis == "shape" and work.kind not in HELPERS:
-            groups.setdefault((call, work.kind), []).append(i)
-    for members in groups.values():
-        total = sum(blocks[i] for i in members)
-        for i in members if len(members) > 1 else ():
-            found[i] = made.share(works[i], blocks[i] / total if total else 1 / len(members))
+    found = works.copy()
+    for row in made.rows(works, "cat"):
+        if _grows(calls[row], caches, lengths):
+            found[row] = made.of(int(works[row]), "cache", _as_cache)
     return found
 
 
-def _reduced(works: Sequence[Work], instances: Sequence[int], made: Made) -> list[Work]:
+def _routed(made: Made, works: Codes, calls: Coded[Call | None]) -> Codes:
+    """Return works whose grouped products read the experts that their router chose."""
+    found = works.copy()
+    router: dict[int, tuple[int, int]] = {}  # experts -> (tokens, experts a token)
+    for row in made.rows(works, "topk", "grouped_gemm"):
+        work, call = made.works[works[row]], calls[row]
+        if work.kind == "topk" and call is not None:
+            router[work.n] = (work.m, (call.numbers(1) or [0])[0])
+        elif work.kind == "grouped_gemm" and work.groups in router:
+            tokens, chosen = router[work.groups]
+            found[row] = made.of(int(works[row]), (tokens, chosen),
+                                 partial(with_router, tokens=tokens, chosen=chosen))  # fmt: skip
+    return found
+
+
+def _shared(made: Made, works: Codes, instances: Codes, blocks: Coded[int]) -> Codes:
+    """Share the work of a call among the kernels that do the same for it, by thread blocks."""
+    ordered = np.sort(instances[instances >= 0])
+    several = ordered[1:][ordered[1:] == ordered[:-1]]
+    if not len(several):
+        return works
+    found = works.copy()
+    groups: dict[tuple[int, str], list[int]] = {}
+    for row in np.flatnonzero(np.isin(instances, several)).tolist():
+        work = made.works[works[row]]
+        if work.basis == "shape" and work.kind not in HELPERS:
+            groups.setdefault((int(instances[row]), work.kind), []).append(row)
+    for members in groups.values():
+        total = sum(blocks[i] for i in members)
+        for i in members if len(members) > 1 else ():
+            share = blocks[i] / total if total else 1 / len(members)
+            found[i] = made.of(int(works[i]), share, partial(_part, share=share))
+    return found
+
+
+def _part(work: Work, share: float) -> Work:
+    return replace(work, **{name: getattr(work, name) * share for name in _AMOUNTS})
+
+
+def _reduced(made: Made, works: Codes, instances: Codes) -> Codes:
     """Say of each product whether another kernel of its call sums the parts of its result."""
-    distinct = _distinct(works)
-    sums = {id(w) for w in distinct if w.kind == "splitk_reduce"}
-    summed = {c for w, c in zip(works, instances, strict=True) if id(w) in sums} if sums else ()
-    products = [w for w in distinct if w.kind in _PRODUCTS and not w.routine]
-    whole = {id(w): made.product(w, split=False) for w in products}
-    split = {id(w): made.product(w, split=True) for w in products} if sums else {}
-    return [
-        (split if c in summed else whole).get(id(w), w) if c >= 0 else w
-        for w, c in zip(works, instances, strict=True)
-    ]
+    products = [code for code in used(works).tolist()
+                if (w := made.works[code]).kind in _PRODUCTS and not w.routine]  # fmt: skip
+    if not products:
+        return works
+    known = instances >= 0
+    sums = made.rows(works, "splitk_reduce")
+    summed = known & np.isin(instances, instances[sums]) if sums else np.zeros_like(known)
+    works = _as_routine(made, works, products, "whole", known & ~summed)
+    return _as_routine(made, works, products, "split", summed) if sums else works
 
 
-def _grows(
-    work: Work, call: Call | None, caches: set[tuple[int, int, int]], lengths: set[int]
-) -> bool:
+def _as_routine(
+    made: Made, works: Codes, products: Sequence[int], routine: str, rows: NDArray[np.bool_]
+) -> Codes:
+    """Return works of which the products in some rows are done in one way."""
+    become = np.arange(len(made.works))
+    for code in products:
+        become[code] = made.of(code, routine, partial(replace, routine=routine))
+    return np.where(rows, become[works], works)
+
+
+def _grows(call: Call | None, caches: set[tuple[int, int, int]], lengths: set[int]) -> bool:
     """Return whether a concatenation makes what attention then reads as its cache."""
-    tensors = call.tensors if call is not None and work.kind == "cat" else ()
+    tensors = call.tensors if call is not None else ()
     if len(tensors) != 2 or any(len(t.shape) != 4 for t in tensors):
         return False
     batch, heads, _, size = tensors[0].shape

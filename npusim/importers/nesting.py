@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from npusim.importers.coded import distinct
+
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
 DEEPEST = 200
@@ -134,13 +136,15 @@ def chains(
         needed[live] = True
     rows = np.flatnonzero(needed)
     depth = depths(parent, rows)
+    labels, short = distinct(label[rows])
     chain = np.full(len(parent), -1, dtype=np.int64)
     links: list[tuple[int, int]] = []
     for level in range(int(depth.max(initial=-1)) + 1):
-        at = rows[depth == level]
-        around = np.where(parent[at] >= 0, chain[parent[at]], -1)
-        pair = label[at] * (len(links) + 1) + around + 1
-        distinct, code = np.unique(pair, return_inverse=True)
-        chain[at] = code + len(links)
-        links += [(p // (len(links) + 1), p % (len(links) + 1) - 1) for p in distinct.tolist()]
+        at = depth == level
+        inner, above = rows[at], parent[rows[at]]
+        around = np.where(above >= 0, chain[above], -1)
+        pairs, code = distinct(short[at] * (len(links) + 1) + around + 1)
+        chain[inner] = code + len(links)
+        short_of, around_of = np.divmod(pairs, len(links) + 1)
+        links += zip(labels[short_of].tolist(), (around_of - 1).tolist(), strict=True)
     return chain, links

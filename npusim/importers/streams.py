@@ -164,7 +164,10 @@ def _gather_rows(call: Call, _: Launch) -> Work | None:
 def _index(call: Call, launch: Launch) -> Work | None:
     """Return advanced indexing: the size of the index is not recorded, the grid tells rows.
 
-    Where a block takes many elements, the last one is half full on average.
+    Where a block takes many elements, there are more than b - 1 blocks hold and at most what b
+    blocks hold. The geometric mean of these bounds is as likely to be too small by a factor as too
+    large: half-way for many blocks, near the smallest for one. They are whole rows, or part of one
+    that the blocks do not hold.
     """
     t = call.tensors
     if not t or not launch.blocks:
@@ -174,12 +177,15 @@ def _index(call: Call, launch: Launch) -> Work | None:
     if "vectorized_gather" in launch.kernel:
         elements = launch.grid[0] * width
     else:  # four elements a thread
-        full = launch.blocks - 0.5
-        elements = max(round(full * launch.threads * 4 / width), 1) * width
+        most = launch.blocks * launch.threads * 4
+        least = most - launch.threads * 4 + 1
+        elements = round(math.sqrt(least * most))
+        if width <= most:
+            elements = max(round(elements / width), 1) * width
     elements = min(elements, launch.blocks * launch.threads * 16)
     moved = float(elements * x.itemsize)
-    return _stream("gather", x.dtype, (max(elements // width, 1), width), 0.0, read=moved,
-                   write=moved, basis="launch")  # fmt: skip
+    shape = max(elements // width, 1), min(elements, width)
+    return _stream("gather", x.dtype, shape, 0.0, read=moved, write=moved, basis="launch")
 
 
 def _index_add(call: Call, _: Launch) -> Work | None:

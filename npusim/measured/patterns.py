@@ -73,11 +73,13 @@ def _row(operator: str, work: Work, runs: Launched, library: str = "ATen") -> Ro
 
 
 def _step(operator: str, dtype: str, rows: int, width: int, inputs: float = 1.0,
-          routine: str = "vectorized", kind: str = "pointwise", to: str = "") -> Row:  # fmt: skip
+          routine: str = "vectorized", kind: str = "pointwise", to: str = "",
+          flop: float = 1.0) -> Row:  # fmt: skip
     """Return a step on rows of numbers that reads so many tensors of their size."""
     elements = rows * width
+    flop = 0.0 if kind == "cast" else flop * elements
     work = Work(
-        kind, to or dtype, batch=1, m=rows, n=width, flop=0.0 if kind == "cast" else elements,
+        kind, to or dtype, batch=1, m=rows, n=width, flop=flop,
         read_activation=inputs * _SIZE[dtype] * elements,
         write_activation=_SIZE[to or dtype] * elements,
     )  # fmt: skip
@@ -104,7 +106,8 @@ def _norm(tokens: int) -> list[Row]:
 
 
 def _silu_mul(tokens: int) -> list[Row]:
-    silu = _step("silu", "bf16", tokens, _INNER, routine="special", kind="activation")
+    # four FLOP, as importers count it
+    silu = _step("silu", "bf16", tokens, _INNER, routine="special", kind="activation", flop=4.0)
     return [silu, _step("mul", "bf16", tokens, _INNER, 2.0)]
 
 

@@ -20,7 +20,7 @@ from npusim.importers.streams import RULES as STREAMS
 from npusim.importers.tensors import Call, Tensor
 from npusim.importers.work import Launch, Work
 from npusim.measured.launched import launched
-from npusim.reuse import alone
+from npusim.reuse import Reuse, alone
 from npusim.workload import COST_COLUMNS, COST_LABELS, Operations
 
 COLD = math.inf
@@ -60,6 +60,9 @@ class Measurable:
         What ran it: where a table does not say it, what PyTorch runs (`npusim.measured.launched`).
     blocks, threads : int
         Its grid, 0 where it is not known.
+    again : float
+        Bytes touched from one read of its activations to the next within the operation, where it
+        reads all of them twice [B]; 0 where it does not.
     """
 
     work: Work
@@ -70,6 +73,7 @@ class Measurable:
     routine: str = ""
     blocks: int = 0
     threads: int = 0
+    again: float = 0.0
 
     @property
     def is_cold(self) -> bool:
@@ -90,7 +94,33 @@ def operations(measured: Sequence[Measurable]) -> Operations:
     columns = {c: np.array([getattr(o.work, c) for o in measured]) for c in numeric}
     columns |= {c: np.array([getattr(o, c) for o in measured]) for c in grid}
     apart = zip(*((o.weight, o.kv, o.activation) for o in measured), strict=True)
-    return Operations(kind, dtype, library, routine, columns, alone(*(list(a) for a in apart)))
+    reuse = _read_again(alone(*(list(a) for a in apart)), measured)
+    return Operations(kind, dtype, library, routine, columns, reuse)
+
+
+def _read_again(reuse: Reuse, measured: Sequence[Measurable]) -> Reuse:
+    """Return the reuse of operations of which some read their activations twice.
+
+    Half of these reads come `again` after the other half, which follow what the operation before
+    read last: nearer than what it wrote, by what lies between the first of its inputs and the last.
+    """
+    twice = [i for i, one in enumerate(measured) if one.again]
+    if not twice:
+        return reuse
+    before, count = len(reuse.windows), len(twice)
+    added = np.zeros((2, count, 3))
+    added[0, :, 2] = [measured[i].activation - measured[i].work.read_activation / 2 for i in twice]
+    added[1, :, 2] = [measured[i].again for i in twice]
+    name = "read_activation"
+    window = np.repeat(reuse.window[name], 2, axis=1)
+    share = np.tile([1.0, 0.0], (len(measured), 1))
+    window[twice] = before + np.arange(2 * count).reshape(2, count).T
+    share[twice] = 0.5
+    kept = np.tile(reuse.kept[twice], (2, 1))
+    return replace(
+        reuse, windows=np.vstack([reuse.windows, *added]), kept=np.vstack([reuse.kept, kept]),
+        share={**reuse.share, name: share}, window={**reuse.window, name: window},
+    )  # fmt: skip
 
 
 def linear(dtype: str, m: int, n: int, k: int, copies: float = COLD) -> Measurable:
@@ -165,7 +195,8 @@ def pointwise(dtype: str, name: str, elements: int, copies: float = COLD) -> Mea
 
     ``add`` and the like read two tensors; ``cast`` goes to fp32, and from fp32 to bf16; reductions,
     softmax and norms are over rows of 1280 (64 where 1280 does not divide), norms without a scale;
-    ``cat`` joins a tensor to itself: it reads both inputs, one after the other.
+    ``cat`` joins a tensor to itself: it reads both inputs, one after the other, so
+    the second time it finds what it has just read, behind as much that it has written.
 
     Parameters
     ----------
@@ -203,7 +234,8 @@ def _pointwise(dtype: str, name: str, elements: int, row: int, copies: float) ->
         twice = 2.0 * x.nbytes
         work = Work("cat", x.dtype, batch=1, m=1, n=elements, read_activation=twice,
                     write_activation=twice)  # fmt: skip
-        return replace(_of_activations(work, copies), activation=copies * (x.nbytes + twice))
+        distinct = copies * (x.nbytes + twice)
+        return replace(_of_activations(work, copies), activation=distinct, again=twice)
     inputs = {
         "copy": ("copy_", (x, x)),
         "cast": ("copy_", (_tensor("bf16" if x.dtype == "fp32" else "fp32", elements), x)),

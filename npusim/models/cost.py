@@ -90,6 +90,28 @@ def smooth_max(a: Array, b: Array, power: Array) -> Array:
     return result
 
 
+def lapped(a: Array, b: Array, most: Array) -> Array:
+    """Return the larger of two times, and what two resources lose that overlap but for their ends.
+
+    What is lost is ``sqrt(a^2 + b^2) - max(a, b)`` while it is short, and never more than `most`,
+    which is finite.
+
+    Examples
+    --------
+    >>> three, four = np.array([3.0]), np.array([4.0])
+    >>> [lapped(three, four, np.array([most])).item() for most in (0.0, 1.0, 1e30)]
+    [4.0, 4.5, 5.0]
+    """
+    larger, smaller = np.maximum(a, b), np.minimum(a, b)
+    ratio = np.divide(smaller, larger, out=np.zeros(larger.shape),
+                      where=(larger > 0) & np.isfinite(larger))  # fmt: skip
+    lost = np.where(ratio > 0, smaller, 0.0) * ratio  # no difference of large numbers
+    lost = lost / (1.0 + np.sqrt(1.0 + ratio**2))
+    both = lost + most
+    kept: Array = np.divide(lost * most, both, out=np.zeros(both.shape), where=both > 0)
+    return larger + kept
+
+
 def smooth_min(a: Array, b: Array, power: float) -> Array:
     """Return ``(a^-p + b^-p)^(-1/p)``: well below both where they meet, the smaller one elsewhere.
 

@@ -9,7 +9,12 @@ k-steps of 64:
     t_core   = b x fill / clock + max(t_units, t_l2)
     t_dram   = share not resident x (DRAM latency - L2 latency)
                + bytes not resident / DRAM bandwidth of the active units
-    t        = floor + start / clock + smooth_max(t_core, t_dram) [+ reduction of parts]
+    t_ends   = e ramp / (e clock + ramp),  e = sqrt(t_core^2 + t_dram^2) - max(t_core, t_dram)
+    t        = floor + start / clock + max(t_core, t_dram) + t_ends [+ reduction of parts]
+
+Tiles are loaded while others are computed; only at the ends of a product one waits for the other,
+which takes as long however long the product is: ``gemm.ramp`` cycles at most, less in a short one.
+Measured products of an L40S do not show that plateau (its ramp is longer than most of them).
 
 Two k-steps of a tile must fit into the L1 of a unit (one is loaded while the other is computed);
 the smallest tile always may. How many are on the way bounds what a unit loads, where the machine
@@ -37,7 +42,7 @@ from numpy.typing import NDArray
 
 from npusim.arch import Designs
 from npusim.models import conversion, hierarchy, memory, pipeline, roofline, sram_compute
-from npusim.models.cost import Cost, overlapped, smooth_max
+from npusim.models.cost import Cost, lapped, overlapped
 from npusim.models.hierarchy import Traffic
 from npusim.models.memory import (
     TILES,
@@ -67,7 +72,7 @@ PARAMETERS = (
     "gemm.reduce",
     "gemm.cluster",
     "gemm.tile_step",
-    "gemm.overlap",
+    "gemm.ramp",
     "memories.l1.capacity",
 )
 
@@ -120,11 +125,18 @@ def gemm_cost(operations: Operations, designs: Designs) -> Cost:
         own[part], rest[part] = block.own, block.rest
     floor = designs["floor.matmul"] + designs["gemm.start"] / designs["units.clock"]
     ahead = dram * (1.0 - rest)
-    there = smooth_max(core, np.maximum(dram * rest, own), designs["gemm.overlap"])
+    most = _ends(designs)
+    there = lapped(core, np.maximum(dram * rest, own), most)
     memory = np.maximum(dram, own)
-    gain = smooth_max(core, memory, designs["gemm.overlap"]) - there
+    gain = lapped(core, memory, most) - there
     cost = overlapped(floor, memory, core, best, dram, ahead, gain)
     return in_place(cost, operations, designs)
+
+
+def _ends(designs: Designs) -> Array:
+    """Return how long transfers and arithmetic of a product do not overlap at most, (D,) [s]."""
+    longest: Array = designs["gemm.ramp"] / designs["units.clock"]
+    return longest
 
 
 def _fastest(rows: _Rows) -> tuple[Array, Array, Array]:
@@ -176,6 +188,7 @@ class _Rows:
         self.dram = traffic.moved("dram")
         moved = np.maximum(operations.bytes_moved, 1.0)[:, None]
         self.wait = miss_wait(designs) * self.dram / moved
+        self.ends = _ends(designs)
         self.own = np.broadcast_to(own_time(traffic, self.units, designs), self.dram.shape)
         self.rest = part_left(traffic, self.dram, designs)
 
@@ -268,7 +281,7 @@ class _Rows:
         best = kept[0][rows]
         if not (np.maximum(core, memory) + apart < best).any():
             return  # even with perfect overlap: most of them end here
-        busy = smooth_max(core, memory, d["gemm.overlap"]) + apart
+        busy = lapped(core, memory, self.ends) + apart
         better = busy < best
         for old, new in zip(kept, (busy, core, dram), strict=True):
             old[rows] = np.where(better, new, old[rows])

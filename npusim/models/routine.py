@@ -1,6 +1,6 @@
 """Device time of a library's routines: pointwise, copies, gathers, reductions, scans, sorts.
 
-    time  = floor + depth x chain / clock + hypot(memory, issue)
+    time  = floor + depth x chain / clock + (memory^p + issue^p)^(1/p)
     issue = ceil(blocks / units) x (block + work of a block x element) / clock
     depth = ceil(work / threads launched)
 
@@ -15,10 +15,23 @@
 Special functions, where the machine says how fast they are, take their time beside the issue, or a
 whole unit does the kernel in its place (`npusim.models.special`).
 
-Memory and issue overlap in part: the square root of the sum of their squares lies half-way between
-one after the other and one behind the other. Blocks go to units evenly, a unit that has one more
-decides; a grid that is not known is taken to fill all units. A product's arithmetic on the matrix
-unit is a third that overlaps.
+Memory and issue overlap almost fully where no thread waits at a barrier of its block and loads do
+not hang on what was loaded before (`INDEPENDENT`, p = 5): a unit that has many such threads mostly
+finds one that is ready. All others, and a compiler's kernels, of which it was not measured, overlap
+in part: p = 2 lies half-way between one after the other and one behind the other. Blocks go to
+units evenly, a unit that has one more decides; a grid that is not known is taken to fill all units.
+A product's arithmetic on the matrix unit is a third that overlaps.
+
+Kernels that convert types as they load and store (`CONVERTING`) choose the type of each access as
+they run, and wait for each access before the next: a chain is that of a load and a store, and 3/2
+of it with two inputs. So each wave of blocks waits as the first one does, and for DRAM besides:
+
+    wait  = depth x (chain / clock + miss) x (max(blocks / (units x resident), 1) - 1)
+    miss  = share of what is read that comes from DRAM x (DRAM's latency - L2's latency)
+
+with the blocks that a unit holds at once (`npusim.models.occupancy`); two inputs miss side by side.
+It overlaps issue and transfers as they overlap each other, ``(memory^p + issue^p + wait^p)^(1/p)``
+with p = 5: what these threads wait for is counted by itself.
 
 The numbers of a routine come with its code, so every machine has the same (``library.*``); those
 that it does not have are zero. Copies to and from the host go by its link (``host.bandwidth``), not
@@ -28,8 +41,8 @@ Source: issue and latency bounds after V. Volkov, "Understanding latency hiding 
 Berkeley EECS-2016-143, 2016; numbers fitted to workloads/experiments/h200_routines.parquet.
 
 Left out: what fewer threads than a unit holds mean for instructions, atomics that meet, clocks
-under a power limit, how the chosen elements of a mask lie, pageable memory of the host beyond the
-megabyte or so that is staged at once.
+under a power limit, what DRAM adds to the waiting of the first wave, how the chosen elements of a
+mask lie, pageable memory of the host beyond the megabyte or so that is staged at once.
 """
 
 from __future__ import annotations
@@ -41,10 +54,11 @@ from numpy.typing import NDArray
 
 from npusim.arch import Designs
 from npusim.library import HOST_COPIES, NUMBERS, ROUTINES
-from npusim.models import floor, occupancy, roofline, special, transfer
-from npusim.models.cost import Cost, overlapped
+from npusim.models import floor, hierarchy, occupancy, roofline, special, transfer
+from npusim.models.cost import Cost, overlapped, smooth_max
 from npusim.models.floor import floor_time
 from npusim.models.hierarchy import Traffic
+from npusim.models.memory import miss_wait
 from npusim.models.prefetch import part_left
 from npusim.workload import Operations
 
@@ -68,6 +82,13 @@ READS = {
 
 _MATRIX = ("grouped_matrix",)
 
+# No thread of these waits at a barrier of its block, no load for what another load gives.
+INDEPENDENT = ("vectorized", "special", "fill", "unrolled", "cat_vectorized", "gather_vectorized",
+               "copy_engine", "fill_engine", "layout", "softmax_warp", "index_large")  # fmt: skip
+CONVERTING = ("unrolled_cast",)
+_OVERLAP, _PARTLY = 5.0, 2.0  # p; calls measured fit from 4 to 8 about as well
+_TWO_INPUTS = 1.5  # three accesses where a conversion has two
+
 _ITEM = {"bf16": 2.0, "fp16": 2.0, "fp64": 8.0, "int64": 8.0, "int16": 2.0,
          "fp8": 1.0, "int8": 1.0, "uint8": 1.0, "bool": 1.0}  # fmt: skip
 _ITEM_ELSE = 4.0  # fp32, int32 and what is unknown
@@ -80,7 +101,8 @@ class Shape:
     Attributes
     ----------
     depth : array
-        Elements of a thread, one after the other (0: not known).
+        Links of a thread's chain: its elements, one after the other (0: not known); of a kernel
+        that converts two inputs 3/2 of them.
     rounds : array
         Blocks on the busiest unit.
     part : array
@@ -91,6 +113,12 @@ class Shape:
         Time of the transfers alone [s].
     matrix : array
         Time of a matrix product's arithmetic alone [s].
+    again : array
+        Times that all threads of a unit wait for a chain once more, after the first wave of blocks.
+    missed : array
+        What they wait for DRAM besides, in all of those together [s].
+    power : array
+        How well memory and issue overlap.
     """
 
     depth: Array
@@ -99,6 +127,9 @@ class Shape:
     share: Array
     memory: Array
     matrix: Array
+    again: Array
+    missed: Array
+    power: Array
 
 
 def known(operations: Operations, designs: Designs) -> NDArray[np.bool_]:
@@ -123,16 +154,20 @@ def routine_cost(operations: Operations, designs: Designs) -> Cost:
     clock = designs["units.clock"]
     issue = (shape.rounds * block + shape.share * element) / clock
     issue = special.beside(issue, operations, shape.part, designs)
+    links = shape.depth * chain / clock
+    wait = links * shape.again + shape.missed
     compute = np.hypot(issue, shape.matrix)
-    least = floor * floor_time(operations, designs) + shape.depth * chain / clock
-    busy = np.hypot(shape.memory, compute)
+    if wait.any():
+        compute = smooth_max(compute, wait, shape.power)
+    least = floor * floor_time(operations, designs) + links
+    busy = smooth_max(shape.memory, compute, shape.power)
     if "prefetch.depth" not in designs:
         return overlapped(least, shape.memory, compute, busy)
     traffic = Traffic(operations, designs)
     dram = traffic.moved("dram")
     channel = np.minimum(dram / roofline.bandwidth(designs), shape.memory)
     ahead = channel * (1.0 - part_left(traffic, dram, designs))
-    gain = busy - np.hypot(shape.memory - ahead, compute)
+    gain = busy - smooth_max(shape.memory - ahead, compute, shape.power)
     return overlapped(least, shape.memory, compute, busy, channel, ahead, gain)
 
 
@@ -146,8 +181,13 @@ def routine_shape(operations: Operations, designs: Designs) -> Shape:
     threads = operations["threads"][:, None] * launched
     depth = np.where(threads > 0, np.ceil(work / np.maximum(threads, 1.0)), 0.0)
     moved = transfer_time(operations, np.minimum(blocks, units), designs)
+    again, missed = _waits(operations, depth, designs)
+    converting = np.isin(operations.routine, CONVERTING) & (operations.kind != "cast")
+    depth = depth * np.where(converting, _TWO_INPUTS, 1.0)[:, None]
+    free = np.isin(operations.routine, (*INDEPENDENT, *CONVERTING))
+    power = np.where(free, _OVERLAP, _PARTLY)[:, None]
     return Shape(depth, rounds, rounds / blocks, rounds * work / blocks, moved,
-                 _matrix_time(operations, designs))  # fmt: skip
+                 _matrix_time(operations, designs), again, missed, power)  # fmt: skip
 
 
 def amount(operations: Operations) -> Array:
@@ -180,6 +220,25 @@ def transfer_time(operations: Operations, active: Array, designs: Designs) -> Ar
     over = operations.bytes_moved[to_host, None] / 2.0  # read on one side, written on the other
     time[to_host] = over / designs["host.bandwidth"]
     return time
+
+
+def _waits(operations: Operations, elements: Array, designs: Designs) -> tuple[Array, Array]:
+    """Return how often threads that convert wait after the first wave, and what DRAM adds to it.
+
+    Both are zero for all other routines, (U, D); the second is a time [s]. `elements` are those of
+    a thread, (U, 1).
+    """
+    again, missed = np.zeros((2, len(operations), len(designs)))
+    rows = np.isin(operations.routine, CONVERTING)
+    if rows.any():
+        these = operations.take(rows)
+        traffic = Traffic(these, designs)
+        read = sum(traffic.read(level) for level in hierarchy.LEVELS)
+        far = traffic.read("dram") / np.maximum(read, 1.0)
+        held = designs["units.count"] * occupancy.occupancy(these, designs).resident
+        again[rows] = np.maximum(these["blocks"][:, None] / held, 1.0) - 1.0
+        missed[rows] = elements[rows] * far * miss_wait(designs) * again[rows]
+    return again, missed
 
 
 def _matrix_time(operations: Operations, designs: Designs) -> Array:

@@ -22,8 +22,9 @@ does single functions too). A machine that does not give ``special.rate`` evalua
 instructions, as measured.
 
 How many evaluations an operation needs follows from its kind, its routine and its FLOP an element
-(`NEEDS`). Of a ``fused`` kernel none are counted: neither a compiler's name nor a chain's form says
-how many it has, so a fusion engine hides what they take.
+(`NEEDS`). A chain of a fusion engine has those of its steps (`npusim.fusion.program` counts them),
+which take their time as `npusim.models.fused` says. Of a compiler's ``fused`` kernel in a trace
+none are counted: its name does not say how many it has.
 
 Source: results a clock as in NVIDIA, "CUDA C++ Programming Guide", throughput of native arithmetic
 instructions (16 for compute capability 7.x to 9.0); functions beside products as in J. Shah et al.,
@@ -121,6 +122,8 @@ def evaluations(operations: Operations) -> Array:
         if need.routine:
             fits &= operations.routine == need.routine
         found[fits] = (need.element * elements + need.row * rows)[fits]
+    chains = operations.kind == "fused"  # counted when they were made
+    found[chains] = operations["heads"][chains]
     return found
 
 

@@ -176,9 +176,10 @@ def _shapes(w: Workload, share: Shares, own: int, wanted: float) -> dict[str, Ar
     threads = np.maximum(w["threads"], 1)
     made = (share.routed > 0) & w.mask("kind", "fill")
     shape["n"][made] = (np.ceil(share.routed * wanted / own / threads) * threads)[made]
-    read = (share.routed > 0) & w.mask("kind", "gather")  # half of the last block, as importers say
-    full = np.ceil(shape["n"] / (_A_THREAD * threads)) - 0.5
-    found = np.rint(full * _A_THREAD * threads / np.maximum(shape["n"], 1))
+    read = (share.routed > 0) & w.mask("kind", "gather")  # what blocks may hold, as importers say
+    most = np.ceil(shape["n"] / (_A_THREAD * threads)) * _A_THREAD * threads
+    mean = np.rint(np.sqrt(np.maximum(most - _A_THREAD * threads + 1, 1) * most))
+    found = np.rint(mean / np.maximum(shape["n"], 1))
     shape["m"][read] = np.maximum(found, 1)[read]
     return shape
 

@@ -4,7 +4,7 @@ In a step whose decode attention (one query a sequence, keys from a KV cache) is
 asked to be over N,
 
     attention:  n = N; KV bytes and FLOP x N / n
-    copies:     KV bytes, rows and launch grid x N / n
+    copies:     KV bytes and rows x N / n, a launch grid as their library takes it
 
 where copies are operations that read and write KV cache: a cache that grows by concatenation is
 copied whole. Every step of a capture gets the same N. What writes the new token alone stays.
@@ -28,8 +28,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npusim.errors import InputError
+from npusim.transforms.grids import Size, scaled
 from npusim.transforms.record import changed, changes, checked, lacks
+from npusim.transforms.sequences import element
 from npusim.workload import Workload
+
+Array = NDArray[np.float64]
 
 KEYS = "workload.context"
 PARAMETERS = (KEYS,)
@@ -88,14 +92,28 @@ def with_lengths(w: Workload, keys: NDArray[np.float64]) -> Workload:
     before, attends = lengths(w), touched(w)
     factor = np.where(before > 0, keys / np.maximum(before, 1), 1.0)[w["step"]]
     copies = ~attends & (w["read_kv"] > 0) & (w["write_kv"] > 0) & w.classified
-    columns = {name: w[name].copy() for name in ("flop", "read_kv", "write_kv", "n", "m", "blocks")}
+    columns = {name: w[name].copy() for name in ("flop", "read_kv", "write_kv", "n", "m")}
     for name in ("flop", "read_kv", "write_kv"):
         columns[name][attends | copies] *= factor[attends | copies]
     columns["n"][attends] = keys[w["step"][attends]]
-    rows, grid = (w[name][copies] * factor[copies] for name in ("m", "blocks"))
-    columns["m"][copies] = np.maximum(np.rint(rows), 1)
-    columns["blocks"][copies] = np.ceil(grid)
+    columns["m"][copies] = np.maximum(np.rint(w["m"][copies] * factor[copies]), 1)
+    columns["blocks"] = _blocks(w, copies, factor)
     return changed(w, {KEYS: float(np.median(keys))}, columns)
+
+
+def _blocks(w: Workload, copies: NDArray[np.bool_], factor: NDArray[np.float64]) -> Array:
+    """Return the blocks of all operations, of copies as their library launches them, (K,)."""
+    blocks, routine = w["blocks"].astype(np.float64), w.text("routine")
+    rows = np.maximum(w["batch"], 1) * np.maximum(w["m"], 1).astype(np.float64)
+    length, item = np.maximum(w["n"], 1).astype(np.float64), element(w)
+    units, written = float(w.meta.get("units", np.inf)), w["write_kv"].astype(np.float64)
+    before = Size(rows, length, item, written, units)
+    after = Size(rows * factor, length, item, written * factor, units)
+    for name in np.unique(routine[copies]).tolist():
+        at = copies & (routine == name)
+        launched = blocks[at], w["threads"][at].astype(np.float64)
+        blocks[at] = scaled(name, launched, before.take(at), after.take(at))[0]
+    return blocks
 
 
 def touched(w: Workload) -> NDArray[np.bool_]:
