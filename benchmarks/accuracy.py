@@ -85,8 +85,9 @@ left out: it holds **{share:.1%}** of {total:,} held-back products (75 to 90 % a
 
 ## A decode step of another GPU
 
-DeepSeek-OCR decode on an RTX 5090, from the model's hyperparameters, the counts of kernels that the
-study saw, and the datasheet; nothing was fitted to this GPU. 10 % was asked of each.
+DeepSeek-OCR decode on an RTX 5090, from the model's hyperparameters, the names and counts of
+kernels that the study saw, and the datasheet; nothing was fitted to this GPU. 10 % was asked of
+each.
 
 | what | measured | predicted | error |
 |---|---|---|---|

@@ -5,7 +5,8 @@
 The step is ``template("deepseek_ocr", "decode", lowering="hf-remote")``. How many kernels there are
 of each family is counted in the profile of a public study, and so is what each took on average
 (nsys, means over 64 tokens at batch 1: github.com/CodeGandee/llm-perf-opt, MIT). The times are
-printed beside the predictions and used for nothing else. The machine is `archs/rtx_5090.yaml`,
+printed beside the predictions and used for nothing else. That products of one row are vector
+kernels (``gemvx``) is told by their names. The machine is `archs/rtx_5090.yaml`,
 except for the share of the DRAM bandwidth: its file has what this very study's lm_head reached, so
 the median of the machines calibrated on other measurements takes its place.
 

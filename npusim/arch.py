@@ -27,7 +27,7 @@ SET_BY_USER = "set by the user"
 _WHOLE = ("host.threads", "host.lanes", "launch.eager.depth", "array.rows", "array.columns",
           "array.side_by_side", "fusion.chain", "fusion.products", "fusion.recompute",
           "fusion.side_by_side", "special.whole", "units.spare", "memories.dram.sites",
-          "link.spare")  # fmt: skip
+          "link.spare", "gemm.vector_row")  # fmt: skip
 KINDS = {
     "datasheet": "published by the vendor, or computed from what is",
     "measured": "read from a measurement of this machine",

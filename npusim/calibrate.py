@@ -28,6 +28,7 @@ from npusim.validate import Errors, errors_of
 Array = NDArray[np.float64]
 
 _WHOLE = ("gemm.tile_step", "gemm.cluster", "units.powered")  # no gradient leads to the next one
+_NEXT_TO = 1e-9  # of the range between bounds: where a fit ends that wants less than the lower one
 _AT_BOUND = 1e-3  # as a share of the bound
 _DIGITS = 5  # of a fitted value: the next ones mean nothing
 _SURE = 2.0  # standard errors on either side, as the range in which the value is believed to lie
@@ -320,9 +321,11 @@ def _median_ape(log: Array) -> Array:
 
 
 def _rounded(values: Array, of: Sequence[Variable]) -> Array:
-    """Return fitted values to a few digits, within their bounds."""
-    short = [float(f"{value:.{_DIGITS}g}") for value in values]
-    return np.clip(short, [v.low for v in of], [v.high for v in of])
+    """Return fitted values to a few digits, within their bounds; a bound itself next to it."""
+    short = np.array([float(f"{value:.{_DIGITS}g}") for value in values])
+    low, high = (np.array(side) for side in zip(*((v.low, v.high) for v in of), strict=True))
+    short = np.where(short - low <= _NEXT_TO * (high - low), low, short)
+    return np.asarray(np.clip(short, low, high), dtype=np.float64)
 
 
 def _rows(pairs: Sequence[Pair]) -> tuple[str, ...]:

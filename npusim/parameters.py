@@ -108,6 +108,11 @@ PARAMETERS: Mapping[str, Parameter] = MappingProxyType({p.path: p for p in (
               "what one compute unit takes in from DRAM while all of them do, at most", True),
     Parameter("units.threads", "1", 32, 1e6, "threads that one compute unit holds at once"),
     Parameter("units.blocks", "1", 1, 1e6, "thread blocks that one compute unit holds at once"),
+    Parameter("units.block_rate", "1", 1e-3, 1e6,
+              "thread blocks that start a clock, on all units together (where not given: any)"),
+    Parameter("units.stagger", "1", 0, 1e3,
+              "clock cycles from a kernel's first block on one unit to that on the next (where not "
+              "given: none)"),
     Parameter("units.registers", "1", 256, 1e9,
               "registers of 32 bits that the threads of one compute unit share"),
     Parameter("units.shared_memory", "B", 1024, 1e12,
@@ -216,6 +221,22 @@ PARAMETERS: Mapping[str, Parameter] = MappingProxyType({p.path: p for p in (
               "granularity of tile sizes in the library of matrix products", True),
     Parameter("gemm.stages", "1", 2, 64,
               "k-steps of a tile that a block holds: one is computed while the others are loaded"),
+    Parameter("gemm.split_inner", "1", 1, 1e9,
+              "longest reduction that the library never splits in types of 16 bits (where not "
+              "given it splits what is faster so)"),
+    Parameter("gemm.split_width", "1", 1, 1e9,
+              "widest result that it always splits where the reduction is longer"),
+    Parameter("gemm.split_results", "1", 1, 1e12, "most results that it always splits then"),
+    Parameter("gemm.narrow_rows", "1", 0, 64,
+              "most rows for which the library lays the short side of a tile along the weights, in "
+              "types of 16 bits (where not given: none)"),
+    Parameter("gemm.narrow_width", "1", 1, 1e9, "widest result for which it does so"),
+    Parameter("gemm.fp8_tile", "1", 4096, 32768,
+              "largest tile of the library's fp8 products [results]; sums that are moved to fp32 "
+              "on the way take a second set of accumulators (where not given: as in other types)"),
+    Parameter("gemm.vector_row", "1", 0, 1,
+              "1: the library computes products of one row on vector units where that is faster, "
+              "0 (where not given): only in types that matrix units lack"),
     Parameter("gemm.ramp", "1", 0, 1e7,
               "clock cycles in which transfers and arithmetic of a product do not overlap, at "
               "most: while it starts and ends (0: they always do)", True),

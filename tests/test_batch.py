@@ -340,7 +340,8 @@ def test_device_time_is_that_of_the_other_batch(origin, target, sequences):
     h200 = ns.load_arch("h200")
     time = ns.replay(made, h200).device_busy_s
     assert time == pytest.approx(ns.replay(traced, h200).device_busy_s, rel=0.01)
-    assert time == pytest.approx(traced["duration_s"].sum() / len(traced.steps), rel=0.05)
+    # 5 % and what the step of 32 itself is off (docs/limits.md: small kernels of a batch)
+    assert time == pytest.approx(traced["duration_s"].sum() / len(traced.steps), rel=0.06)
 
 
 EXACT = ("vectorized", "special", "fill", "unrolled", "unrolled_cast", "indexed_fill", "strided",

@@ -78,7 +78,7 @@ def gemm(flop, moved, duration):
     (gemm(2e11, 1e9, 1e-3), "balanced"),  # 200 FLOP/B
     (gemm(1.1e11, 1e9, 1e-3), "balanced"),  # 110 FLOP/B, more than half the ridge
     (gemm(0.9e11, 1e9, 1e-3), "memory-bound"),
-    (gemm(1e12, 1e9, 2.4e-6), "launch-bound"),  # a product starts in 1.26 us
+    (gemm(1e12, 1e9, 2.0e-6), "launch-bound"),  # a product starts in 1.05 us
     (gemm(1e12, 1e9, 7.5e-6), "compute-bound"),  # more than twice the floor
     ({"kind": "copy", "read_activation": 1e9, "duration_s": 1e-3}, "memory-bound"),
     ({"kind": "pointwise", "dtype": "fp32", "flop": 3e10, "read_activation": 1e9,

@@ -234,9 +234,12 @@ def test_peaks_follow_the_type():
     times = {}
     for arithmetic in (BF16, E4M3, INT8):
         o = change(rows, arithmetic=arithmetic, quantize=NATIVE).operations()
-        times[arithmetic] = kernel_time(o, Designs(ns.load_arch("h200"))).item()
-    assert times[E4M3] == times[INT8]
-    assert times[BF16] / times[E4M3] == pytest.approx(2.0, rel=0.03)
+        for machine in ("h100", "h200"):
+            times[arithmetic, machine] = kernel_time(o, Designs(ns.load_arch(machine))).item()
+    assert times[E4M3, "h100"] == times[INT8, "h100"]
+    assert times[BF16, "h100"] / times[E4M3, "h100"] == pytest.approx(2.0, rel=0.03)
+    # sums of fp8 that are exact have smaller tiles: more blocks are filled
+    assert 1.0 < times[E4M3, "h200"] / times[INT8, "h200"] < 1.05
 
 
 def test_types_are_axes():

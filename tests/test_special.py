@@ -126,7 +126,8 @@ def test_a_routine_takes_the_longer_of_its_cycles_and_its_functions():
 def test_floors_stay_where_a_whole_unit_does_the_rest():
     arch = machine(**ROUTINE, library__special__chain=50, special__rate=1e9, special__whole=1)
     cost = kernel_cost(operations(BLOCKS), Designs(arch))
-    assert cost.floor.item() == pytest.approx(3e-6 + 8 * 50e-9)  # eight elements a thread
+    # 832 elements of the last block are left to 128 threads
+    assert cost.floor.item() == pytest.approx(3e-6 + 7 * 50e-9)
     assert cost.time.item() == pytest.approx(cost.floor.item(), rel=1e-6)
 
 

@@ -1,8 +1,8 @@
 """Matrix products: tiles over compute units, split-K, and the bytes they load.
 
 A library cuts the result into tiles of tm x tn, and the reduction into s parts where there are
-fewer tiles than units; it takes what is fastest, so does the model. A unit with b blocks of
-k-steps of 64:
+fewer tiles than units; it takes what is fastest, so does the model, unless the machine's file says
+what its library does (`npusim.models.tiling`). A unit with b blocks of k-steps of 64:
 
     t_units  = b x steps x max(2 tm tn 64 / matrix rate, step bytes / load rate)
     t_l2     = bytes of all steps / L2 bandwidth
@@ -24,24 +24,36 @@ Blocks of a cluster share what they load of the side that they have in common (m
 of a GEMV are not shared, each of its columns lies in one block. The matrix unit runs at a clock
 between base and boost, as its power limit allows. Weights stored narrower than they are computed
 with are widened meanwhile, each once in every tile of rows: a third term of a step's maximum
-(`npusim.models.conversion`). Products on vector units (fp32) are cut the same way.
+(`npusim.models.conversion`). Products on vector units (fp32) are cut the same way, but for those of
+one row, which have kernels without tiles (`npusim.models.vector_row`).
+
+Exact sums of fp8 are moved to fp32 every 128 of K, one addition a result. Large tiles are shared by
+two groups of warps, several tiles of a unit belong to one each: one moves while the other
+multiplies. With one small tile in a unit nothing hides it, and it adds to the arithmetic of a step.
 
 Source: tile quantisation and split-K as in NVIDIA, "Matrix multiplication background user's
 guide" (DU-08939); rates and floors from the architecture file.
 
 Left out: rasterisation order (how much of the operands an L2 holds across waves), stream-K,
-skewed k-steps, epilogues, alignment; kernels of m <= 4 that a library writes apart.
+skewed k-steps, epilogues, alignment; kernels for 2 to 4 rows of fp32.
 """
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from npusim.arch import Designs
-from npusim.models import conversion, hierarchy, memory, pipeline, roofline, sram_compute
+from npusim.models import (
+    conversion,
+    hierarchy,
+    memory,
+    pipeline,
+    roofline,
+    sram_compute,
+    tiling,
+    vector_row,
+)
 from npusim.models.cost import Cost, lapped, overlapped
 from npusim.models.hierarchy import Traffic
 from npusim.models.memory import (
@@ -56,6 +68,7 @@ from npusim.models.memory import (
 from npusim.models.prefetch import part_left
 from npusim.models.roofline import throughput
 from npusim.models.sram_compute import in_place
+from npusim.models.tiling import STEP, Tiling, is_narrow
 from npusim.workload import BYTES_OF, Operations
 
 Array = NDArray[np.float64]
@@ -71,25 +84,20 @@ PARAMETERS = (
     "gemm.fill",
     "gemm.reduce",
     "gemm.cluster",
-    "gemm.tile_step",
     "gemm.ramp",
-    "memories.l1.capacity",
+    *tiling.PARAMETERS,
 )
 
 READS = {
     *PARAMETERS, *memory.PARAMETERS, *hierarchy.READS, *pipeline.PARAMETERS, *roofline.PARAMETERS,
-    *conversion.PARAMETERS, *sram_compute.PARAMETERS,
+    *conversion.PARAMETERS, *sram_compute.PARAMETERS, *vector_row.READS,
 }  # fmt: skip
 
-_STEP = 64  # length of a k-step
 _LEAST = 8  # rows of the smallest matrix instruction
-_SIDES = (64, 128, 256)
-_SMALLEST = (64, 64)
-_STAGES = 2  # of a k-step: one is computed while the next is loaded
-_LARGEST = 128 * 256  # what registers and accumulators of a unit hold
-_SPLITS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 _BLOCK = 16384  # products times designs
 _ACCUMULATOR = 4.0  # bytes of a partial result
+_MOVED = 128  # of K, after which exact sums of fp8 products are moved to fp32
+_TWO_GROUPS = 128 * 128  # results of a tile that two groups of warps share
 
 
 def gemm_cost(operations: Operations, designs: Designs) -> Cost:
@@ -130,7 +138,7 @@ def gemm_cost(operations: Operations, designs: Designs) -> Cost:
     memory = np.maximum(dram, own)
     gain = lapped(core, memory, most) - there
     cost = overlapped(floor, memory, core, best, dram, ahead, gain)
-    return in_place(cost, operations, designs)
+    return in_place(vector_row.where_faster(cost, operations, designs), operations, designs)
 
 
 def _ends(designs: Designs) -> Array:
@@ -141,41 +149,27 @@ def _ends(designs: Designs) -> Array:
 
 def _fastest(rows: _Rows) -> tuple[Array, Array, Array]:
     """Return busy time, time in units and L2, and time of DRAM with the best tile and split."""
-    designs, shape = rows.designs, rows.dram.shape
+    shape = rows.dram.shape
     kept = np.full(shape, np.inf), np.zeros(shape), np.zeros(shape)
-    for tile in _tiles(designs):
-        for split, chosen in rows.worth(tile):
+    for tile in rows.tiling.sizes():
+        for split, chosen in rows.tiling.worth(tile):
             rows.improve(kept, chosen, tile, split)
     return kept
-
-
-def _tiles(designs: Designs) -> list[tuple[int, int]]:
-    """Return the tiles of all libraries: one side of 64, 128 or 256, the other too or in steps."""
-    steps = np.unique(np.round(designs["gemm.tile_step"]))
-    others = [n for n in range(64, 257) if n in _SIDES or (n % steps == 0).any()]
-    both = [(side, n) for side in _SIDES for n in others]
-    return sorted({t for m, n in both for t in ((m, n), (n, m)) if m * n <= _LARGEST})
 
 
 class _Rows:
     """The products as columns (U, 1), and what does not depend on the tile."""
 
     def __init__(self, operations: Operations, designs: Designs) -> None:
-        batch, self.m, self.n, self.k = (
-            np.maximum(operations[c].astype(np.float64), 1.0)[:, None]
-            for c in ("batch", "m", "n", "k")
-        )
-        self.batch = batch
+        self.tiling = Tiling(operations, designs)
+        self.m, self.n, self.k = self.tiling.m, self.tiling.n, self.tiling.k
         self.designs = designs
-        self.routine = operations.routine
+        self.summed = (operations.routine == "split")[:, None]  # by another operation
         self.element = np.array([BYTES_OF.get(t, 2.0) for t in operations.dtype])[:, None]
         whole = (operations["read_weight"] > 0) & (operations["groups"] == 0)
         stored = np.minimum(operations["read_weight"] / (self.n * self.k)[:, 0], self.element[:, 0])
         self.weight = np.where(whole, stored, self.element[:, 0])[:, None]
         self.units = designs["units.count"]
-        self.grain = np.round(designs["gemm.tile_step"])
-        l1 = "memories.l1.capacity"
-        self.room = designs[l1] if l1 in designs else np.full(1, np.inf)
         self.reach = miss_bandwidth(designs)
         between = designs["launch.graph.node"] + designs["launch.graph.interval"]
         self.summing = designs["floor.reduction"] + between
@@ -191,31 +185,7 @@ class _Rows:
         self.ends = _ends(designs)
         self.own = np.broadcast_to(own_time(traffic, self.units, designs), self.dram.shape)
         self.rest = part_left(traffic, self.dram, designs)
-
-    def worth(self, tile: tuple[int, int]) -> Iterator[tuple[int, NDArray[np.intp]]]:
-        """Yield the splits of K that are worth a look with a tile, each with the products."""
-        tm, tn = tile
-        wide = np.maximum(self.m, _SIDES[0]), np.maximum(self.n, _SIDES[0])
-        fits = (tm <= wide[0]) & (tn <= wide[1]) & ((tm == _SIDES[0]) | (self.m > _SIDES[0]))
-        if not fits.any():
-            return
-        whole = np.flatnonzero(fits[:, 0] & (self.routine != "split"))
-        if whole.size:
-            yield 1, whole
-        idle = fits & (self._tiles(tile) < self.units.max()) & (self.routine != "whole")[:, None]
-        for split in _SPLITS[1:]:
-            long = idle & (self.k >= 2 * _STEP * split) | (fits & self._in_two(split))
-            if long.any():
-                yield split, np.flatnonzero(long[:, 0])
-
-    def _in_two(self, split: int) -> NDArray[np.bool_]:
-        """Return which products are cut in two whatever the machine: those known to be split."""
-        known: NDArray[np.bool_] = (self.routine == "split")[:, None] & (split == _SPLITS[1])
-        return known
-
-    def _tiles(self, tile: tuple[int, int]) -> Array:
-        count: Array = self.batch * np.ceil(self.m / tile[0]) * np.ceil(self.n / tile[1])
-        return count
+        self.exact = (operations.dtype == "fp8")[:, None] & ("gemm.fp8_tile" in designs)
 
     def _loads(self, rows: NDArray[np.intp] | slice, used: Array, tile: tuple[int, int]) -> Array:
         """Return the bytes a unit of K that a block loads itself: a cluster shares one side.
@@ -224,9 +194,11 @@ class _Rows:
         common, as far as there are so many of them; the library takes what is least.
         """
         first, second = used * self.element[rows], tile[1] * self.weight[rows]
+        least: Array = first + second
+        if is_narrow(tile):
+            return least  # what pads rows is written by each block for itself
         columns, lines = np.ceil(self.n[rows] / tile[1]), np.ceil(self.m[rows] / tile[0])
         together = self.designs["gemm.cluster"]
-        least: Array = first + second
         for along in (1.0, 0.5, 0.0):
             across = np.minimum(together**along, columns)
             down = np.minimum(together ** (1.0 - along), lines)
@@ -243,19 +215,19 @@ class _Rows:
         """
         d, (tm, tn) = self.designs, tile
         rows = slice(None) if len(chosen) == len(self.m) else chosen  # a view where it can be
-        steps = np.ceil(self.k[rows] / _STEP / split)
-        tiles = self._tiles(tile)[rows]
-        blocks = tiles * split
+        steps = np.ceil(self.k[rows] / STEP / split)
+        blocks = self.tiling.count(tile)[rows] * split
         used = np.minimum(tm, np.ceil(self.m[rows] / _LEAST) * _LEAST)
+        used = np.full_like(used, tm) if is_narrow(tile) else used
         active = np.minimum(blocks, self.units)
-        loads = self._loads(rows, used, tile) * _STEP
-        arithmetic = 2.0 * used * tn * _STEP / self.rate[rows]
-        step = np.maximum(arithmetic, loads / (d["units.load_rate"] * d["units.clock"]))
-        step = np.maximum(step, np.minimum(tn, self.n[rows]) * _STEP * self.widening[rows])
         rounds = np.ceil(blocks / self.units)
+        loads = self._loads(rows, used, tile) * STEP
+        step = self._arithmetic(rows, used, tn, rounds)
+        step = np.maximum(step, loads / (d["units.load_rate"] * d["units.clock"]))
+        step = np.maximum(step, np.minimum(tn, self.n[rows]) * STEP * self.widening[rows])
         flying: Array | float = np.inf  # bytes, in a unit
         if pipeline.STAGES in d:
-            held = _STEP * (used * self.element[rows] + tn * self.weight[rows])
+            held = STEP * (used * self.element[rows] + tn * self.weight[rows])
             under_way = pipeline.flying(held, rounds, d)
             step = np.maximum(step, cache_latency(d) / under_way)
             flying = under_way * loads
@@ -265,19 +237,10 @@ class _Rows:
         reach = np.minimum(dram_bandwidth(active, d, TILES, flying), self.reach)
         dram = self.wait[rows] + self.dram[rows] / reach
         memory = np.maximum(dram, self.own[rows])
-        apart: Array = np.zeros(1)
-        if split > 1:
-            parts = (self.batch * self.m * self.n)[rows] * (2.0 * _ACCUMULATOR * split)
-            sums = d["gemm.reduce"] + parts / l2_bandwidth(self.units[None, :], d)
-            elsewhere = np.where((self.routine[rows] == "split")[:, None], self.summing, 0.0)
-            apart = np.maximum(sums - elsewhere, 0.0)
-            idle = (tiles < self.units) | self._in_two(split)[rows]  # of a design, beside others
-            apart = np.where(idle, apart, np.inf)
-        for side in set(tile).difference(_SIDES):
-            apart = np.where(side % self.grain == 0, apart, np.inf)
-        if tile != _SMALLEST:  # which must do where the memory of a unit holds no larger one
-            staged = _STAGES * _STEP * (tm * self.element[rows] + tn * self.weight[rows])
-            apart = np.where(staged <= self.room, apart, np.inf)
+        apart = np.where(self.tiling.refused(tile, split, rows), np.inf, self._sums(rows, split))
+        large = self.tiling.too_large(tile, self.element[rows], self.weight[rows])
+        if large is not None:
+            apart = np.where(large, np.inf, apart)
         best = kept[0][rows]
         if not (np.maximum(core, memory) + apart < best).any():
             return  # even with perfect overlap: most of them end here
@@ -285,3 +248,29 @@ class _Rows:
         better = busy < best
         for old, new in zip(kept, (busy, core, dram), strict=True):
             old[rows] = np.where(better, new, old[rows])
+
+    def _arithmetic(
+        self, rows: NDArray[np.intp] | slice, used: Array, tn: int, rounds: Array
+    ) -> Array:
+        """Return how long the arithmetic of a k-step takes, with sums that are moved to fp32 [s].
+
+        Two groups of warps share a large tile, or have tiles of their own: one moves sums while the
+        other multiplies. With one small tile in a unit nothing hides it.
+        """
+        time: Array = 2.0 * used * tn * STEP / self.rate[rows]
+        if not self.exact.any() or (used * tn).min() >= _TWO_GROUPS:
+            return time
+        d = self.designs
+        adds = used * tn * (STEP / _MOVED) / (d["vector.fp32.rate"] / 2.0 * d["units.clock"])
+        seen = self.exact[rows] & (rounds <= 1) & (used * tn < _TWO_GROUPS)
+        return time + np.where(seen, adds, 0.0)
+
+    def _sums(self, rows: NDArray[np.intp] | slice, split: int) -> Array:
+        """Return how long it takes to sum the parts of a reduction, (rows, D) or (1,) [s]."""
+        if split == 1:
+            return np.zeros(1)
+        results = (self.tiling.batch * self.m * self.n)[rows]
+        parts = results * (2.0 * _ACCUMULATOR * split)
+        sums = self.designs["gemm.reduce"] + parts / l2_bandwidth(self.units[None, :], self.designs)
+        elsewhere = np.where(self.summed[rows], self.summing, 0.0)
+        return np.maximum(sums - elsewhere, 0.0)

@@ -77,8 +77,8 @@ def dram_bandwidth(
     --------
     >>> import npusim as ns
     >>> h200 = Designs(ns.load_arch("h200"))
-    >>> few, all_of_them = dram_bandwidth(np.array([[8.0], [132.0]]), h200)[:, 0] / 1e9
-    >>> bool(few < 1300 and 4000 < all_of_them < 4800)
+    >>> few, all_of_them = dram_bandwidth(np.array([[4.0], [132.0]]), h200)[:, 0] / 1e9
+    >>> bool(few < 1400 and 4000 < all_of_them < 4800)
     True
     """
     in_flight = np.minimum(designs["memories.dram.in_flight"], flying)

@@ -1,18 +1,19 @@
 """Device time of a library's routines: pointwise, copies, gathers, reductions, scans, sorts.
 
-    time  = floor + depth x chain / clock + (memory^p + issue^p)^(1/p)
+    time  = floor + waited + (memory^p + issue^p)^(1/p)
     issue = ceil(blocks / units) x (block + work of a block x element) / clock
-    depth = ceil(work / threads launched)
 
 - floor: what the smallest kernel of the routine takes, in floors of that kind of the machine, so
   that a machine that starts kernels sooner starts these sooner;
-- chain [cycle]: from one element of a thread to its next where the second waits for the first
-  (for an address that a load gives, or for a store that a load may not overtake);
+- chain [cycle]: from one load of a thread to its next where the second waits for the first (for an
+  address that a load gives, or for a store that a load may not overtake); mostly,
+  ``waited = links x chain / clock`` with as many links as `npusim.models.links` says;
 - block [cycle]: what a compute unit spends on starting, synchronising and ending a block;
 - element [cycle]: what it spends on the instructions of one element (byte, thread, product:
   `npusim.library.ROUTINES`) with as many threads as it holds.
 
-Special functions, where the machine says how fast they are, take their time beside the issue, or a
+Blocks start at a rate, on one unit after the other (`npusim.models.dispatch`). Special functions,
+where the machine says how fast they are, take their time beside the issue, or a
 whole unit does the kernel in its place (`npusim.models.special`).
 
 Memory and issue overlap almost fully where no thread waits at a barrier of its block and loads do
@@ -24,14 +25,15 @@ A product's arithmetic on the matrix unit is a third that overlaps.
 
 Kernels that convert types as they load and store (`CONVERTING`) choose the type of each access as
 they run, and wait for each access before the next: a chain is that of a load and a store, and 3/2
-of it with two inputs. So each wave of blocks waits as the first one does, and for DRAM besides:
+of it with two inputs. Blocks that reduce rows (`npusim.models.links.FOURS`) load, wait and add. So
+each wave of blocks of these waits as the first one does, and for DRAM besides:
 
-    wait  = depth x (chain / clock + miss) x (max(blocks / (units x resident), 1) - 1)
+    wait  = (waited + links x miss) x (max(blocks / (units x resident), 1) - 1)
     miss  = share of what is read that comes from DRAM x (DRAM's latency - L2's latency)
 
 with the blocks that a unit holds at once (`npusim.models.occupancy`); two inputs miss side by side.
 It overlaps issue and transfers as they overlap each other, ``(memory^p + issue^p + wait^p)^(1/p)``
-with p = 5: what these threads wait for is counted by itself.
+with p = 5 for conversions: what their threads wait for is counted by itself.
 
 The numbers of a routine come with its code, so every machine has the same (``library.*``); those
 that it does not have are zero. Copies to and from the host go by its link (``host.bandwidth``), not
@@ -54,10 +56,12 @@ from numpy.typing import NDArray
 
 from npusim.arch import Designs
 from npusim.library import HOST_COPIES, NUMBERS, ROUTINES
-from npusim.models import floor, hierarchy, occupancy, roofline, special, transfer
+from npusim.models import dispatch, floor, hierarchy, occupancy, roofline, special, transfer
+from npusim.models.amount import amount
 from npusim.models.cost import Cost, overlapped, smooth_max
 from npusim.models.floor import floor_time
 from npusim.models.hierarchy import Traffic
+from npusim.models.links import FOURS, chained, full_blocks, links, share_results
 from npusim.models.memory import miss_wait
 from npusim.models.prefetch import part_left
 from npusim.workload import Operations
@@ -74,6 +78,7 @@ PARAMETERS = (
 READS = {
     *PARAMETERS,
     *floor.PARAMETERS,
+    *dispatch.PARAMETERS,
     *occupancy.READS,
     *transfer.READS,
     *roofline.PARAMETERS,
@@ -86,12 +91,10 @@ _MATRIX = ("grouped_matrix",)
 INDEPENDENT = ("vectorized", "special", "fill", "unrolled", "cat_vectorized", "gather_vectorized",
                "copy_engine", "fill_engine", "layout", "softmax_warp", "index_large")  # fmt: skip
 CONVERTING = ("unrolled_cast",)
+COMPILED = ("fused_steps", "fused_rows", "fused_passes")  # with all that their blocks take
 _OVERLAP, _PARTLY = 5.0, 2.0  # p; calls measured fit from 4 to 8 about as well
+_STARTS = np.array(8.0)  # p of starting blocks beside all else, which is ready when they are
 _TWO_INPUTS = 1.5  # three accesses where a conversion has two
-
-_ITEM = {"bf16": 2.0, "fp16": 2.0, "fp64": 8.0, "int64": 8.0, "int16": 2.0,
-         "fp8": 1.0, "int8": 1.0, "uint8": 1.0, "bool": 1.0}  # fmt: skip
-_ITEM_ELSE = 4.0  # fp32, int32 and what is unknown
 
 
 @dataclass(frozen=True)
@@ -101,10 +104,13 @@ class Shape:
     Attributes
     ----------
     depth : array
-        Links of a thread's chain: its elements, one after the other (0: not known); of a kernel
-        that converts two inputs 3/2 of them.
+        Links of a thread's chain (0: not known); of a kernel that converts two inputs 3/2 of them.
+    full : array
+        Elements of a thread in full blocks of vectors, 0 where there are none.
+    loading : array
+        Cycles of a link that are for its load.
     rounds : array
-        Blocks on the busiest unit.
+        Blocks on the busiest unit, and one more where blocks share a result.
     part : array
         Part of the operation on the busiest unit.
     share : array
@@ -119,9 +125,13 @@ class Shape:
         What they wait for DRAM besides, in all of those together [s].
     power : array
         How well memory and issue overlap.
+    starting, stagger : array
+        How long it takes to hand all blocks to units, and the first one to each [s].
     """
 
     depth: Array
+    full: Array
+    loading: Array
     rounds: Array
     part: Array
     share: Array
@@ -130,6 +140,8 @@ class Shape:
     again: Array
     missed: Array
     power: Array
+    starting: Array
+    stagger: Array
 
 
 def known(operations: Operations, designs: Designs) -> NDArray[np.bool_]:
@@ -154,21 +166,27 @@ def routine_cost(operations: Operations, designs: Designs) -> Cost:
     clock = designs["units.clock"]
     issue = (shape.rounds * block + shape.share * element) / clock
     issue = special.beside(issue, operations, shape.part, designs)
-    links = shape.depth * chain / clock
-    wait = links * shape.again + shape.missed
+    links_time = chained(shape.depth, shape.full, chain, shape.loading) / clock
+    wait = links_time * shape.again + shape.missed
     compute = np.hypot(issue, shape.matrix)
     if wait.any():
         compute = smooth_max(compute, wait, shape.power)
-    least = floor * floor_time(operations, designs) + links
-    busy = smooth_max(shape.memory, compute, shape.power)
+    least = floor * floor_time(operations, designs) + links_time + shape.stagger
+    busy = with_starts(smooth_max(shape.memory, compute, shape.power), shape)
     if "prefetch.depth" not in designs:
         return overlapped(least, shape.memory, compute, busy)
     traffic = Traffic(operations, designs)
     dram = traffic.moved("dram")
     channel = np.minimum(dram / roofline.bandwidth(designs), shape.memory)
     ahead = channel * (1.0 - part_left(traffic, dram, designs))
-    gain = busy - smooth_max(shape.memory - ahead, compute, shape.power)
+    there = smooth_max(shape.memory - ahead, compute, shape.power)
+    gain = busy - with_starts(there, shape)
     return overlapped(least, shape.memory, compute, busy, channel, ahead, gain)
+
+
+def with_starts(busy: Array, shape: Shape) -> Array:
+    """Return how long blocks are at work that cannot start all at once, (U, D) [s]."""
+    return smooth_max(busy, shape.starting, _STARTS) if shape.starting.any() else busy
 
 
 def routine_shape(operations: Operations, designs: Designs) -> Shape:
@@ -178,32 +196,19 @@ def routine_shape(operations: Operations, designs: Designs) -> Shape:
     launched = operations["blocks"][:, None].astype(float)
     blocks = np.where(launched > 0, launched, units)
     rounds = np.ceil(blocks / units)
-    threads = operations["threads"][:, None] * launched
-    depth = np.where(threads > 0, np.ceil(work / np.maximum(threads, 1.0)), 0.0)
+    last = share_results(operations)[:, None]  # which works again
+    depth = links(operations, work)
     moved = transfer_time(operations, np.minimum(blocks, units), designs)
     again, missed = _waits(operations, depth, designs)
     converting = np.isin(operations.routine, CONVERTING) & (operations.kind != "cast")
     depth = depth * np.where(converting, _TWO_INPUTS, 1.0)[:, None]
     free = np.isin(operations.routine, (*INDEPENDENT, *CONVERTING))
     power = np.where(free, _OVERLAP, _PARTLY)[:, None]
-    return Shape(depth, rounds, rounds / blocks, rounds * work / blocks, moved,
-                 _matrix_time(operations, designs), again, missed, power)  # fmt: skip
-
-
-def amount(operations: Operations) -> Array:
-    """Return the work of each operation in what its routine counts, shape (U,)."""
-    counted = np.array([ROUTINES[r] for r in operations.routine], dtype=object)
-    elements = np.prod([np.maximum(operations[c], 1) for c in ("batch", "m", "n")],
-                       axis=0, dtype=float)  # fmt: skip
-    cats = operations.kind == "cat"  # m x n is its largest input
-    items = np.array([_ITEM.get(d, _ITEM_ELSE) for d in operations.dtype[cats]])
-    elements[cats] = np.maximum(operations.bytes_moved[cats] / (2.0 * items), 1.0)
-    return np.select(
-        [counted == "elements", counted == "bytes", counted == "threads"],
-        [elements, operations.bytes_moved,
-         operations["blocks"] * operations["threads"].astype(float)],
-        operations["flop"] / 2.0,
-    )  # fmt: skip
+    handed = np.where(np.isin(operations.routine, COMPILED)[:, None], 0.0, launched)
+    return Shape(depth, full_blocks(operations, work), _loading(operations, designs), rounds + last,
+                 rounds / blocks, rounds * work / blocks, moved, _matrix_time(operations, designs),
+                 again, missed, power, dispatch.rate_time(handed, designs),
+                 dispatch.stagger_time(handed, designs))  # fmt: skip
 
 
 def transfer_time(operations: Operations, active: Array, designs: Designs) -> Array:
@@ -222,14 +227,14 @@ def transfer_time(operations: Operations, active: Array, designs: Designs) -> Ar
     return time
 
 
-def _waits(operations: Operations, elements: Array, designs: Designs) -> tuple[Array, Array]:
-    """Return how often threads that convert wait after the first wave, and what DRAM adds to it.
+def _waits(operations: Operations, depth: Array, designs: Designs) -> tuple[Array, Array]:
+    """Return how often threads wait after the first wave of blocks, and what DRAM adds to it.
 
-    Both are zero for all other routines, (U, D); the second is a time [s]. `elements` are those of
-    a thread, (U, 1).
+    Both are zero where later waves are not felt, (U, D); the second is a time [s]. `depth` are
+    the links of a thread, (U, 1).
     """
     again, missed = np.zeros((2, len(operations), len(designs)))
-    rows = np.isin(operations.routine, CONVERTING)
+    rows = np.isin(operations.routine, (*CONVERTING, *FOURS))
     if rows.any():
         these = operations.take(rows)
         traffic = Traffic(these, designs)
@@ -237,7 +242,7 @@ def _waits(operations: Operations, elements: Array, designs: Designs) -> tuple[A
         far = traffic.read("dram") / np.maximum(read, 1.0)
         held = designs["units.count"] * occupancy.occupancy(these, designs).resident
         again[rows] = np.maximum(these["blocks"][:, None] / held, 1.0) - 1.0
-        missed[rows] = elements[rows] * far * miss_wait(designs) * again[rows]
+        missed[rows] = depth[rows] * far * miss_wait(designs) * again[rows]
     return again, missed
 
 
@@ -248,6 +253,15 @@ def _matrix_time(operations: Operations, designs: Designs) -> Array:
     if rows.any():
         time[rows] = roofline.compute_time(operations.take(rows), designs)
     return time
+
+
+def _loading(operations: Operations, designs: Designs) -> Array:
+    """Return the chain of kernels that load vectors and compute next to nothing, (U, D)."""
+    path = "library.vectorized.chain"
+    if path not in designs:
+        return np.full((len(operations), len(designs)), np.inf)
+    itself = operations.routine == "vectorized"
+    return np.where(itself[:, None], np.inf, designs[path])
 
 
 def _number(name: str, operations: Operations, designs: Designs) -> Array:

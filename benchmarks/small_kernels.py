@@ -1,0 +1,127 @@
+"""Kernels of full blocks, alone, repeated and in a graph: what blocks and repeats cost on a GPU.
+
+    python benchmarks/small_kernels.py FILE.json     on a GPU with PyTorch
+    python benchmarks/small_kernels.py               what the file in workloads/experiments says
+
+Each call writes what it wrote before, so data are warm as far as the cache holds them. A kernel's
+time is PyTorch's profiler's, the median of 15 calls in a row; the period is that of a graph of
+1,000 of them, without the profiler. The slope between two numbers of blocks is what one more block
+costs where nothing else does.
+"""
+
+import json
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+FILE = Path(__file__).parents[1] / "workloads/experiments/h200_small_kernels.json"
+BLOCKS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
+ELEMENTS = 1024  # of a block
+CALLS, IN_GRAPH, REPLAYS = 15, 1000, 15
+
+
+def operators(torch, blocks):
+    """Return the calls on so many blocks by name and type."""
+    n = blocks * ELEMENTS
+    made = {}
+    for dtype in (torch.bfloat16, torch.float32):
+        x, y = (torch.randn(n, device="cuda").to(dtype) for _ in range(2))
+        out, apart = torch.empty_like(x), torch.randn(2 * n, device="cuda").to(dtype)[::2]
+        name = str(dtype).removeprefix("torch.")
+        made |= {
+            ("mul", name): lambda x=x, y=y, out=out: torch.mul(x, y, out=out),
+            ("neg", name): lambda x=x, out=out: torch.neg(x, out=out),
+            ("copy", name): lambda x=x, out=out: out.copy_(x),
+            ("fill", name): lambda out=out: out.fill_(1.0),
+            ("silu", name): lambda x=x, out=out: torch.ops.aten.silu.out(x, out=out),
+            ("strided", name): lambda x=apart, y=y, out=out: torch.mul(x, y, out=out),
+        }
+    wide, narrow = torch.randn(n, device="cuda"), torch.empty(n, device="cuda").bfloat16()
+    made["narrow", "float32"] = lambda: narrow.copy_(wide)
+    made["widen", "bfloat16"] = lambda: wide.copy_(narrow)
+    return made
+
+
+def kernels(torch, call, count):
+    """Return the profiled kernels of what a call runs: grid and time [us] of each."""
+    call()
+    torch.cuda.synchronize()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        for _ in range(count):
+            call()
+        torch.cuda.synchronize()
+    with tempfile.TemporaryDirectory() as folder:
+        profile.export_chrome_trace(f"{folder}/trace.json")
+        events = json.loads(Path(folder, "trace.json").read_text())["traceEvents"]
+    return [(e["args"]["grid"][0], e["dur"]) for e in events if e.get("cat") == "kernel"]
+
+
+def graph(torch, call):
+    made = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(made):
+        for _ in range(IN_GRAPH):
+            call()
+    return made
+
+
+def period(torch, made):
+    """Return the time of one operation of a graph [us], the median over replays."""
+    times = []
+    for _ in range(REPLAYS):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        made.replay()
+        end.record()
+        torch.cuda.synchronize()
+        times.append(1e3 * start.elapsed_time(end) / IN_GRAPH)
+    return statistics.median(times)
+
+
+def measure(file):
+    import torch  # noqa: PLC0415
+
+    rows = []
+    for blocks in BLOCKS:
+        for (op, dtype), call in operators(torch, blocks).items():
+            alone = kernels(torch, call, CALLS)
+            if not alone:  # a copy engine's, not a kernel
+                continue
+            made = graph(torch, call)
+            inside = kernels(torch, made.replay, 1)
+            rows.append({
+                "op": op, "dtype": dtype, "blocks": blocks, "grid": alone[0][0],
+                "kernel_us": round(statistics.median(t for _, t in alone), 3),
+                "graph_kernel_us": round(statistics.median(t for _, t in inside), 3),
+                "period_us": round(period(torch, made), 4),
+            })  # fmt: skip
+    device = torch.cuda.get_device_properties(0)
+    data = {
+        "device": device.name,
+        "units": device.multi_processor_count,
+        "pytorch": torch.__version__,
+        "rows": rows,
+    }
+    Path(file).write_text(json.dumps(data, indent=0))
+    print(f"{file}: {len(rows)} rows")
+
+
+def report():
+    data = json.loads(FILE.read_text())
+    by = {(r["op"], r["dtype"], r["blocks"]): r for r in data["rows"]}
+    shown = (1, 16, 128, 1024, 4096)
+    print(f"| a kernel [µs], blocks | {' | '.join(map(str, shown))} | a block more [ns] |")
+    print(f"|---|{'---|' * len(shown)}---|")
+    for op, dtype in dict.fromkeys((o, d) for o, d, _ in by):
+        times = [by[op, dtype, blocks]["kernel_us"] for blocks in shown]
+        more = 1e3 * (times[-1] - times[-2]) / (shown[-1] - shown[-2])
+        print(f"| {op} {dtype} | {' | '.join(f'{t:.2f}' for t in times)} | {more:.2f} |")
+    more = [r["period_us"] - r["kernel_us"] for r in data["rows"] if r["blocks"] <= 256]
+    print(f"\nperiod less kernel, to 256 blocks: median {np.median(more):.2f} µs, a tenth "
+          f"{np.quantile(more, 0.1):.2f}, nine tenths {np.quantile(more, 0.9):.2f}")  # fmt: skip
+
+
+if __name__ == "__main__":
+    measure(sys.argv[1]) if len(sys.argv) > 1 else report()
