@@ -13,6 +13,7 @@ import json
 import sys
 from pathlib import Path
 
+import calibrate_machines
 import numpy as np
 
 import npusim as ns
@@ -63,6 +64,13 @@ def axis(axes: Path = AXES) -> str:
         lines.append(
             f"\n{what}: median {np.median(e):.1%}, worst {e.max():.1%}, "
             f"{(e <= ASKED).sum()} of {len(e)} within {ASKED:.0%}"
+        )
+    if axes == AXES:
+        held = np.isin(table.row, calibrate_machines.h200_tables()[1][0].row)
+        e = np.abs(error[held])
+        lines.append(
+            f"\nof these no fit saw {held.sum()} times: median {np.median(e):.1%}, worst "
+            f"{e.max():.1%}, {(e <= ASKED).sum()} within {ASKED:.0%}"
         )
     return "\n".join(lines) + "\n"
 

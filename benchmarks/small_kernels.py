@@ -112,12 +112,15 @@ def report():
     data = json.loads(FILE.read_text())
     by = {(r["op"], r["dtype"], r["blocks"]): r for r in data["rows"]}
     shown = (1, 16, 128, 1024, 4096)
-    print(f"| a kernel [µs], blocks | {' | '.join(map(str, shown))} | a block more [ns] |")
-    print(f"|---|{'---|' * len(shown)}---|")
+    heads = ("a kernel [µs], blocks", *shown, "a block more [ns]", "in a graph")
+    print(f"| {' | '.join(map(str, heads))} |")
+    print(f"|---|{'---|' * len(shown)}---|---|")
     for op, dtype in dict.fromkeys((o, d) for o, d, _ in by):
         times = [by[op, dtype, blocks]["kernel_us"] for blocks in shown]
         more = 1e3 * (times[-1] - times[-2]) / (shown[-1] - shown[-2])
-        print(f"| {op} {dtype} | {' | '.join(f'{t:.2f}' for t in times)} | {more:.2f} |")
+        first, last = (by[op, dtype, blocks]["period_us"] for blocks in (256, 2048))
+        print(f"| {op} {dtype} | {' | '.join(f'{t:.2f}' for t in times)} | {more:.2f} | "
+              f"{1e3 * (last - first) / (2048 - 256):.2f} |")  # fmt: skip
     more = [r["period_us"] - r["kernel_us"] for r in data["rows"] if r["blocks"] <= 256]
     print(f"\nperiod less kernel, to 256 blocks: median {np.median(more):.2f} µs, a tenth "
           f"{np.quantile(more, 0.1):.2f}, nine tenths {np.quantile(more, 0.9):.2f}")  # fmt: skip

@@ -225,12 +225,15 @@ PARAMETERS: Mapping[str, Parameter] = MappingProxyType({p.path: p for p in (
               "longest reduction that the library never splits in types of 16 bits (where not "
               "given it splits what is faster so)"),
     Parameter("gemm.split_width", "1", 1, 1e9,
-              "widest result that it always splits where the reduction is longer"),
-    Parameter("gemm.split_results", "1", 1, 1e12, "most results that it always splits then"),
+              "widest result that it always splits where the reduction is longer than "
+              "gemm.split_inner, without which this counts for nothing"),
+    Parameter("gemm.split_results", "1", 1, 1e12,
+              "most results that it always splits then (with gemm.split_inner)"),
     Parameter("gemm.narrow_rows", "1", 0, 64,
               "most rows for which the library lays the short side of a tile along the weights, in "
               "types of 16 bits (where not given: none)"),
-    Parameter("gemm.narrow_width", "1", 1, 1e9, "widest result for which it does so"),
+    Parameter("gemm.narrow_width", "1", 1, 1e9,
+              "widest result for which it does so (with gemm.narrow_rows)"),
     Parameter("gemm.fp8_tile", "1", 4096, 32768,
               "largest tile of the library's fp8 products [results]; sums that are moved to fp32 "
               "on the way take a second set of accumulators (where not given: as in other types)"),

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import npusim as ns
 from npusim.arch import Designs
@@ -146,3 +148,26 @@ def test_and_its_tiles_are_narrow_where_the_file_says(kernels):
     assert sum(i in ours for i in narrow) >= 0.6 * len(narrow)  # 16 columns to 1,536: left out
     # but for 64 and 128 columns, which have tiles of 64 for all but the shortest reductions
     assert all(columns[i] == 8 for i in by_rule if w["n"][i] > 128)
+
+
+RULES = {
+    "gemm.split_inner": (1, 9000), "gemm.split_width": (1, 9000), "gemm.split_results": (1, 1e6),
+    "gemm.narrow_rows": (0, 64), "gemm.narrow_width": (1, 9000), "gemm.fp8_tile": (4096, 32768),
+    "gemm.vector_row": (0, 1), "units.count": (1, 300),
+}  # fmt: skip
+
+
+@given(data=st.data(), which=st.sets(st.sampled_from(sorted(RULES))))
+def test_every_rule_leaves_every_product_a_way(data, which):
+    sizes = st.integers(1, 9000)
+    rows = [{"m": data.draw(sizes), "n": data.draw(sizes), "k": data.draw(sizes),
+             "dtype": data.draw(st.sampled_from(["bf16", "fp8", "fp32"])),
+             "routine": data.draw(st.sampled_from(["", "split", "whole"]))}
+            for _ in range(3)]  # fmt: skip
+    axes = {path: np.array(data.draw(st.lists(st.integers(*map(int, RULES[path])),
+                                              min_size=2, max_size=2)), float)
+            for path in sorted(which)}  # fmt: skip
+    known = {"matrix__fp8__rate": 2048.0, **{p.replace(".", "__"): v[0] for p, v in axes.items()}}
+    time = gemm_cost(operations(*rows), Designs(machine(**known), axes)).time
+    assert np.isfinite(time).all()
+    assert (time > 0).all()
