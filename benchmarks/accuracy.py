@@ -217,7 +217,8 @@ def draw(row, file):
     ax.set_yscale("log")
     most = float(np.clip(np.abs(np.log(ratio)).max(), np.log(1.5), np.log(4)))
     ax.set_ylim(np.exp(-1.05 * most), np.exp(1.05 * most))
-    ticks = [t for t in (0.25, 0.5, 0.67, 0.8, 1, 1.25, 1.5, 2, 4) if abs(np.log(t)) <= 1.05 * most]
+    near, far = (0.67, 0.8, 1, 1.25, 1.5), (0.25, 0.5, 1, 2, 4)  # else labels would overlap
+    ticks = [t for t in (far if most > np.log(2) else near) if abs(np.log(t)) <= 1.05 * most]
     ax.set_yticks(ticks, [f"{t:g}" for t in ticks])
     ax.set_yticks([], minor=True)
     ax.set_xlabel("measured [µs]")
