@@ -6,9 +6,13 @@
 Each call writes what it wrote before, so data are warm as far as the cache holds them. A kernel's
 time is PyTorch's profiler's, the median of 15 calls in a row; the period is that of a graph of
 1,000 of them, without the profiler. The slope between two numbers of blocks is what one more block
-costs where nothing else does.
+costs where nothing else does. `mixed` is the time where all these calls come in turn, so that a
+unit has run other code since; `between` the same with a product before each, which reads 32 MiB
+that the cache does not hold. `cold` is the time of calls on so many sets of operands in turn that
+the cache holds none.
 """
 
+import itertools
 import json
 import statistics
 import sys
@@ -21,6 +25,8 @@ FILE = Path(__file__).parents[1] / "workloads/experiments/h200_small_kernels.jso
 BLOCKS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 ELEMENTS = 1024  # of a block
 CALLS, IN_GRAPH, REPLAYS = 15, 1000, 15
+WEIGHTS, COPIES = 4096, 8  # of the product between calls: rows and columns, matrices in turn
+COLD, FEWEST = 256e6, 128  # bytes of all sets in turn; from so many blocks on
 
 
 def operators(torch, blocks):
@@ -56,7 +62,46 @@ def kernels(torch, call, count):
     with tempfile.TemporaryDirectory() as folder:
         profile.export_chrome_trace(f"{folder}/trace.json")
         events = json.loads(Path(folder, "trace.json").read_text())["traceEvents"]
-    return [(e["args"]["grid"][0], e["dur"]) for e in events if e.get("cat") == "kernel"]
+    found = sorted((e for e in events if e.get("cat") == "kernel"), key=lambda e: e["ts"])
+    return [(e["args"]["grid"][0], e["dur"]) for e in found]
+
+
+def in_turn(torch, calls, product=None):
+    """Return each call's time among the others, the median [us], by what it is called."""
+    names = [name for name in calls if kernels(torch, calls[name], 1)]
+    times = {name: [] for name in names}
+
+    def turn():
+        for name in names:
+            if product:
+                product()
+            calls[name]()
+
+    took = kernels(torch, turn, CALLS)
+    each = len(took) // (CALLS * len(names))  # a call is one kernel, the last of its own
+    for i, (_, time) in enumerate(took[each - 1 :: each]):
+        times[names[i % len(names)]].append(time)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def cold(torch, blocks):
+    """Return the median time of each call [us] on sets of operands that no cache holds."""
+    sets = [operators(torch, blocks) for _ in range(int(COLD // (4 * ELEMENTS * blocks)) + 1)]
+    found = {}
+    for name in sets[0]:
+        turn = itertools.cycle([one[name] for one in sets])
+        took = kernels(torch, lambda turn=turn: next(turn)(), 2 * len(sets))
+        if took:
+            found[name] = statistics.median(time for _, time in took[len(sets) :])
+    return found
+
+
+def products(torch):
+    """Return a product that reads other weights whenever it is called."""
+    x = torch.randn(32, WEIGHTS, device="cuda").bfloat16()
+    weights = [torch.randn(WEIGHTS, WEIGHTS, device="cuda").bfloat16() for _ in range(COPIES)]
+    turn = itertools.cycle(weights)
+    return lambda: torch.mm(x, next(turn))
 
 
 def graph(torch, call):
@@ -83,9 +128,12 @@ def period(torch, made):
 def measure(file):
     import torch  # noqa: PLC0415
 
-    rows = []
+    rows, product = [], products(torch)
     for blocks in BLOCKS:
-        for (op, dtype), call in operators(torch, blocks).items():
+        calls = operators(torch, blocks)
+        mixed, between = in_turn(torch, calls), in_turn(torch, calls, product)
+        far = cold(torch, blocks) if blocks >= FEWEST else {}
+        for (op, dtype), call in calls.items():
             alone = kernels(torch, call, CALLS)
             if not alone:  # a copy engine's, not a kernel
                 continue
@@ -96,6 +144,9 @@ def measure(file):
                 "kernel_us": round(statistics.median(t for _, t in alone), 3),
                 "graph_kernel_us": round(statistics.median(t for _, t in inside), 3),
                 "period_us": round(period(torch, made), 4),
+                "mixed_us": round(mixed[op, dtype], 3),
+                "between_us": round(between[op, dtype], 3),
+                "cold_us": round(far[op, dtype], 3) if far else None,
             })  # fmt: skip
     device = torch.cuda.get_device_properties(0)
     data = {
@@ -121,6 +172,17 @@ def report():
         first, last = (by[op, dtype, blocks]["period_us"] for blocks in (256, 2048))
         print(f"| {op} {dtype} | {' | '.join(f'{t:.2f}' for t in times)} | {more:.2f} | "
               f"{1e3 * (last - first) / (2048 - 256):.2f} |")  # fmt: skip
+    print("\n| more than repeated [µs], blocks | cold 128 | 256 | 512 | "
+          "others between 1 | 32 | 128 | a product too 1 | 32 | 128 |")  # fmt: skip
+    print(f"|---|{'---|' * 9}")
+    for op, dtype in dict.fromkeys((o, d) for o, d, _ in by):
+        cells = [
+            by[op, dtype, blocks][how] - by[op, dtype, blocks]["kernel_us"]
+            for how, shown in (("cold_us", (128, 256, 512)), ("mixed_us", (1, 32, 128)),
+                               ("between_us", (1, 32, 128)))
+            for blocks in shown
+        ]  # fmt: skip
+        print(f"| {op} {dtype} | {' | '.join(f'{c:.2f}' for c in cells)} |")
     more = [r["period_us"] - r["kernel_us"] for r in data["rows"] if r["blocks"] <= 256]
     print(f"\nperiod less kernel, to 256 blocks: median {np.median(more):.2f} µs, a tenth "
           f"{np.quantile(more, 0.1):.2f}, nine tenths {np.quantile(more, 0.9):.2f}")  # fmt: skip

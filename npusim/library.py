@@ -15,12 +15,13 @@ WORK = ("elements", "bytes", "threads", "products")
 
 _ELEMENTS = (
     "vectorized", "fill", "special", "unrolled", "unrolled_cast", "strided", "strided_4d",
-    "strided_5d", "strided_cast", "transposed", "indexed_fill", "cat", "gather_vectorized", "index",
-    "index_small", "index_large", "scatter_gather", "repeat", "reduce_rows", "reduce_columns",
-    "reduce_arg", "reduce_device", "reduce_tile", "layer_norm", "rms_norm", "softmax_warp",
-    "softmax_block", "scan_init", "scan_device", "scan_rows", "scan_columns", "select_sweep",
-    "histogram", "sort_bitonic", "sort_block", "sort_histogram", "sort_sweep", "topk_block",
-    "topk_device", "upsample_line", "upsample_image", "fused_steps", "fused_rows", "fused_passes",
+    "strided_5d", "strided_cast", "transposed", "indexed_fill", "cat", "cat_2d", "cat_4d",
+    "gather_vectorized", "index", "index_small", "index_large", "scatter_gather", "repeat",
+    "reduce_rows", "reduce_columns", "reduce_arg", "reduce_device", "reduce_tile", "layer_norm",
+    "rms_norm", "softmax_warp", "softmax_block", "scan_init", "scan_device", "scan_rows",
+    "scan_columns", "select_sweep", "histogram", "sort_bitonic", "sort_block", "sort_histogram",
+    "sort_sweep", "topk_block", "topk_device", "upsample_line", "upsample_image", "fused_steps",
+    "fused_rows", "fused_passes",
 )  # fmt: skip
 _BYTES = (
     "cat_vectorized", "copy_engine", "copy_to_host", "copy_to_host_pageable", "copy_from_host",

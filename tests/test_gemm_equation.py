@@ -76,11 +76,13 @@ def test_one_side_of_a_tile_is_a_power_of_two_the_other_may_go_by_steps(m, n, ti
 
 
 def test_blocks_that_share_columns_are_no_more_than_there_are():
-    # four blocks of 64 rows share 64 columns, a cluster of eight or not: at 8 B/ns a step loads
-    # 8,192 B of rows in 1,024 ns and a fourth of as much of columns
+    # four blocks of 64 rows share 64 columns, a cluster of eight or not: of a cache that gives 8
+    # B/ns each asks for 8,192 B of rows a step, 1,024 ns, and a fourth of as much of columns
     row = {"m": 256, "n": 64, "k": 128}
-    found = busy(row, units__load_rate=8, gemm__cluster=8)
-    assert found == pytest.approx(2 * (1024 + 256) * NS + FILL)
+    cache = {"units__load_rate": 1e9, "memories__l2__slices": 1, "memories__l2__slice_width": 8,
+             "memories__l1__capacity": 32768}  # fmt: skip
+    found = busy(row, **cache, gemm__cluster=8)
+    assert found == pytest.approx(4 * 2 * (1024 + 256) * NS + FILL, rel=1e-3)
 
 
 def test_steps_on_the_way_lie_in_local_memory():

@@ -128,6 +128,14 @@ def test_a_product_that_was_split_has_a_time_on_every_machine(product):
 
 # Each side of a 64 x 64 tile is 8,192 B a step: 1,024 clocks at 8 B a clock, beside which the
 # arithmetic of 512 does not count.
+@pytest.mark.parametrize("cluster", [1, 2, 8])
+@pytest.mark.parametrize(("m", "n", "rows"), [(64, 256, 64), (128, 128, 64), (1, 256, 8)])
+def test_a_unit_takes_in_all_that_its_tile_needs(m, n, rows, cluster):
+    found = busy({"m": m, "n": n, "k": 128}, units__load_rate=8, gemm__cluster=cluster)
+    assert found == pytest.approx(2 * (16 * rows + 1024) * NS + FILL)
+
+
+# The same from a cache that gives 8 B a clock to all blocks together, with room for this tile only.
 @pytest.mark.parametrize(
     ("m", "n", "cluster", "step"),
     [
@@ -143,8 +151,11 @@ def test_a_product_that_was_split_has_a_time_on_every_machine(product):
     ],
 )
 def test_blocks_of_a_cluster_share_one_side(m, n, cluster, step):
-    found = busy({"m": m, "n": n, "k": 128}, units__load_rate=8, gemm__cluster=cluster)
-    assert found == pytest.approx(2 * step * NS + FILL)
+    cache = {"units__load_rate": 1e9, "memories__l2__slices": 1, "memories__l2__slice_width": 8,
+             "memories__l1__capacity": 32768}  # fmt: skip
+    found = busy({"m": m, "n": n, "k": 128}, **cache, gemm__cluster=cluster)
+    blocks = -(-m // 64) * n / 64
+    assert found == pytest.approx(2 * blocks * step * NS + FILL, rel=1e-3)
 
 
 def test_all_units_together_are_held_by_the_cache():
@@ -231,11 +242,27 @@ def test_a_finer_library_has_tiles_that_fit():
     assert busy(product, gemm__tile_step=96) == pytest.approx(2 * 768 * NS + FILL)
 
 
-@pytest.mark.parametrize("step", [8, 14.4, 65.5, 100, 128, 200.5, 256])
+@pytest.mark.parametrize("step", [64, 65.5, 100, 128, 200.5, 256])
 def test_every_library_has_a_tile_for_the_smallest_product(step):
     assert busy({"m": 64, "n": 64, "k": 128}, gemm__tile_step=step) == pytest.approx(
         2 * STEP + FILL
     )
+
+
+@pytest.mark.parametrize(
+    ("step", "rounds", "rows"),
+    [
+        (8, 1, 16),  # four blocks of 16 rows on four units
+        (14.4, 1, 28),  # three of 28, not five of 14
+        (48, 1, 48),
+    ],
+)
+def test_units_that_would_stand_idle_share_rows(step, rounds, rows):
+    found = busy({"m": 64, "n": 64, "k": 128}, gemm__tile_step=step)
+    assert found == pytest.approx(rounds * (2 * STEP * rows / 64 + FILL))
+    # columns are not cut finer than 64
+    wide = busy({"m": 8, "n": 64, "k": 128}, gemm__tile_step=step)
+    assert wide == pytest.approx(2 * 144 * NS + FILL)  # 72 lines of 128 B at 64 B a clock
 
 
 def test_a_library_has_whole_steps():

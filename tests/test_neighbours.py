@@ -7,7 +7,7 @@ import npusim as ns
 from npusim import catalog
 from npusim.importers.coded import Coded
 from npusim.importers.neighbours import Made, among_neighbours, with_neighbours
-from npusim.importers.tensors import Call
+from npusim.importers.tensors import Call, Tensor
 from npusim.importers.work import Work
 from tests.kineto_builder import Trace, tensor
 
@@ -128,3 +128,61 @@ def test_every_sum_of_a_shipped_workload_has_the_product_before_it(name):
     assert all(routine[i - 1] == "split" for i in sums)
     assert (routine == "split").sum() == len(sums)
     assert set(routine[[k in ("gemv", "gemm") for k in kind]]) <= {"split", "whole"}
+
+
+# ---------------------------------------------------------------- advanced indexing
+
+GATHER = Work("gather", "fp32", basis="launch", m=23, n=1, read_activation=92.0,
+              write_activation=92.0)  # fmt: skip
+
+
+def indexed(*reader, blocks=1, work=GATHER, name="aten::mul", index="aten::index"):
+    """Return the work of an index that some tensors are read after."""
+    calls = [Call(index, (tensor_of(1024, 6),), ()), Call(name, reader, ())]
+    return with_neighbours([work, ADD], calls, [blocks, 1], [0, 1])[0]
+
+
+def tensor_of(*shape, dtype="fp32"):
+    return Tensor(shape, dtype, {"fp32": 4, "bf16": 2}[dtype])
+
+
+def test_an_index_has_the_size_of_what_is_made_of_it():
+    found = indexed(tensor_of(70, 1280), tensor_of(70, 1))
+    assert (found.m, found.n) == (70, 1)
+    assert (found.read_activation, found.write_activation) == (280.0, 280.0)
+
+
+@pytest.mark.parametrize(
+    ("reader", "changes"),
+    [
+        ((tensor_of(70, 1280), tensor_of(70, 1, dtype="bf16")), {}),  # of another type
+        ((tensor_of(70, 1280), tensor_of(513)), {}),  # more than a block takes
+        ((tensor_of(70), tensor_of(80)), {}),  # it could be either
+        ((tensor_of(),), {}),  # a scalar
+        ((), {}),
+        ((tensor_of(70, 1),), {"blocks": 2}),  # fewer than two blocks take
+        ((tensor_of(70, 1),), {"blocks": 0}),  # a launch that nobody knows
+        ((tensor_of(70, 1),), {"index": "aten::gather"}),
+        ((tensor_of(70, 1),), {"work": Work("gather", "fp32", m=23, n=1)}),  # its shape is known
+    ],
+)
+def test_a_size_that_nothing_tells_stays(reader, changes):
+    found = indexed(*reader, **changes)
+    assert (found.m, found.n) == (23, 1)
+
+
+def test_rows_of_an_index_stay_as_wide():
+    row = Work("gather", "fp32", basis="launch", m=2, n=100, read_activation=800.0)
+    found = indexed(tensor_of(5, 100), work=row)
+    assert (found.m, found.n, found.read_activation) == (5, 100, 2000.0)
+
+
+def test_experts_of_the_shipped_trace_gather_as_many_weights_as_they_have_tokens():
+    w = ns.load_workload("deepseek_ocr_prefill")
+    rows = w.mask("routine", "index") & w.mask("operator", "aten::index") & w.mask("dtype", "fp32")
+    sizes, spent = w["m"][rows], w["duration_s"][rows] * 1e6
+    assert len(set(sizes.tolist())) > 100
+    # a thread takes one after the other: 128 of them, 256, 384
+    medians = [np.median(spent[(sizes > low) & (sizes <= low + 128)]) for low in (0, 128, 256)]
+    assert 0.8 < medians[1] - medians[0] < 1.2
+    assert 0.8 < medians[2] - medians[1] < 1.2

@@ -111,9 +111,10 @@ def test_waves_after_the_first_wait_for_dram_besides():
            "units__load_rate": 1e9, "memories__l2__slice_width": 1e12}  # fmt: skip
     near = converting("cast", 3, read_activation=1000.0, distance_activation=1000.0)
     cold = converting("cast", 3, read_activation=1000.0)  # nothing is in the cache
-    # 400 cycles at first, then two waves of four elements: 100 cycles and of what is cold 50 more
+    # 400 cycles at first, then two waves of four elements: 100 cycles and of what is cold 50 more;
+    # of the first wave the four loads of 128 threads lie in 512 B, which come at once
     assert routine_cost(near, design(**numbers, **far)).time.item() == pytest.approx(1200 * NS)
-    assert routine_cost(cold, design(**numbers, **far)).time.item() == pytest.approx(1600 * NS)
+    assert routine_cost(cold, design(**numbers, **far)).time.item() == pytest.approx(1650 * NS)
 
 
 def test_waiting_issue_and_transfers_overlap():

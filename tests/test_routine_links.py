@@ -9,7 +9,7 @@ import npusim as ns
 from npusim.arch import Designs
 from npusim.library import NUMBERS
 from npusim.models.amount import amount, results
-from npusim.models.links import FOURS, VECTORS, links, share_results
+from npusim.models.links import FOURS, TILED, VECTORS, links, share_results
 from npusim.models.routine import routine_cost, routine_shape
 from tests.machines import machine, operations
 
@@ -183,3 +183,14 @@ def test_a_row_of_90_008_in_a_block_is_44_loads_of_512_threads():
     assert set(shape.depth.ravel()) == {44.0}
     a_link = (np.median(w["duration_s"][at]) - 2e-6) / 44
     assert 0.8 < a_link * 1.98e9 / ns.load_arch("h200")["library.reduce_rows.chain"] < 1.25
+
+
+# --- sums over a device ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("routine", TILED)
+@pytest.mark.parametrize(
+    ("elements", "rest"), [(4096, 0), (4097, 1), (6144, 8), (8192, 0), (8191, 16), (256, 1)]
+)
+def test_what_is_left_of_the_last_tile_is_taken_one_by_one(routine, elements, rest):
+    assert found(rows(routine, n=elements, blocks=2, threads=256)) == rest

@@ -57,6 +57,12 @@ def call(*tensors):
         (AT + "_scatter_gather_elementwise_kernel<128, 8, X", "scatter_gather"),
         (AT + "(anonymous namespace)::CatArrayBatchedCopy_vectorized<X", "cat_vectorized"),
         (AT + "(anonymous namespace)::CatArrayBatchedCopy<X", "cat"),
+        (AT + "(anonymous namespace)::CatArrayBatchedCopy<X<2u>, unsigned int, 2, 64, 64>(X",
+         "cat_2d"),
+        (AT + "(anonymous namespace)::CatArrayBatchedCopy<X<2u>, unsigned int, 3, 64, 64>(X",
+         "cat"),
+        (AT + "(anonymous namespace)::CatArrayBatchedCopy<X<2u>, unsigned int, 4, 64, 64>(X",
+         "cat_4d"),
         (AT + "(anonymous namespace)::indexFuncSmallIndex<c10::BFloat16", "index_small"),
         (AT + "reduce_kernel<512, 1, ReduceOp<float, at::native::MeanOps", "reduce_rows"),
         (AT + "reduce_kernel<128, 4, at::native::ReduceOp<float", "reduce_columns"),
@@ -229,5 +235,6 @@ def test_the_shipped_trace_has_the_routines():
     assert w.meta["folded_steps"] == 7
     found = {routine(k) for k in set(w.labels["kernel"])}
     missing = set(ROUTINES) - found - {"transposed", "strided_4d", "strided_5d", *fused.FORMS}
+    missing -= {"cat"}  # over three dimensions: no call of the program does that
     assert missing == set()
     assert not any(re.search(r"(neg_|mul_)$", o) for o in w.text("operator"))

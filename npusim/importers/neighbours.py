@@ -16,6 +16,8 @@ from npusim.importers.tensors import Call
 from npusim.importers.work import Work
 
 _PRODUCTS = ("gemv", "gemm")
+_INDEX = "aten::index"
+_INDEXED = 512  # elements of a block of advanced indexing: 128 threads of four
 _AMOUNTS = ("flop", "read_weight", "read_kv", "read_activation", "write_kv", "write_activation")
 
 
@@ -105,6 +107,7 @@ def among_neighbours(
     top = int(instances.max(initial=0)) + 1
     instances = np.where(instances >= 0, step * top + instances, -1)
     works = _reduced(made, _shared(made, works, instances, blocks), instances)
+    works = _indexed(made, works, calls, blocks, instances)
     kinds = {made.works[code].kind for code in used(works).tolist()}
     if not {"topk", "grouped_gemm"} <= kinds and not {"attention", "cat"} <= kinds:
         return works
@@ -182,6 +185,42 @@ def _reduced(made: Made, works: Codes, instances: Codes) -> Codes:
     summed = known & np.isin(instances, instances[sums]) if sums else np.zeros_like(known)
     works = _as_routine(made, works, products, "whole", known & ~summed)
     return _as_routine(made, works, products, "split", summed) if sums else works
+
+
+def _indexed(
+    made: Made, works: Codes, calls: Coded[Call | None], blocks: Coded[int], instances: Codes
+) -> Codes:
+    """Return works of which those of advanced indexing have the size of what is made of them.
+
+    The size of an index is not recorded, and a grid leaves it open by the elements of a block. The
+    next operator reads the result: the one tensor of that type and a size that the grid allows.
+    """
+    found = works.copy()
+    for row in made.rows(works, "gather"):
+        work, call = made.works[works[row]], calls[row]
+        after = row + 1
+        if call is None or call.name != _INDEX or work.basis != "launch" or not blocks[row]:
+            continue
+        while after < len(works) and instances[after] == instances[row]:
+            after += 1
+        reader = calls[after] if after < len(works) else None
+        most = blocks[row] * _INDEXED
+        sizes = {
+            t.elements
+            for t in (reader.tensors if reader else ())
+            if t.shape and t.dtype == work.dtype and most - _INDEXED < t.elements <= most
+        }
+        if len(sizes) == 1:
+            size = sizes.pop()
+            found[row] = made.of(int(works[row]), ("indexed", size), partial(_of_size, size=size))
+    return found
+
+
+def _of_size(work: Work, size: int) -> Work:
+    """Return a gather of so many elements."""
+    share = size / (work.m * work.n)
+    width = min(work.n, size)
+    return replace(_part(work, share), m=max(size // width, 1), n=width)
 
 
 def _as_routine(

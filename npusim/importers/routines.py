@@ -36,7 +36,9 @@ _ROUTINES = (
     (r"elementwise_kernel<\d+, \d+, .*gpu_kernel_impl<", "strided_cast"),
     (r"elementwise_kernel<\d+, \d+,", "strided"),
     (r"CatArrayBatchedCopy_(vectorized|aligned)", "cat_vectorized"),
-    (r"CatArrayBatchedCopy", "cat"),
+    (r"CatArrayBatchedCopy.*\b(?:int|long), 2, \d+, \d+>", "cat_2d"),
+    (r"CatArrayBatchedCopy.*\b(?:int|long), 4, \d+, \d+>", "cat_4d"),
+    (r"CatArrayBatchedCopy", "cat"),  # over three dimensions, or not told
     (r"vectorized_gather_kernel<", "gather_vectorized"),
     (r"index(Select|Func)SmallIndex<", "index_small"),
     (r"index(Select|Func)LargeIndex<", "index_large"),

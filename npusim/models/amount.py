@@ -32,7 +32,7 @@ def amount(operations: Operations) -> Array:
     elements = np.prod([np.maximum(operations[c], 1) for c in ("batch", "m", "n")],
                        axis=0, dtype=float)  # fmt: skip
     cats = operations.kind == "cat"  # m x n is its largest input
-    elements[cats] = np.maximum(operations.bytes_moved[cats] / (2.0 * _items(operations)[cats]), 1)
+    elements[cats] = np.maximum(operations.bytes_moved[cats] / (2.0 * items(operations)[cats]), 1)
     return np.select(
         [counted == "elements", counted == "bytes", counted == "threads"],
         [elements, operations.bytes_moved,
@@ -43,11 +43,11 @@ def amount(operations: Operations) -> Array:
 
 def results(operations: Operations) -> Array:
     """Return how many results each operation writes, 0 where that is not known, shape (U,)."""
-    item = np.where(operations.routine == "reduce_arg", _POSITION, _items(operations))
+    item = np.where(operations.routine == "reduce_arg", _POSITION, items(operations))
     found: Array = operations["write_activation"] / item
     return found
 
 
-def _items(operations: Operations) -> Array:
+def items(operations: Operations) -> Array:
     """Return the bytes of an element of each operation [B]."""
     return np.array([_ITEM.get(d, _ITEM_ELSE) for d in operations.dtype])

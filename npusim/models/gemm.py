@@ -5,7 +5,7 @@ fewer tiles than units; it takes what is fastest, so does the model, unless the 
 what its library does (`npusim.models.tiling`). A unit with b blocks of k-steps of 64:
 
     t_units  = b x steps x max(2 tm tn 64 / matrix rate, step bytes / load rate)
-    t_l2     = bytes of all steps / L2 bandwidth
+    t_l2     = bytes that all steps ask for / L2 bandwidth
     t_core   = b x fill / clock + max(t_units, t_l2)
     t_dram   = share not resident x (DRAM latency - L2 latency)
                + bytes not resident / DRAM bandwidth of the active units
@@ -21,7 +21,10 @@ the smallest tile always may. How many are on the way bounds what a unit loads, 
 says how deep its pipelines are (`npusim.models.pipeline`).
 
 Blocks of a cluster share what they load of the side that they have in common (multicast): weights
-of a GEMV are not shared, each of its columns lies in one block. The matrix unit runs at a clock
+of a GEMV are not shared, each of its columns lies in one block. That spares the cache requests, but
+each unit takes in all that its tile needs: on an H200 k-steps of 12 to 27 KB come at 65 to 75 B a
+clock and unit, whether 2 or 8 blocks share them (workloads/experiments/h200_tiles.md). The matrix
+unit runs at a clock
 between base and boost, as its power limit allows. Weights stored narrower than they are computed
 with are widened meanwhile, each once in every tile of rows: a third term of a step's maximum
 (`npusim.models.conversion`). Products on vector units (fp32) are cut the same way, but for those of
@@ -187,23 +190,27 @@ class _Rows:
         self.rest = part_left(traffic, self.dram, designs)
         self.exact = (operations.dtype == "fp8")[:, None] & ("gemm.fp8_tile" in designs)
 
-    def _loads(self, rows: NDArray[np.intp] | slice, used: Array, tile: tuple[int, int]) -> Array:
-        """Return the bytes a unit of K that a block loads itself: a cluster shares one side.
+    def _loads(
+        self, rows: NDArray[np.intp] | slice, used: Array, tile: tuple[int, int]
+    ) -> tuple[Array, Array]:
+        """Return the bytes a unit of K that come to a block, and that it asks the cache for.
 
         Blocks of a cluster lie along one side, or half along each, and share what they have in
-        common, as far as there are so many of them; the library takes what is least.
+        common, as far as there are so many of them; the library takes what is least. What one asks
+        for comes to all of them.
         """
         first, second = used * self.element[rows], tile[1] * self.weight[rows]
-        least: Array = first + second
+        come: Array = first + second
+        least = come
         if is_narrow(tile):
-            return least  # what pads rows is written by each block for itself
+            return come, least  # what pads rows is written by each block for itself
         columns, lines = np.ceil(self.n[rows] / tile[1]), np.ceil(self.m[rows] / tile[0])
         together = self.designs["gemm.cluster"]
         for along in (1.0, 0.5, 0.0):
             across = np.minimum(together**along, columns)
             down = np.minimum(together ** (1.0 - along), lines)
             least = np.minimum(least, first / across + second / down)
-        return least
+        return come, least
 
     def improve(
         self, kept: tuple[Array, Array, Array], chosen: NDArray[np.intp], tile: tuple[int, int],
@@ -221,18 +228,18 @@ class _Rows:
         used = np.full_like(used, tm) if is_narrow(tile) else used
         active = np.minimum(blocks, self.units)
         rounds = np.ceil(blocks / self.units)
-        loads = self._loads(rows, used, tile) * STEP
+        come, asked = (STEP * of_k for of_k in self._loads(rows, used, tile))
         step = self._arithmetic(rows, used, tn, rounds)
-        step = np.maximum(step, loads / (d["units.load_rate"] * d["units.clock"]))
+        step = np.maximum(step, come / (d["units.load_rate"] * d["units.clock"]))
         step = np.maximum(step, np.minimum(tn, self.n[rows]) * STEP * self.widening[rows])
         flying: Array | float = np.inf  # bytes, in a unit
         if pipeline.STAGES in d:
             held = STEP * (used * self.element[rows] + tn * self.weight[rows])
             under_way = pipeline.flying(held, rounds, d)
             step = np.maximum(step, cache_latency(d) / under_way)
-            flying = under_way * loads
+            flying = under_way * asked
         core = rounds * d["gemm.fill"] / d["units.clock"] + np.maximum(
-            rounds * steps * step, blocks * steps * loads / l2_bandwidth(active, d)
+            rounds * steps * step, blocks * steps * asked / l2_bandwidth(active, d)
         )
         reach = np.minimum(dram_bandwidth(active, d, TILES, flying), self.reach)
         dram = self.wait[rows] + self.dram[rows] / reach

@@ -3,6 +3,7 @@
     links = ceil(elements / threads launched)                         of most routines
     links = ceil(rest / threads of a block)                           of `VECTORS`
     links = ceil(elements / threads launched / 4) + 7 if blocks > results > 0    of `FOURS`
+    links = ceil((elements modulo threads of a block x 16) / threads of a block) of `TILED`
 
     rest  = elements modulo (threads of a block x elements a thread)
     elements a thread = 4, 8, 16, ...: the first with which the grid holds all elements
@@ -20,6 +21,9 @@ compute one element after the other; the longer of both kinds of blocks counts (
     t = max(links x chain, loading + elements a thread x (chain - loading)),  loading <= chain
 
 ``loading`` is the chain of ``vectorized``, whose functions take next to no time.
+
+Sums over a device (`TILED`) take tiles of 16 elements a thread at once, and what is left of the
+last one by one.
 
 Rows that are summed, searched or normalised (`FOURS`) are loaded four elements at a time, and what
 one load gives is added before the next one leaves. Where blocks share a result (`share_results`;
@@ -51,10 +55,12 @@ PARAMETERS = ()  # reads none itself
 
 VECTORS = ("vectorized", "special", "fill")
 FOURS = ("reduce_rows", "reduce_arg", "layer_norm", "rms_norm")
+TILED = ("reduce_device",)
 _SHARING = ("reduce_rows", "reduce_arg")
 _LEAST = 4.0  # elements a thread
 _FOUR = 4.0
 _SHARED = 7.0  # links
+_TILE = 16.0  # elements of a thread
 
 
 def links(operations: Operations, elements: Array) -> Array:
@@ -88,6 +94,8 @@ def links(operations: Operations, elements: Array) -> Array:
     vectors, fours = (np.isin(operations.routine, r)[:, None] for r in (VECTORS, FOURS))
     found = np.ceil(np.where(vectors, rest, np.where(fours, each / _FOUR, each)))
     found = found + np.where(share_results(operations)[:, None], _SHARED, 0.0)
+    tiled = np.isin(operations.routine, TILED)[:, None]
+    found = np.where(tiled, _of_last_tile(operations, elements), found)
     return np.where(each > 0, found, 0.0)
 
 
@@ -133,6 +141,13 @@ def _of_a_thread(operations: Operations, elements: Array) -> tuple[Array, Array,
     width = 2.0 ** np.ceil(np.log2(np.maximum(each, _LEAST)))
     rest = np.mod(elements, width * np.maximum(threads, 1.0)) / np.maximum(threads, 1.0)
     return np.where(launched > 0, each, 0.0), rest, width
+
+
+def _of_last_tile(operations: Operations, elements: Array) -> Array:
+    """Return how many elements a thread takes one by one of a tile that is not full, (U, 1)."""
+    threads = np.maximum(operations["threads"], 1)[:, None].astype(np.float64)
+    left: Array = np.ceil(np.mod(elements, threads * _TILE) / threads)
+    return left
 
 
 def share_results(operations: Operations) -> NDArray[np.bool_]:

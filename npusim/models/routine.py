@@ -32,6 +32,7 @@ each wave of blocks of these waits as the first one does, and for DRAM besides:
     miss  = share of what is read that comes from DRAM x (DRAM's latency - L2's latency)
 
 with the blocks that a unit holds at once (`npusim.models.occupancy`); two inputs miss side by side.
+What the first wave waits for DRAM comes on top (`npusim.models.first_wait`).
 It overlaps issue and transfers as they overlap each other, ``(memory^p + issue^p + wait^p)^(1/p)``
 with p = 5 for conversions: what their threads wait for is counted by itself.
 
@@ -43,8 +44,8 @@ Source: issue and latency bounds after V. Volkov, "Understanding latency hiding 
 Berkeley EECS-2016-143, 2016; numbers fitted to workloads/experiments/h200_routines.parquet.
 
 Left out: what fewer threads than a unit holds mean for instructions, atomics that meet, clocks
-under a power limit, what DRAM adds to the waiting of the first wave, how the chosen elements of a
-mask lie, pageable memory of the host beyond the megabyte or so that is staged at once.
+under a power limit, how the chosen elements of a mask lie, pageable memory of the host beyond the
+megabyte or so that is staged at once.
 """
 
 from __future__ import annotations
@@ -56,7 +57,16 @@ from numpy.typing import NDArray
 
 from npusim.arch import Designs
 from npusim.library import HOST_COPIES, NUMBERS, ROUTINES
-from npusim.models import dispatch, floor, hierarchy, occupancy, roofline, special, transfer
+from npusim.models import (
+    dispatch,
+    first_wait,
+    floor,
+    hierarchy,
+    occupancy,
+    roofline,
+    special,
+    transfer,
+)
 from npusim.models.amount import amount
 from npusim.models.cost import Cost, overlapped, smooth_max
 from npusim.models.floor import floor_time
@@ -79,6 +89,7 @@ READS = {
     *PARAMETERS,
     *floor.PARAMETERS,
     *dispatch.PARAMETERS,
+    *first_wait.READS,
     *occupancy.READS,
     *transfer.READS,
     *roofline.PARAMETERS,
@@ -127,6 +138,8 @@ class Shape:
         How well memory and issue overlap.
     starting, stagger : array
         How long it takes to hand all blocks to units, and the first one to each [s].
+    first : array
+        What the first loads wait for DRAM [s].
     """
 
     depth: Array
@@ -142,6 +155,7 @@ class Shape:
     power: Array
     starting: Array
     stagger: Array
+    first: Array
 
 
 def known(operations: Operations, designs: Designs) -> NDArray[np.bool_]:
@@ -171,7 +185,7 @@ def routine_cost(operations: Operations, designs: Designs) -> Cost:
     compute = np.hypot(issue, shape.matrix)
     if wait.any():
         compute = smooth_max(compute, wait, shape.power)
-    least = floor * floor_time(operations, designs) + links_time + shape.stagger
+    least = floor * floor_time(operations, designs) + links_time + shape.stagger + shape.first
     busy = with_starts(smooth_max(shape.memory, compute, shape.power), shape)
     if "prefetch.depth" not in designs:
         return overlapped(least, shape.memory, compute, busy)
@@ -197,7 +211,7 @@ def routine_shape(operations: Operations, designs: Designs) -> Shape:
     blocks = np.where(launched > 0, launched, units)
     rounds = np.ceil(blocks / units)
     last = share_results(operations)[:, None]  # which works again
-    depth = links(operations, work)
+    depth = loads = links(operations, work)
     moved = transfer_time(operations, np.minimum(blocks, units), designs)
     again, missed = _waits(operations, depth, designs)
     converting = np.isin(operations.routine, CONVERTING) & (operations.kind != "cast")
@@ -208,7 +222,8 @@ def routine_shape(operations: Operations, designs: Designs) -> Shape:
     return Shape(depth, full_blocks(operations, work), _loading(operations, designs), rounds + last,
                  rounds / blocks, rounds * work / blocks, moved, _matrix_time(operations, designs),
                  again, missed, power, dispatch.rate_time(handed, designs),
-                 dispatch.stagger_time(handed, designs))  # fmt: skip
+                 dispatch.stagger_time(handed, designs),
+                 first_wait.first_wait(operations, loads, designs))  # fmt: skip
 
 
 def transfer_time(operations: Operations, active: Array, designs: Designs) -> Array:

@@ -1,8 +1,9 @@
 """Tiles of matrix products: which sizes there are, and which tile and split of K a library takes.
 
 Libraries have tiles with one side of 64, 128 or 256 results and the other one too, or in steps of
-``gemm.tile_step``. A reduction may be cut in parts where there are fewer tiles than units. Which of
-them is fastest is not always what a library takes; what is known of its choice is data:
+``gemm.tile_step``; less than 64 are rows only. A reduction may be cut in parts where there are
+fewer tiles than units. Which of them is fastest is not always what a library takes; what is known
+of its choice is data:
 
 - Types of 16 bits, weights too: a reduction of up to ``gemm.split_inner`` is never cut, a longer
   one always if the result is no wider than ``gemm.split_width`` and has ``gemm.split_results`` at
@@ -137,6 +138,8 @@ class Tiling:
         others = [n for n in range(SIDES[0], SIDES[-1] + 1) if n in SIDES or (n % steps == 0).any()]
         both = [(side, n) for side in SIDES for n in others]
         found = {t for m, n in both for t in ((m, n), (n, m)) if m * n <= _LARGEST}
+        short = [m for m in range(1, SIDES[0]) if (m % steps == 0).any()]
+        found |= {(m, n) for m in short for n in SIDES}
         if self._narrow.any():
             found |= {(SIDES[0], n) for n in _NARROW}
         return sorted(found)
@@ -153,7 +156,7 @@ class Tiling:
             yield 1, np.flatnonzero(self._narrow.any(axis=1))
             return
         wide = np.maximum(self.m, SIDES[0]), np.maximum(self.n, SIDES[0])
-        fits = (tm <= wide[0]) & (tn <= wide[1]) & ((tm == SIDES[0]) | (self.m > SIDES[0]))
+        fits = (tm <= wide[0]) & (tn <= wide[1]) & ((tm <= SIDES[0]) | (self.m > SIDES[0]))
         fits &= ~self._narrow.all(axis=1, keepdims=True)
         if not fits.any():
             return

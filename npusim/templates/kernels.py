@@ -41,7 +41,7 @@ _COUNTS = ("batch", "m", "n", "k", "heads", "kv_heads", "groups", "blocks", "thr
 _NEARLY = 1e-6
 _NO_GRID = ("memcpy", "memset")
 # Blocks a unit and threads, whatever comes; of a concatenation for each tensor.
-_OF_UNITS = {"cat": (2, 512), "grouped_matrix": (1, 384)}
+_OF_UNITS = {**dict.fromkeys(("cat", "cat_2d", "cat_4d"), (2, 512)), "grouped_matrix": (1, 384)}
 _ONE_BLOCK = {"grouped_setup": 64}  # of so many threads
 
 Row = Mapping[str, Any]

@@ -76,7 +76,7 @@ _TILES = {
 }  # fmt: skip
 _BY_WIDTH = ("strided", "strided_4d", "strided_5d", "transposed")
 _OF_ONE_ROW = ("softmax_block", "layer_norm", "rms_norm")
-_WHATEVER_COMES = ("cat", "grouped_setup", "grouped_matrix")
+_WHATEVER_COMES = ("cat", "cat_2d", "cat_4d", "grouped_setup", "grouped_matrix")
 _THREADS = 128
 _LINE = 4096.0  # bytes that a block of a gather takes, 16 a thread
 _CATS = 32  # blocks a unit for each tensor of a concatenation, at most
