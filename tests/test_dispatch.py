@@ -72,15 +72,15 @@ def test_what_a_block_more_takes(rows, op):
     ends = [period(rows, op, "bfloat16", blocks) for blocks in (256, 2048)]
     inside = (ends[1] - ends[0]) / 1792
     assert alone == pytest.approx(0.65e-9, rel=0.03)
-    assert inside < rate_time(np.ones((1, 1)), h200).item() * 1.1
+    assert inside < rate_time(np.ones((1, 1)), h200).item() * 1.15
     assert rate_time(np.ones((1, 1)), h200).item() < alone
 
 
 @pytest.mark.parametrize("op", ["mul", "neg", "fill"])
 def test_what_all_units_take_more_than_one(rows, op):
-    """Less than the rate of blocks and their stagger, and transfers of 0.1 us at most, together."""
+    """The rate of blocks and their stagger, and transfers of 0.1 us at most, a tick less or more."""
     h200 = Designs(ns.load_arch("h200"))
     more = kernel(rows, op, "bfloat16", 128) - kernel(rows, op, "bfloat16", 1)
     blocks = np.full((1, 1), 128.0)
     told = (stagger_time(blocks, h200) + rate_time(blocks, h200)).item()
-    assert told == pytest.approx(more, rel=0.25)
+    assert -32e-9 < more - told < 100e-9

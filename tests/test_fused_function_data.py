@@ -24,7 +24,7 @@ AGAIN = FILE.with_name("h200_fused_functions_again.json")
 WITHIN = {
     "mul": (7, 17),
     "steps2": (9, 18),
-    "steps12": (10, 25),
+    "steps12": (11, 25),
     "div": (6, 22),
     "rsqrt": (7, 22),
     "exp": (10, 11),

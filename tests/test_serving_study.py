@@ -205,7 +205,8 @@ def test_a_run_does_not_depend_on_what_else_the_study_runs(study):
     (alone,) = run(study(a=tokens))
     both = run(study("axes: {engine.max_num_seqs: [4, 32]}", a=tokens))
     assert both[0].middle.summaries()["ttft"].mean_s == pytest.approx(
-        alone.middle.summaries()["ttft"].mean_s, rel=2e-3)  # fmt: skip
+        alone.middle.summaries()["ttft"].mean_s, rel=3e-3
+    )  # between other points of their grid
     assert both[0].policy == alone.policy
 
 

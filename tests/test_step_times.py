@@ -122,7 +122,7 @@ def test_captured_sizes_round_up(times):
         same = times.seconds(decoding(32, SHORT)) + attention + head
         assert times.seconds(decoding(b, SHORT)) == pytest.approx(same, rel=1e-12)
     free = GridTimes(times.rest, times.host, times.tail, times.head, times.decode, times.prompt)
-    assert free.seconds(decoding(17, SHORT)) < times.seconds(decoding(17, SHORT))
+    assert free.seconds(decoding(9, SHORT)) < times.seconds(decoding(9, SHORT))
     # beyond the largest one each size has its own time
     assert times.seconds(Step([(40, 0)], 1)) == free.seconds(Step([(40, 0)], 1))
 

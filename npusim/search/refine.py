@@ -75,7 +75,7 @@ def refine(
     >>> _ = points(choices.points(np.array([[0, 0, 2]])))
     >>> start = judged(points, ["wall_s", "units.count"], Limits())
     >>> refine(start, choices, points).front["units.count"].tolist()
-    [99.0, 66.0, 33.0]
+    [132.0, 99.0, 66.0, 33.0]
     """
     limits = limits or Limits()
     values: Values = {path: list(axis.values) for path, axis in choices.axes.items()}
