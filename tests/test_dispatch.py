@@ -78,7 +78,7 @@ def test_what_a_block_more_takes(rows, op):
 
 @pytest.mark.parametrize("op", ["mul", "neg", "fill"])
 def test_what_all_units_take_more_than_one(rows, op):
-    """The rate of blocks and their stagger, and transfers of 0.1 us at most, a tick less or more."""
+    """The rate of blocks, their stagger, and transfers of 0.1 us at most, a tick less or more."""
     h200 = Designs(ns.load_arch("h200"))
     more = kernel(rows, op, "bfloat16", 128) - kernel(rows, op, "bfloat16", 1)
     blocks = np.full((1, 1), 128.0)
