@@ -11,8 +11,9 @@ import itertools
 import json
 import statistics
 import sys
-import tempfile
 from pathlib import Path
+
+from profiled import kernels
 
 FILE = Path(__file__).parents[1] / "workloads/experiments/h200_evictions.json"
 SHAPES = ((1, 2048, 1024), (32, 2048, 1024), (75, 1280, 896), (32, 256, 1024), (32, 4096, 4096))
@@ -22,19 +23,13 @@ PIECE, PIECES, WEIGHTS, CALLS = 2, 100, 300e6, 40  # MB of other memory, and how
 
 def times(torch, between, product):
     """Return the median time of a product [us] with something between two calls of it."""
-    between()
-    product()
-    torch.cuda.synchronize()
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
-        for _ in range(CALLS):
-            between()
-            product()
-        torch.cuda.synchronize()
-    with tempfile.TemporaryDirectory() as folder:
-        profile.export_chrome_trace(f"{folder}/trace.json")
-        events = json.loads(Path(folder, "trace.json").read_text())["traceEvents"]
-    took = [e["dur"] for e in events if e.get("cat") == "kernel" and "nvjet" in e["name"]]
-    return round(statistics.median(took), 3)
+
+    def both():
+        between()
+        product()
+
+    took = kernels(torch, both, CALLS)
+    return round(statistics.median(time for name, _, time in took if "nvjet" in name), 3)
 
 
 def writers(torch, megabytes):

@@ -16,10 +16,10 @@ import itertools
 import json
 import statistics
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
+from profiled import kernels
 
 FILE = Path(__file__).parents[1] / "workloads/experiments/h200_small_kernels.json"
 BLOCKS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
@@ -51,21 +51,6 @@ def operators(torch, blocks):
     return made
 
 
-def kernels(torch, call, count):
-    """Return the profiled kernels of what a call runs: grid and time [us] of each."""
-    call()
-    torch.cuda.synchronize()
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
-        for _ in range(count):
-            call()
-        torch.cuda.synchronize()
-    with tempfile.TemporaryDirectory() as folder:
-        profile.export_chrome_trace(f"{folder}/trace.json")
-        events = json.loads(Path(folder, "trace.json").read_text())["traceEvents"]
-    found = sorted((e for e in events if e.get("cat") == "kernel"), key=lambda e: e["ts"])
-    return [(e["args"]["grid"][0], e["dur"]) for e in found]
-
-
 def in_turn(torch, calls, product=None):
     """Return each call's time among the others, the median [us], by what it is called."""
     names = [name for name in calls if kernels(torch, calls[name], 1)]
@@ -79,7 +64,7 @@ def in_turn(torch, calls, product=None):
 
     took = kernels(torch, turn, CALLS)
     each = len(took) // (CALLS * len(names))  # a call is one kernel, the last of its own
-    for i, (_, time) in enumerate(took[each - 1 :: each]):
+    for i, (_, _, time) in enumerate(took[each - 1 :: each]):
         times[names[i % len(names)]].append(time)
     return {name: statistics.median(values) for name, values in times.items()}
 
@@ -92,7 +77,7 @@ def cold(torch, blocks):
         turn = itertools.cycle([one[name] for one in sets])
         took = kernels(torch, lambda turn=turn: next(turn)(), 2 * len(sets))
         if took:
-            found[name] = statistics.median(time for _, time in took[len(sets) :])
+            found[name] = statistics.median(time for _, _, time in took[len(sets) :])
     return found
 
 
@@ -140,9 +125,9 @@ def measure(file):
             made = graph(torch, call)
             inside = kernels(torch, made.replay, 1)
             rows.append({
-                "op": op, "dtype": dtype, "blocks": blocks, "grid": alone[0][0],
-                "kernel_us": round(statistics.median(t for _, t in alone), 3),
-                "graph_kernel_us": round(statistics.median(t for _, t in inside), 3),
+                "op": op, "dtype": dtype, "blocks": blocks, "grid": alone[0][1][0],
+                "kernel_us": round(statistics.median(t for _, _, t in alone), 3),
+                "graph_kernel_us": round(statistics.median(t for _, _, t in inside), 3),
                 "period_us": round(period(torch, made), 4),
                 "mixed_us": round(mixed[op, dtype], 3),
                 "between_us": round(between[op, dtype], 3),

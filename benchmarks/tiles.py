@@ -12,8 +12,9 @@ import json
 import re
 import statistics
 import sys
-import tempfile
 from pathlib import Path
+
+from profiled import kernels
 
 FILE = Path(__file__).parents[1] / "workloads/experiments/h200_tiles.json"
 ROWS = (1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
@@ -23,23 +24,8 @@ FP8_ROWS, FP8_INNER = (16, 64, 128, 256, 512, 1024), (640, 1280, 2560, 5120)
 CALLS, LINE = 12, 128  # calls of a product; bytes of K in a k-step
 
 
-def kernels(torch, call):
-    """Return the name, grid and time [us] of each kernel that some calls run."""
-    call()
-    torch.cuda.synchronize()
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
-        for _ in range(CALLS):
-            call()
-        torch.cuda.synchronize()
-    with tempfile.TemporaryDirectory() as folder:
-        profile.export_chrome_trace(f"{folder}/trace.json")
-        events = json.loads(Path(folder, "trace.json").read_text())["traceEvents"]
-    found = sorted((e for e in events if e.get("cat") == "kernel"), key=lambda e: e["ts"])
-    return [(e["name"], e["args"]["grid"], e["dur"]) for e in found]
-
-
 def row(torch, call, **shape):
-    ran = kernels(torch, call)
+    ran = kernels(torch, call, CALLS)
     each = len(ran) // CALLS
     name, grid, _ = ran[0]
     took = statistics.median(time for _, _, time in ran[each::each])

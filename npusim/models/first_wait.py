@@ -17,8 +17,9 @@ Source: kernels of 128 to 512 full blocks on an H200, cold less warm
 links of 1 KB, 1.6 us with four of 512 B. Kernels that scale 32 rows by a norm's weights, four links
 of 256 B, take 2.7 us in a step (paddleocr_vl_decode_b32), others of 64 blocks 1.8 us repeated.
 
-Left out: what DRAM gives at once where rows are shorter than that, misses of later blocks
-(`npusim.models.routine` has those of reductions and conversions).
+Left out: what DRAM gives at once where rows are shorter than that, that one block waits for half of
+it, misses of later blocks (`npusim.models.routine` has those of reductions and conversions), what a
+prefetch saves of it.
 """
 
 from __future__ import annotations

@@ -23,12 +23,12 @@ says how deep its pipelines are (`npusim.models.pipeline`).
 Blocks of a cluster share what they load of the side that they have in common (multicast): weights
 of a GEMV are not shared, each of its columns lies in one block. That spares the cache requests, but
 each unit takes in all that its tile needs: on an H200 k-steps of 12 to 27 KB come at 65 to 75 B a
-clock and unit, whether 2 or 8 blocks share them (workloads/experiments/h200_tiles.md). The matrix
-unit runs at a clock
-between base and boost, as its power limit allows. Weights stored narrower than they are computed
-with are widened meanwhile, each once in every tile of rows: a third term of a step's maximum
-(`npusim.models.conversion`). Products on vector units (fp32) are cut the same way, but for those of
-one row, which have kernels without tiles (`npusim.models.vector_row`).
+clock and unit, whether 2 or 8 blocks share them (workloads/experiments/h200_tiles.md).
+
+The matrix unit runs at a clock between base and boost, as its power limit allows. Weights stored
+narrower than they are computed with are widened meanwhile, each once in every tile of rows: a third
+term of a step's maximum (`npusim.models.conversion`). Products on vector units (fp32) are cut the
+same way, but for those of one row, which have kernels without tiles (`npusim.models.vector_row`).
 
 Exact sums of fp8 are moved to fp32 every 128 of K, one addition a result. Large tiles are shared by
 two groups of warps, several tiles of a unit belong to one each: one moves while the other
