@@ -16,6 +16,7 @@ from npusim.errors import InputError
 from npusim.sweeps import engines
 from npusim.sweeps.blocks import Store
 from npusim.sweeps.engines import run
+from npusim.sweeps.results import LEFT
 from npusim.sweeps.task import Stopped, part
 from tests.block_tasks import Broken, Deadly, Refusing, Squares, Threads, total
 
@@ -216,7 +217,9 @@ def test_workers_killed_from_outside_cost_nothing_but_time(tmp_path, expected):
             os.kill(killed[-1], signal.SIGKILL)
 
     ran(tmp_path, Squares(seconds=0.05), workers=2, progress=progress)
-    assert len(set(killed)) == 3 and contents(tmp_path) == expected
+    # a file that one was writing never got its name, and goes when the store is opened again
+    named = {name: f for name, f in contents(tmp_path).items() if not name.startswith(LEFT)}
+    assert len(set(killed)) == 3 and named == expected
 
 
 def test_workers_that_cannot_start_are_told(tmp_path, monkeypatch):
