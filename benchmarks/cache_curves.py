@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 import npusim as ns
 from npusim.arch import Designs
@@ -200,6 +201,9 @@ def draw(c, file):
     ax.scatter(c.footprint / MIB, put(c.measured), s=10, linewidths=0, color="#2a5d8f")
     ax.plot(c.footprint / MIB, put(c.predicted), color="#b3541e", linewidth=1.1)
     ax.set_xscale("log")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_minor_formatter(NullFormatter())  # else labels would overlap
     ax.set_ylim(0, 1.08 * max(put(c.measured).max(), put(c.predicted).max()))
     ax.set_xlabel("footprint [MiB]")
     ax.set_ylabel("time [µs]" if c.unit == "us" else "bandwidth [GB/s]")

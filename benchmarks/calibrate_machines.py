@@ -127,6 +127,8 @@ def held_routines(arch):
     w = ns.load_workload(ROOT / "workloads" / "experiments" / "h200_routines.parquet")
     held = []
     for found in routines.calibrate(w, arch.name):
+        if found.routine in routines.BETWEEN:  # their calls are those of others
+            continue
         held.append(found.held)
         for number, value in zip(NUMBERS, found.fits[0], strict=True):
             path = f"library.{found.routine}.{number}"
