@@ -52,7 +52,7 @@ def test_units_take_in_64_bytes_a_clock_whatever_blocks_share(products):
 
 
 def test_k_steps_are_told(products):
-    """Of more than one row all within 20 %: the model chooses the tiles itself."""
+    """Of more than one row all within 21 %: the model chooses the tiles itself."""
     h200, errors = Designs(ns.load_arch("h200")), []
     for m, n, _, took in products:
         if m == 1:
