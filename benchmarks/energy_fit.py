@@ -55,8 +55,10 @@ def of_power(row):
         size = WIDTH.get(row["dtype"], 2) * 3 * (row["flops"] / rate_of(row) / 2) ** (2 / 3)
         name = "fp32 product" if row["dtype"] == "fp32" else row["dtype"]
         zeros = row["data"] == "zeros"
+        moved = rate * rate_of(row) * size
+        way = 0.0 if name == "fp32 product" else moved  # from the cache: in the product itself
         return {"zeros" if zeros else name: rate * row["flops"], "cycle": units,
-                "dram": rate * rate_of(row) * size}  # fmt: skip
+                "dram": moved, "l2": -way}  # fmt: skip
     if what in OF_OWN:
         name, amount = OF_OWN[what]
         units *= min(row["blocks"], UNITS) / UNITS
@@ -78,7 +80,8 @@ def of_energy(row):
         return {"launch [uJ]": per["launches"] * 1e6, "cycle": 1.0}
     done = {"dram": per["dram_bytes"], "l2": per["l2_bytes"], "cycle": UNITS}
     if row["what"] == "gemm_bf16":
-        done |= {"bf16": per["flops"], "dram": per["flops"] / (2 * 8192**3) * 6 * 8192**2}
+        moved = per["flops"] / (2 * 8192**3) * 6 * 8192**2
+        done |= {"bf16": per["flops"], "dram": moved, "l2": -moved}
     if row["what"] == "gemm_fp32":
         done |= {"fp32 product": per["flops"], "dram": per["flops"] / (2 * 8192**3) * 12 * 8192**2}
     return done

@@ -32,6 +32,7 @@ from npusim.library import HOST_COPIES
 from npusim.models import special
 from npusim.models.cost import Cost
 from npusim.models.energy import (
+    carried,
     clock_power,
     has_energy,
     of_byte,
@@ -221,7 +222,8 @@ def work_done(
     Returns
     -------
     dict of str to array, shape (D,)
-        FLOP of ``matrix.TYPE`` and, of rows that only fill its tiles, ``padding.TYPE``; of
+        FLOP of ``matrix.TYPE`` and, of rows that only fill its tiles, ``padding.TYPE``;
+        ``carried`` of operands whose way from the cache is in those [B]; FLOP of
         ``vector`` and the units beside; ``special`` functions, ``launch`` and ``copied`` [B];
         ``took`` of all operations and ``used.UNIT`` of those that run on a unit for products [s];
         ``at_work``, the time of compute units that have a kernel [unit x s].
@@ -234,6 +236,7 @@ def work_done(
         if of.any():
             found[f"matrix.{dtype}"] = _sum(flop["matrix"][of], times[of])
             found[f"padding.{dtype}"] = _sum(filling[of], times[of])
+    found["carried"] = _sum(carried(operations)[:, None] * (flop["matrix"] > 0), times)
     found["special"] = none + float(special.evaluations(operations) @ times)
     found["launch"] = none + times.sum()
     copied = np.isin(operations.routine, HOST_COPIES)
@@ -327,6 +330,8 @@ def _computed(work: Mapping[str, Array], designs: Designs) -> Iterator[Part]:
             yield _part("matrix", path, work[f"matrix.{dtype}"] * each, designs)
             filled = work[f"padding.{dtype}"] * share * each
             yield _part("matrix", ("energy.padding", path), filled, designs)
+    way = work["carried"] * of_operation("energy.cache", designs)
+    yield _part("matrix", "energy.cache", -way, designs)
     engines = dict.fromkeys((*BESIDE, "sram_compute"), "energy.engine")
     for name, path in {"vector": "energy.vector", "special": "energy.special", **engines,
                        "launch": "energy.launch"}.items():  # fmt: skip

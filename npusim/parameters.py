@@ -99,7 +99,7 @@ PARAMETERS: Mapping[str, Parameter] = MappingProxyType({p.path: p for p in (
     Parameter("units.spare", "1", 0, 1e6, "compute units on the die that are not enabled"),
     Parameter("units.clock", "Hz", 1e6, 1e11, "boost clock of the compute units", True),
     Parameter("units.base_clock", "Hz", 1e6, 1e11,
-              "clock that the units hold under the power limit, whatever they do", True),
+              "clock from which matrix.boost_share counts: that which the vendor guarantees", True),
     Parameter("units.powered", "1", 1, 1e6,
               "busy units for which the base clock is quoted: fewer of them may run faster", True),
     Parameter("units.load_rate", "B/clock", 1, 1e6,
@@ -125,7 +125,8 @@ PARAMETERS: Mapping[str, Parameter] = MappingProxyType({p.path: p for p in (
               "share of the matrix unit's cycles that a large GEMM uses, at the clock it runs at",
               True),
     Parameter("matrix.boost_share", "1", 0, 1,
-              "where between base and boost clock a large GEMM settles under the power limit",
+              "where between base clock and clock of the units a GEMM on all units runs, before a "
+              "power limit holds it",
               True),
     *(Parameter(f"matrix.{d}.rate", "FLOP/clock", 1, 1e9,
                 f"dense {d} matrix throughput of one compute unit (multiply and add are two)")
@@ -317,6 +318,11 @@ PARAMETERS: Mapping[str, Parameter] = MappingProxyType({p.path: p for p in (
     Parameter("link.spare", "1", 0, 1e6, "links on the die that are not used"),
     Parameter("power.limit", "W", 1e-3, 1e6,
               "board power limit: clocks fall until the mean power of a step is below it"),
+    Parameter("power.window", "s", 0, 1e3,
+              "how long a load may take more than power.brief before the clocks fall"),
+    Parameter("power.brief", "W", 1e-3, 1e6,
+              "board power that loads of less than half a second are held at (where it or "
+              "power.window is not given: at none)"),
     Parameter("power.rest", "W", 0, 1e6,
               "board power beside the die: DRAM that keeps its data, voltage regulators, fans"),
     Parameter("power.idle", "W", 0, 1e6,

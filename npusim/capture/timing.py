@@ -1,26 +1,21 @@
 """How times are taken: CUDA-graph replays by events, eager calls and whole steps by the clock.
 
 Launching a graph takes a few microseconds whatever is in it, so graphs here hold enough operations
-to run for `_LEAST_GRAPH_US`. A time is the median over replays.
+to run for about a millisecond. A time is the median over replays (`npusim.graph_timing`).
 """
 
 from __future__ import annotations
 
-import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from npusim.capture.gpu import Row
+from npusim.graph_timing import PROBE_REPLAYS, UNTIMED, probe_rounds, replays, rounds
 
 Call = Callable[[], object]
 
-_LEAST_GRAPH_US = 1000.0
-_MOST_OPERATIONS = 1000
-_PROBE_OPERATIONS = 10
-_REPLAY_SECONDS = 0.06
-_FEWEST_REPLAYS, _MOST_REPLAYS = 7, 50
 _EAGER_LOOPS, _EAGER_CALLS = 7, 200
 
 
@@ -39,37 +34,6 @@ def wall_row(seconds: Sequence[float]) -> Row:
     return {**{name: round(1e3 * t, 9) for name, t in times.items()}, "n": len(seconds)}
 
 
-def rounds(one_us: float, sets: int) -> int:
-    """Return how often a graph cycles through its operand sets.
-
-    Parameters
-    ----------
-    one_us : float
-        About what one operation takes [us].
-    sets : int
-        Operand sets, one operation each.
-
-    Examples
-    --------
-    >>> rounds(1.0, 1), rounds(5.0, 60), rounds(1e4, 2), rounds(0.01, 1)
-    (1000, 4, 1, 1000)
-    """
-    wanted = math.ceil(_LEAST_GRAPH_US / (max(one_us, 1e-3) * sets))
-    return max(1, min(wanted, math.ceil(_MOST_OPERATIONS / sets)))
-
-
-def replays(replay_s: float) -> int:
-    """Return how many replays to time, given what one takes [s].
-
-    Examples
-    --------
-    >>> replays(1.0), replays(0.003), replays(1e-4)
-    (7, 20, 50)
-    """
-    wanted = round(_REPLAY_SECONDS / max(replay_s, 1e-9))
-    return max(_FEWEST_REPLAYS, min(wanted, _MOST_REPLAYS))
-
-
 def nothing() -> None:
     """Rewind what keeps no state."""
 
@@ -79,7 +43,7 @@ def capture_graph(torch: Any, run: Call, warm_up: Call | None = None) -> Any:
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
-        for _ in range(2):
+        for _ in range(UNTIMED):
             (warm_up or run)()
     torch.cuda.current_stream().wait_stream(side)
     torch.cuda.synchronize()
@@ -95,14 +59,14 @@ def replay_ms(torch: Any, replay: Call, count: int, rewind: Call = nothing) -> l
     `rewind` runs before each replay and is not timed.
     """
     times = []
-    for i in range(count + 2):
+    for i in range(UNTIMED + count):
         rewind()
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         start.record()
         replay()
         end.record()
         torch.cuda.synchronize()
-        if i >= 2:
+        if i >= UNTIMED:
             times.append(float(start.elapsed_time(end)))
     return times
 
@@ -126,14 +90,14 @@ def graph_us(torch: Any, calls: Sequence[Call]) -> float:
 
         return run
 
-    count = math.ceil(_PROBE_OPERATIONS / len(calls))
+    count = probe_rounds(len(calls))
     graph = capture_graph(torch, cycle(count), cycle(1))
-    took = statistics.median(replay_ms(torch, graph.replay, 3))
+    took = statistics.median(replay_ms(torch, graph.replay, PROBE_REPLAYS))
     wanted = rounds(1e3 * took / (count * len(calls)), len(calls))
     if wanted > count:
         count = wanted
         graph = capture_graph(torch, cycle(count), cycle(1))
-        took = statistics.median(replay_ms(torch, graph.replay, 3))
+        took = statistics.median(replay_ms(torch, graph.replay, PROBE_REPLAYS))
     times = replay_ms(torch, graph.replay, replays(1e-3 * took))
     return 1e3 * statistics.median(times) / (count * len(calls))
 

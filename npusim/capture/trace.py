@@ -20,8 +20,9 @@ from npusim.capture.gpu import Row, Unavailable, first_line, open_gpu, root_caus
 from npusim.capture.models import Program, Step, load_program
 from npusim.capture.nvml import Board, idle, open_board
 from npusim.capture.step_energy import SECONDS, step_energy
-from npusim.capture.timing import capture_graph, replay_ms, replays, wake, wall_row, wall_seconds
+from npusim.capture.timing import capture_graph, replay_ms, wake, wall_row, wall_seconds
 from npusim.errors import NpusimError
+from npusim.graph_timing import replays
 
 WARM_UPS = 5
 WALLS = 40

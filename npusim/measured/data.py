@@ -37,6 +37,9 @@ class Measured:
         ``kernel`` the time on the device alone.
     units : array, shape (N,)
         Compute units that it may use; not-a-number for all of them.
+    sets : array, shape (N,)
+        Operand sets that a graph of ``npusim capture`` takes in turn, which says how long it was
+        repeated (`npusim.graph_timing`); not-a-number where that is not known.
     row : array of int, shape (N,)
         Line of a table, row of a file of experiments (from 1), or number of the operation in a
         trace (from 0).
@@ -51,6 +54,7 @@ class Measured:
     op: NDArray[np.object_]
     launch: NDArray[np.object_]
     units: Array
+    sets: Array
     row: NDArray[np.int64]
     source: str
     notes: tuple[str, ...] = ()
@@ -61,7 +65,8 @@ class Measured:
 
     def take(self, chosen: NDArray[np.intp] | NDArray[np.bool_]) -> Measured:
         """Return some of the operations, by index or by mask."""
-        arrays = {c: getattr(self, c)[chosen] for c in ("seconds", "op", "launch", "units", "row")}
+        columns = ("seconds", "op", "launch", "units", "sets", "row")
+        arrays = {c: getattr(self, c)[chosen] for c in columns}
         return replace(self, operations=self.operations.take(chosen), **arrays)
 
     def labelled(
@@ -86,11 +91,12 @@ class Gathered:
     op: list[str] = field(default_factory=list)
     launch: list[str] = field(default_factory=list)
     units: list[float] = field(default_factory=list)
+    sets: list[float] = field(default_factory=list)
     row: list[int] = field(default_factory=list)
 
     def add(
         self, row: int, op: str, what: Measurable, us: float,
-        launch: str = "graph", units: float = np.nan,
+        launch: str = "graph", units: float = np.nan, sets: float = np.nan,
     ) -> None:  # fmt: skip
         """Add one operation and its time [us]."""
         self.what.append(what)
@@ -98,6 +104,7 @@ class Gathered:
         self.op.append(op)
         self.launch.append(launch)
         self.units.append(units)
+        self.sets.append(sets)
         self.row.append(row)
 
     def done(self, path: Path, notes: Sequence[str]) -> Measured:
@@ -112,8 +119,8 @@ class Gathered:
             raise InputError("no measured operations", file=path)
         op, launch = (np.array(texts, dtype=object) for texts in (self.op, self.launch))
         return Measured(operations(self.what), np.array(self.seconds), op, launch,
-                        np.array(self.units), np.array(self.row), path.name,
-                        tuple(notes))  # fmt: skip
+                        np.array(self.units), np.array(self.sets), np.array(self.row),
+                        path.name, tuple(notes))  # fmt: skip
 
 
 def from_workload(workload: Workload) -> Measured:
@@ -138,6 +145,7 @@ def from_workload(workload: Workload) -> Measured:
     row = np.flatnonzero(known)
     left = len(workload) - len(row)
     notes = (f"kernels without shapes or time, left out: {left} of {len(workload)}",) * (left > 0)
+    unknown = np.full(len(row), np.nan)
     return Measured(workload.operations(row), workload["duration_s"][row],
                     workload.text("kind")[row], np.full(len(row), "kernel", dtype=object),
-                    np.full(len(row), np.nan), row, workload.name, notes)  # fmt: skip
+                    unknown, unknown, row, workload.name, notes)  # fmt: skip

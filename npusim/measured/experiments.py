@@ -1,7 +1,8 @@
 """The natural experiments of ``npusim capture experiments`` (``axes.json``) as measured operations.
 
 Operands are cold where the experiment cycles through many sets of them, and warm where it repeats
-one; times are periods in a CUDA graph, those of ``sm_count`` of eager launches.
+one; times are periods in a CUDA graph, those of ``sm_count`` of eager launches. How many sets there
+are tells how long the device had been at work.
 
 What is left out: axes that measure no single operation (``launch``, ``fusion``, ``energy``).
 """
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from npusim.errors import InputError
+from npusim.graph_timing import copies as cold_sets
 from npusim.importers import files
 from npusim.measured import shapes
 from npusim.measured.data import Gathered, Measured
@@ -112,13 +114,18 @@ def _linear(point: _Point, dtype: str, copies: float) -> Measurable:
     return shapes.linear(dtype, m, n, k, copies)
 
 
+def _cold_linear(point: _Point, dtype: str, found: Gathered) -> None:
+    sets = cold_sets(point.whole("n"), point.whole("k"), shapes.DTYPES[dtype][1])
+    what = _linear(point, dtype, shapes.COLD)
+    found.add(point.number, "linear", what, point.us(), sets=sets)
+
+
 def _linear_shapes(point: _Point, found: Gathered) -> None:
-    found.add(point.number, "linear", _linear(point, "bf16", shapes.COLD), point.us())
+    _cold_linear(point, "bf16", found)
 
 
 def _precision(point: _Point, found: Gathered) -> None:
-    dtype = point.one_of("dtype", "fp8", "bf16")
-    found.add(point.number, "linear", _linear(point, dtype, shapes.COLD), point.us())
+    _cold_linear(point, point.one_of("dtype", "fp8", "bf16"), found)
 
 
 def _decode_attention(point: _Point, found: Gathered) -> None:
@@ -126,29 +133,31 @@ def _decode_attention(point: _Point, found: Gathered) -> None:
         point.whole(f) for f in ("batch", "hq", "hk", "d", "ctx")
     )
     what = shapes.decode_attention("bf16", batch, heads, kv_heads, size, context, copies=1)
-    found.add(point.number, "decode_attention", what, point.us())
+    found.add(point.number, "decode_attention", what, point.us(), sets=1)
 
 
 def _prefill_attention(point: _Point, found: Gathered) -> None:
     sequence, heads, size = (point.whole(f) for f in ("s", "h", "d"))
     what = shapes.prefill_attention("bf16", 1, heads, heads, size, sequence, False, copies=1)
-    found.add(point.number, "prefill_attention", what, point.us())
+    found.add(point.number, "prefill_attention", what, point.us(), sets=1)
 
 
 def _pointwise(point: _Point, found: Gathered) -> None:
     name = point.one_of("op", *shapes.POINTWISE)
     dtype = point.one_of("dtype", *shapes.DTYPES)
     what = shapes.pointwise(dtype, name, point.whole("elements"), copies=1)
-    found.add(point.number, "pointwise", what, point.us())
+    found.add(point.number, "pointwise", what, point.us(), sets=1)
 
 
 def _l2_residency(point: _Point, found: Gathered) -> None:
     if point.one_of("op", "gemv", "mul_scalar") == "gemv":
         n, k, copies = (point.whole(f) for f in ("n", "k", "matrices"))
-        found.add(point.number, "linear", shapes.linear("bf16", 1, n, k, copies), point.us())
+        what = shapes.linear("bf16", 1, n, k, copies)
+        found.add(point.number, "linear", what, point.us(), sets=copies)
         return
     read, written = (float(point.whole(f) * _MIB) for f in ("mb_read", "mb_write"))
-    found.add(point.number, "stream", shapes.stream("bf16", read, written, copies=1), point.us())
+    what = shapes.stream("bf16", read, written, copies=1)
+    found.add(point.number, "stream", what, point.us(), sets=1)
 
 
 def _sm_count(point: _Point, found: Gathered) -> None:

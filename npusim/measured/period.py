@@ -9,6 +9,7 @@ from npusim import units as quantity
 from npusim.arch import Designs
 from npusim.errors import InputError
 from npusim.measured.data import Measured
+from npusim.measured.power_limit import slowed
 from npusim.models.kernel import kernel_time
 from npusim.models.routine import known
 
@@ -23,7 +24,8 @@ def predicted(measured: Measured, designs: Designs) -> Array:
     one kernel of a routine is repeated; one of eager launches is
     ``max(t + launch.eager.interval, launch.eager.host)``, whichever of device and host is slower; a
     time of the kernel alone is t. Rows with few compute units are of a machine that has no more of
-    them.
+    them. Where it is known how a graph was repeated, a power limit may have slowed it
+    (`npusim.measured.power_limit`).
 
     Parameters
     ----------
@@ -53,6 +55,9 @@ def predicted(measured: Measured, designs: Designs) -> Array:
     again = known(measured.operations, designs)  # a benchmark's graph repeats that one kernel
     time[graph & again] += designs["launch.graph.repeat"]
     time[graph & ~again] += designs["launch.graph.interval"] + designs["launch.graph.node"]
+    time[graph] *= slowed(
+        measured.operations.take(graph), time[graph], measured.sets[graph], designs
+    )
     loop = time[eager] + designs["launch.eager.interval"]
     time[eager] = np.maximum(loop, designs["launch.eager.host"])
     if not (np.isfinite(time) & (time > 0)).all():

@@ -12,8 +12,15 @@ as long as the side of the memory. Matrix units work in whole tiles: rows that o
 multiplied too, at ``energy.padding`` of what data costs (zeros switch less).
 
 An operation of the matrix unit holds what brings its operands from the last-level cache through
-shared memory and registers; the bytes that an operation reads once are counted with the level that
-serves them, and tiles that are read again are in the operation.
+shared memory and registers, in tiles of `_TILE` rows and columns as in the product that energies
+are quoted for; the bytes that an operation reads once are counted with the level that serves them.
+Of a product with fewer rows a byte of weights serves fewer operations, so their energy holds less
+of its way:
+
+    in operations   energy.cache x (weights x min(1, rows / 256) + inputs x min(1, columns / 256))
+
+is counted once, with the level. So ten products of an H200 take 650 to 730 W where they are held at
+700 (h200_power_window.json), and up to 820 without it.
 
 Source: energy of wires and memories with their size, M. Horowitz, ISSCC 2014,
 doi:10.1109/ISSCC.2014.6757323; constants in ``archs/technology/energy.yaml``, most of them from the
@@ -49,9 +56,9 @@ OPERATIONS = (*(f"energy.matrix.{dtype}" for dtype in MATRIX_DTYPES), "energy.ve
               "energy.host_copy")  # fmt: skip
 
 # Those of limits, sleep and gating are read by what evaluates steps (`npusim.power`,
-# `npusim.energy`, `npusim.clock_modes`).
+# `npusim.energy`, `npusim.clock_modes`) and measured operations (`npusim.measured.power_limit`).
 PARAMETERS = (
-    "power.limit", "power.sleep", "gating.clocks", "gating.leakage", "gating.wake",
+    "power.limit", "power.window", "power.brief", "power.sleep", "gating.clocks", "gating.leakage", "gating.wake",
     *OPERATIONS, "energy.padding", "energy.cache", "energy.cache_quoted", "energy.node",
     *(f"energy.dram.{name}" for name in DRAM_TYPES), "power.rest", "power.idle", "power.clocks",
     "leakage.density", "clocks.density", *(f"memories.{level}.energy" for level in LEVELS),
@@ -69,6 +76,9 @@ BY_AREA, BY_POWER = ("power.rest",), ("power.idle", "power.clocks")
 # instruction and tile (CUTLASS names both: 64x128x16); else the N of the smallest (PTX: wgmma n8).
 _ROWS = {"grouped_matrix": 64.0}
 _LEAST_ROWS = 8.0
+# Rows and columns of operands that units share: blocks of 128 x 256 in pairs (nvjet kernel names of
+# products of 8192 on an H200).
+_TILE = 256.0
 
 
 def missing(designs: Designs) -> tuple[str, ...]:
@@ -234,9 +244,35 @@ def padded(operations: Operations) -> Array:
     [0.333]
     """
     product = np.isin(operations.kind, ("gemm", "grouped_gemm"))
-    rows = np.maximum(operations["m"], 1.0)
-    groups = np.where(operations.kind == "grouped_gemm", np.maximum(operations["groups"], 1.0), 1.0)
-    each = rows / np.minimum(groups, rows)
+    each = _rows_of_each(operations)
     tile = np.array([_ROWS.get(routine, _LEAST_ROWS) for routine in operations.routine])
     filled = np.ceil(each / tile) * tile
     return np.where(product, operations["flop"] * (filled / each - 1.0), 0.0)
+
+
+def carried(operations: Operations) -> Array:
+    """Return the bytes of a product whose way from the cache is in its operations, shape (U,) [B].
+
+    Examples
+    --------
+    A product of 64 rows and many columns: a quarter of its weights, and its inputs:
+
+    >>> from npusim.measured.shapes import linear, operations
+    >>> one = operations([linear("bf16", 64, 4096, 1024)])
+    >>> bool(np.isclose(carried(one), 2 * 1024 * (4096 / 4 + 64))[0])
+    True
+    """
+    product = np.isin(operations.kind, ("gemv", "gemm", "grouped_gemm"))
+    rows, columns = (
+        np.minimum(n / _TILE, 1.0) for n in (_rows_of_each(operations), operations["n"])
+    )
+    moved = operations["read_weight"] * rows + operations["read_activation"] * columns
+    return np.where(product, moved, 0.0)
+
+
+def _rows_of_each(operations: Operations) -> Array:
+    """Return the rows of a product, of those of a group the mean, shape (U,), from 1."""
+    rows = np.maximum(operations["m"], 1.0)
+    groups = np.where(operations.kind == "grouped_gemm", np.maximum(operations["groups"], 1.0), 1.0)
+    each: Array = rows / np.minimum(groups, rows)
+    return each

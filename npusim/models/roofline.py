@@ -67,26 +67,27 @@ def matrix_clock(designs: Designs) -> Array:
     return clock
 
 
-def sustained_clock(designs: Designs) -> Array:
-    """Return the clock of a long matrix kernel under the power limit, shape (D,) or (1,) [Hz].
+def burst_clock(designs: Designs) -> Array:
+    """Return the clock of the matrix units in a long kernel, shape (D,) or (1,) [Hz].
 
-    With all units busy it lies between the base clock and the clock of the quoted peak. Power
-    grows with the number of busy units and the cube of the clock (voltage follows it), so fewer
-    units run faster, up to that clock. It is never above the clock of the units, which a power
-    limit or a mode of its own may hold down (`npusim.models.voltage`).
+    With all units at work it lies between the base clock and the clock of the units: what they
+    draw at once holds it down from the first microsecond. The current grows with the number of
+    units at work and the cube of the clock (voltage follows it), so fewer units run faster, up to
+    the clock of the units. A power limit, which acts later, or a mode of its own lowers that one
+    (`npusim.power`, `npusim.models.voltage`).
 
     Examples
     --------
     >>> import npusim as ns
     >>> h200 = ns.load_arch("h200")
-    >>> clocks = sustained_clock(Designs(h200, {"units.count": np.array([8.0, 132.0])}))
+    >>> clocks = burst_clock(Designs(h200, {"units.count": np.array([8.0, 132.0])}))
     >>> (clocks / 1e9).round(1).tolist()
-    [1.8, 1.6]
+    [2.0, 1.8]
     """
-    base, quoted = designs["units.base_clock"], designs["matrix.clock"]
-    together = base + designs["matrix.boost_share"] * (quoted - base)
+    base, boost = designs["units.base_clock"], designs["units.clock"]
+    together = base + designs["matrix.boost_share"] * (boost - base)
     fewer = (designs["units.powered"] / designs["units.count"]) ** (1.0 / 3.0)
-    return np.minimum(np.minimum(together * fewer, quoted), designs["units.clock"])
+    return np.minimum(together * fewer, boost)
 
 
 def vector_peak(designs: Designs) -> Array:
@@ -103,7 +104,7 @@ def throughput(kind: str, dtype: str, designs: Designs) -> Array:
     """Return the arithmetic throughput that an operation can reach, shape (D,) or (1,) [FLOP/s]."""
     if unit_of(kind, dtype, designs) == "matrix":
         cycles = designs[f"matrix.{dtype}.rate"] * designs["units.count"]
-        return cycles * sustained_clock(designs) * designs["matrix.efficiency"]
+        return cycles * burst_clock(designs) * designs["matrix.efficiency"]
     return vector_peak(designs) * designs["vector.efficiency"]
 
 

@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 from npusim.arch import Designs
 from npusim.models import conversion, hierarchy, memory, roofline
 from npusim.models.hierarchy import Traffic
-from npusim.models.roofline import sustained_clock
+from npusim.models.roofline import burst_clock
 from npusim.models.systolic_cycles import by_flow, cycles, folds, streamed
 from npusim.workload import BYTES_OF, Operations
 
@@ -196,7 +196,7 @@ class _Products:
     def _all_at_work(self) -> Array:
         """Return the time in which all elements do all multiplications, (U, D) or (U, 1) [s]."""
         elements = self.values * self.rows * self.columns * self.units
-        time: Array = self.macs / elements / sustained_clock(self.designs)
+        time: Array = self.macs / elements / burst_clock(self.designs)
         return time
 
     def _improve(self, best: list[Array], rows: NDArray[np.intp], split: int) -> None:
@@ -239,7 +239,7 @@ class _Products:
         taken = active * d["units.miss_rate"] * d["units.clock"]
         dram = self.far / np.minimum(memory.dram_bandwidth(active, d, memory.TILES), taken)
         work = self._array_cycles(tm, tn, deep, rounds, np.ceil(rounds / each))
-        compute = np.maximum(work / sustained_clock(d), rounds * deep * tn * self.widening)
+        compute = np.maximum(work / burst_clock(d), rounds * deep * tn * self.widening)
         compute = np.maximum(compute, self._all_at_work())  # whatever is known of its shape
         return np.maximum(np.maximum(held, dram), compute), loads, held, dram, compute
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from functools import partial
 from typing import Any
 
 from npusim.capture.gpu import Row
 from npusim.capture.timing import graph_us
+from npusim.graph_timing import copies
 
 AXES = ("linear_shapes",)
 
@@ -19,27 +19,12 @@ _SHAPES = (
 )  # fmt: skip
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 1024, 4096)
 _QUICK = ((1280, 1280), (6848, 1280), (8192, 8192)), (1, 64, 4096)
-_COLD_BYTES = 400e6
-_MOST_MATRICES = 400
 
 
 def points(device: Row, quick: bool) -> list[Row]:
     """Return every shape with every number of rows."""
     shapes, rows = _QUICK if quick else (_SHAPES, _ROWS)
     return [{"axis": "linear_shapes", "m": m, "n": n, "k": k} for m in rows for n, k in shapes]
-
-
-def copies(n: int, k: int, itemsize: int) -> int:
-    """Return how many weight matrices of `itemsize` [B] an element are cycled to keep them cold.
-
-    About 400 MB together, no more than 400.
-
-    Examples
-    --------
-    >>> copies(1280, 1280, 2), copies(8192, 8192, 2), copies(129280, 1280, 2), copies(64, 64, 2)
-    (123, 3, 2, 400)
-    """
-    return min(_MOST_MATRICES, max(2, math.ceil(_COLD_BYTES / (n * k * itemsize))))
 
 
 def measure(torch: Any, point: Row) -> Row:

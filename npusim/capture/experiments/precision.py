@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from npusim.capture.experiments.linear_shapes import copies
 from npusim.capture.gpu import Row
 from npusim.capture.timing import graph_us
+from npusim.graph_timing import copies
 
 AXES = ("precision",)
 
