@@ -55,16 +55,21 @@ def of_power(row):
         size = WIDTH.get(row["dtype"], 2) * 3 * (row["flops"] / rate_of(row) / 2) ** (2 / 3)
         name = "fp32 product" if row["dtype"] == "fp32" else row["dtype"]
         zeros = row["data"] == "zeros"
-        moved = rate * rate_of(row) * size
-        way = 0.0 if name == "fp32 product" else moved  # from the cache: in the product itself
-        return {"zeros" if zeros else name: rate * row["flops"], "cycle": units,
-                "dram": moved, "l2": -way}  # fmt: skip
+        way = 0.0 if name == "fp32 product" else of_way(rate * row["flops"])
+        return {"zeros" if zeros else name: rate * row["flops"] - way, "cycle": units,
+                "dram": rate * rate_of(row) * size}  # fmt: skip
     if what in OF_OWN:
         name, amount = OF_OWN[what]
         units *= min(row["blocks"], UNITS) / UNITS
         return {name: rate * row[amount], "cycle": units}
     level = "dram" if row["mib"] >= 256 else "l2"
     return {level: rate * row["bytes"], "cycle": units}
+
+
+def of_way(flops):
+    """Return the FLOP of products of 8192 that stand for their operands' way, which is counted with
+    the bytes of DRAM (npusim.models.energy)."""
+    return flops / (2 * 8192**3) * 100.0 * 2 * 8192**2
 
 
 def rate_of(row):
@@ -80,8 +85,8 @@ def of_energy(row):
         return {"launch [uJ]": per["launches"] * 1e6, "cycle": 1.0}
     done = {"dram": per["dram_bytes"], "l2": per["l2_bytes"], "cycle": UNITS}
     if row["what"] == "gemm_bf16":
-        moved = per["flops"] / (2 * 8192**3) * 6 * 8192**2
-        done |= {"bf16": per["flops"], "dram": moved, "l2": -moved}
+        done |= {"bf16": per["flops"] - of_way(per["flops"]),
+                 "dram": per["flops"] / (2 * 8192**3) * 6 * 8192**2}  # fmt: skip
     if row["what"] == "gemm_fp32":
         done |= {"fp32 product": per["flops"], "dram": per["flops"] / (2 * 8192**3) * 12 * 8192**2}
     return done

@@ -1,7 +1,7 @@
 """How long an NVIDIA GPU lets products take more than its power limit, and what they take then.
 
-    python benchmarks/power_window.py FILE.json     on a GPU with PyTorch that has fp8
-    python benchmarks/power_window.py               what the file in workloads/experiments says
+    python benchmarks/power_window.py FILE.json          on a GPU with PyTorch that has fp8
+    PYTHONPATH=. python benchmarks/power_window.py       what the shipped files say
 
 After a rest a product is repeated for a quarter of a second, on weights that are cold, and every
 replay of its graph is timed: until the board lowers its clock the product runs at full speed.
@@ -17,7 +17,10 @@ import sys
 import time
 from pathlib import Path
 
-FILE = Path(__file__).parents[1] / "workloads/experiments/h200_power_window.json"
+import numpy as np
+
+FOLDER = Path(__file__).parents[1] / "workloads" / "experiments"
+FILES = tuple(FOLDER / f"h200_power_window{end}.json" for end in ("", "_again"))
 PRODUCTS = [  # rows, columns, inner
     (4096, 8192, 8192), (4096, 4096, 4096), (1024, 8192, 8192), (1024, 4096, 4096),
     (256, 8192, 8192), (4096, 1280, 1280), (1024, 1280, 1280),
@@ -91,21 +94,54 @@ def window(data):
     return min(range(20, 151), key=off), sorted(starts)
 
 
+def brief(row, width_ms, arch):
+    """Return what the board holds a product at 150 ms after a rest [W]: at the same cycles, what it
+    takes then over what it takes for good, times the limit."""
+    from npusim.arch import Designs  # noqa: PLC0415
+    from npusim.measured.power_limit import watts  # noqa: PLC0415
+    from npusim.measured.shapes import linear, operations  # noqa: PLC0415
+    from npusim.models.voltage import clocked  # noqa: PLC0415
+
+    settled, last = row["settled"], course(row, width_ms)[1]
+    one = operations([linear(row["dtype"], row["m"], row["n"], row["k"])])
+
+    def power(us, mhz):
+        at = clocked(Designs(arch), np.array([mhz * 1e6 / arch["units.clock"]]))
+        return watts(one, np.array([[us * 1e-6]]), at).item()
+
+    held = power(settled["us"], settled["mhz_nvml"])
+    then = power(last, settled["us"] * settled["mhz_nvml"] / last)
+    return held, arch["power.limit"] * then / held
+
+
 def report():
-    data = json.loads(FILE.read_text())
+    import npusim as ns  # noqa: PLC0415
+
+    arch = ns.load_arch("h200")
+    data = json.loads(FILES[0].read_text())
     width = data["bin_ms"]
     print("| type | m | n = k | at first [µs] | " + " | ".join(f"{t} ms" for t in SHOWN_MS)
-          + " | 150 ms on | for good | clock [MHz] |\n" + "|---" * (len(SHOWN_MS) + 7) + "|")  # fmt: skip
+          + " | 150 ms on | for good | clock [MHz] | power told [W] | held at 150 ms on [W] |\n"
+          + "|---" * (len(SHOWN_MS) + 9) + "|")  # fmt: skip
+    powers = []
     for row in data["rows"]:
         first, last, means = course(row, width)
         cells = [f"{means[int(t / width) - 1] / first:.2f}" for t in SHOWN_MS]
         s = row["settled"]
+        held, then = brief(row, width, arch)
+        if s["reasons"] and last > 1.05 * first:
+            powers.append(then)
         print(f"| {row['dtype']} | {row['m']} | {row['n']} | {first:.2f} | {' | '.join(cells)} | "
-              f"{last / first:.2f} | {s['us'] / first:.2f} | {s['mhz_nvml']:.0f} |")  # fmt: skip
-    best, starts = window(data)
-    tenth = len(starts) // 10
-    print(f"\nwindow: {best} ms; half-way after {starts[0]:.0f} to {starts[-1]:.0f} ms, 80 % of "
-          f"runs after {starts[tenth]:.0f} to {starts[-1 - tenth]:.0f}")  # fmt: skip
+              f"{last / first:.2f} | {s['us'] / first:.2f} | {s['mhz_nvml']:.0f} | {held:.0f} | "
+              f"{f'{then:.0f}' if then in powers else ''} |")  # fmt: skip
+    print(f"\nheld at 150 ms on: median {statistics.median(powers):.0f} W, {min(powers):.0f} to "
+          f"{max(powers):.0f}")  # fmt: skip
+    for file in FILES:
+        best, starts = window(json.loads(file.read_text()))
+        tenth = len(starts) // 10
+        print(f"{file.name}: window {best} ms; half-way after {starts[0]:.0f} to "
+              f"{starts[-1]:.0f} ms, 80 % of runs after {starts[tenth]:.0f} to "
+              f"{starts[-1 - tenth]:.0f}")  # fmt: skip
 
 
 if __name__ == "__main__":

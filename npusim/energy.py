@@ -32,11 +32,11 @@ from npusim.library import HOST_COPIES
 from npusim.models import special
 from npusim.models.cost import Cost
 from npusim.models.energy import (
-    carried,
     clock_power,
     has_energy,
     of_byte,
     of_operation,
+    of_way,
     padded,
     resting,
     scales,
@@ -222,8 +222,8 @@ def work_done(
     Returns
     -------
     dict of str to array, shape (D,)
-        FLOP of ``matrix.TYPE`` and, of rows that only fill its tiles, ``padding.TYPE``;
-        ``carried`` of operands whose way from the cache is in those [B]; FLOP of
+        FLOP of ``matrix.TYPE``, without those that stand for its operands' way, and, of rows that
+        only fill its tiles, ``padding.TYPE``; of
         ``vector`` and the units beside; ``special`` functions, ``launch`` and ``copied`` [B];
         ``took`` of all operations and ``used.UNIT`` of those that run on a unit for products [s];
         ``at_work``, the time of compute units that have a kernel [unit x s].
@@ -231,12 +231,12 @@ def work_done(
     flop, none = _flop(operations, designs, cost), np.zeros(len(designs))
     filling = padded(operations)[:, None] * (flop["matrix"] > 0)
     found = {unit: _sum(flop[unit], times) for unit in ("vector", *BESIDE, "sram_compute")}
+    itself = np.maximum(flop["matrix"] - of_way(operations)[:, None], 0.0)
     for dtype in MATRIX_DTYPES:
         of = operations.dtype == dtype
         if of.any():
-            found[f"matrix.{dtype}"] = _sum(flop["matrix"][of], times[of])
+            found[f"matrix.{dtype}"] = _sum(itself[of], times[of])
             found[f"padding.{dtype}"] = _sum(filling[of], times[of])
-    found["carried"] = _sum(carried(operations)[:, None] * (flop["matrix"] > 0), times)
     found["special"] = none + float(special.evaluations(operations) @ times)
     found["launch"] = none + times.sum()
     copied = np.isin(operations.routine, HOST_COPIES)
@@ -330,8 +330,6 @@ def _computed(work: Mapping[str, Array], designs: Designs) -> Iterator[Part]:
             yield _part("matrix", path, work[f"matrix.{dtype}"] * each, designs)
             filled = work[f"padding.{dtype}"] * share * each
             yield _part("matrix", ("energy.padding", path), filled, designs)
-    way = work["carried"] * of_operation("energy.cache", designs)
-    yield _part("matrix", "energy.cache", -way, designs)
     engines = dict.fromkeys((*BESIDE, "sram_compute"), "energy.engine")
     for name, path in {"vector": "energy.vector", "special": "energy.special", **engines,
                        "launch": "energy.launch"}.items():  # fmt: skip

@@ -359,6 +359,9 @@ PARAMETERS: Mapping[str, Parameter] = MappingProxyType({p.path: p for p in (
       for name, (unit, low, high, meaning) in numbers.items()),
     *(Parameter(f"floor.{name}", "s", 0, 1e-3, _FLOOR.format(text), True)
       for name, text in _FLOORS.items()),
+    Parameter("floor.splitk_reduce", "s", 0, 1e-3,
+              _FLOOR.format("kernel that sums the parts of a product")
+              + " (where not given: floor.reduction)"),
     Parameter("launch.eager.host", "s", 0, 1e-2,
               "host time of one eager launch, framework included, where no trace gives it", True),
     Parameter("launch.eager.latency", "s", 0, 1e-2,

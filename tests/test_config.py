@@ -194,11 +194,11 @@ def test_facts_of_the_h200():
     assert a["memories.dram.bandwidth"] * a["memories.dram.efficiency"] == pytest.approx(
         4238e9, rel=0.002
     )
-    # 744.7 TFLOP/s were measured of a whole product, which also has a start, the fill of its waves
-    # and a last one that is not full. What units do beside these is 0.919 of 4,096 x 132 a clock
-    # at 1.59 GHz: 790 TFLOP/s, 6 % more.
-    sustained = throughput("gemm", "bf16", Designs(a)).item()
-    assert 744.7e12 < sustained < 1.10 * 744.7e12
+    # 799 and 821 TFLOP/s were measured of whole products before a power limit held them
+    # (h200_power_window.json), which also have a start, the fill of their waves and a last one
+    # that is not full: units do up to 6 % more.
+    burst = throughput("gemm", "bf16", Designs(a)).item()
+    assert 799e12 < burst < 1.06 * 821e12
     assert a.devices == ("NVIDIA H200",)
 
 

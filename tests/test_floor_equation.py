@@ -1,12 +1,19 @@
 """Which floor each kind of operation has: those that start and end alike share one."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from npusim import load_arch, load_workload
 from npusim.arch import Designs
 from npusim.models.floor import floor_path, floor_time
+from npusim.models.kernel import kernel_time
 from npusim.workload import KINDS
 from tests.machines import machine, operations
+
+ROOT = Path(__file__).parents[1]
 
 FLOORS = {
     "matmul": ("gemv", "gemm", "grouped_gemm", "conv"),
@@ -37,3 +44,21 @@ def test_floors_of_several_designs():
     assert found[:, 1] == pytest.approx(
         np.where([GROUP[kind] == "sort" for kind in kinds], 1e-6, found[:, 0])
     )
+
+
+def test_sums_of_parts_have_their_own_floor_where_it_is_known():
+    sums = operations({"kind": "splitk_reduce"}, {"kind": "reduction"})
+    arch = replace(machine(), values={**machine().values, "floor.splitk_reduce": 5e-7})
+    assert floor_time(sums, Designs(machine()))[:, 0] * 1e6 == pytest.approx([0.8, 0.8])
+    assert floor_time(sums, Designs(arch))[:, 0] * 1e6 == pytest.approx([0.5, 0.8])
+
+
+def test_sums_of_parts_take_what_was_measured():
+    """115 of them beside products of one row on an H200."""
+    w = load_workload(ROOT / "workloads" / "experiments" / "h200_one_row.parquet")
+    rows = np.flatnonzero(w.text("kind") == "splitk_reduce")
+    told = kernel_time(w.operations(rows), Designs(load_arch("h200")))[:, 0]
+    error = told / w["duration_s"][rows] - 1
+    assert len(error) == 115
+    assert abs(np.median(error)) < 0.01
+    assert np.quantile(np.abs(error), 0.9) < 0.18

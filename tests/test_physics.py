@@ -37,6 +37,7 @@ APART = {
     "cost.lifetime": "money",
     "fusion.buffer": "which chains a program has (npusim.fusion)",
     "launch.graph.repeat": "of benchmarks that repeat one kernel",
+    "power.window": "of benchmarks that repeat one operation",
     "memories.dram.capacity": "what fits (npusim.memory_plan), no time",
     **{f"memories.{name}.quoted": "where its energy is quoted"
        for name in ("l2", "victim", "kv_sram", "weight_sram")},
@@ -73,6 +74,7 @@ ADDED = {
     "units.threads": 2048.0, "units.blocks": 32.0, "units.shared_memory": 2e5,
     "conversion.rate": 64.0, "launch.eager.depth": 64.0, "host.threads": 2.0,
     "special.emulated": 20.0, "fusion.branch": 10.0, "host.record": 1e-7,
+    "floor.splitk_reduce": 1e-6,
 }  # fmt: skip
 ARRAY = {"array.rows": 128.0, "array.columns": 128.0}
 FACTORS = (0.5, 1.0, 2.0)

@@ -13,14 +13,15 @@ multiplied too, at ``energy.padding`` of what data costs (zeros switch less).
 
 An operation of the matrix unit holds what brings its operands from the last-level cache through
 shared memory and registers, in tiles of `_TILE` rows and columns as in the product that energies
-are quoted for; the bytes that an operation reads once are counted with the level that serves them.
-Of a product with fewer rows a byte of weights serves fewer operations, so their energy holds less
-of its way:
+are quoted for. The bytes that an operation reads once are counted with the level that serves them,
+their way to the units included: it would be counted twice. An element's way takes as much as `_WAY`
+operations (56 pJ a byte beside 1.03 pJ in bf16, 0.59 in fp8), so a product has the energy of
 
-    in operations   energy.cache x (weights x min(1, rows / 256) + inputs x min(1, columns / 256))
+    FLOP - 100 x (weights x min(1, rows / 256) + inputs x min(1, columns / 256))
 
-is counted once, with the level. So ten products of an H200 take 650 to 730 W where they are held at
-700 (h200_power_window.json), and up to 820 without it.
+With fewer rows than a tile a weight serves fewer operations, which hold less of its way. Twelve
+products of an H200 that its board holds at 700 W take 630 to 720 W by this, and up to 820 if the
+way counts twice (h200_power_window.json).
 
 Source: energy of wires and memories with their size, M. Horowitz, ISSCC 2014,
 doi:10.1109/ISSCC.2014.6757323; constants in ``archs/technology/energy.yaml``, most of them from the
@@ -46,7 +47,7 @@ from npusim.models.technology import of_node
 from npusim.models.voltage import PARAMETERS as OF_VOLTAGE
 from npusim.models.voltage import voltage
 from npusim.technology import DRAM_TYPES, NODES
-from npusim.workload import Operations
+from npusim.workload import BYTES_OF, Operations
 
 Array = NDArray[np.float64]
 
@@ -58,7 +59,8 @@ OPERATIONS = (*(f"energy.matrix.{dtype}" for dtype in MATRIX_DTYPES), "energy.ve
 # Those of limits, sleep and gating are read by what evaluates steps (`npusim.power`,
 # `npusim.energy`, `npusim.clock_modes`) and measured operations (`npusim.measured.power_limit`).
 PARAMETERS = (
-    "power.limit", "power.window", "power.brief", "power.sleep", "gating.clocks", "gating.leakage", "gating.wake",
+    "power.limit", "power.window", "power.brief", "power.sleep", "gating.clocks",
+    "gating.leakage", "gating.wake",
     *OPERATIONS, "energy.padding", "energy.cache", "energy.cache_quoted", "energy.node",
     *(f"energy.dram.{name}" for name in DRAM_TYPES), "power.rest", "power.idle", "power.clocks",
     "leakage.density", "clocks.density", *(f"memories.{level}.energy" for level in LEVELS),
@@ -79,6 +81,7 @@ _LEAST_ROWS = 8.0
 # Rows and columns of operands that units share: blocks of 128 x 256 in pairs (nvjet kernel names of
 # products of 8192 on an H200).
 _TILE = 256.0
+_WAY = 100.0  # FLOP an element
 
 
 def missing(designs: Designs) -> tuple[str, ...]:
@@ -250,8 +253,10 @@ def padded(operations: Operations) -> Array:
     return np.where(product, operations["flop"] * (filled / each - 1.0), 0.0)
 
 
-def carried(operations: Operations) -> Array:
-    """Return the bytes of a product whose way from the cache is in its operations, shape (U,) [B].
+def of_way(operations: Operations) -> Array:
+    """Return the FLOP whose energy is that of operands' way from the cache, shape (U,).
+
+    It is counted with the level that serves them.
 
     Examples
     --------
@@ -259,15 +264,15 @@ def carried(operations: Operations) -> Array:
 
     >>> from npusim.measured.shapes import linear, operations
     >>> one = operations([linear("bf16", 64, 4096, 1024)])
-    >>> bool(np.isclose(carried(one), 2 * 1024 * (4096 / 4 + 64))[0])
+    >>> bool(np.isclose(of_way(one)[0], 100 * 1024 * (4096 / 4 + 64)))
     True
     """
     product = np.isin(operations.kind, ("gemv", "gemm", "grouped_gemm"))
-    rows, columns = (
-        np.minimum(n / _TILE, 1.0) for n in (_rows_of_each(operations), operations["n"])
-    )
+    rows, columns = (np.minimum(n / _TILE, 1.0)
+                     for n in (_rows_of_each(operations), operations["n"]))  # fmt: skip
+    width = np.array([BYTES_OF.get(dtype, 2.0) for dtype in operations.dtype])
     moved = operations["read_weight"] * rows + operations["read_activation"] * columns
-    return np.where(product, moved, 0.0)
+    return np.where(product, np.minimum(_WAY * moved / width, operations["flop"]), 0.0)
 
 
 def _rows_of_each(operations: Operations) -> Array:
