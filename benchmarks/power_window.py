@@ -26,7 +26,7 @@ PRODUCTS = [  # rows, columns, inner
     (256, 8192, 8192), (4096, 1280, 1280), (1024, 1280, 1280),
 ]  # fmt: skip
 RUNS, LOAD_MS, BIN_MS, REST_S = 12, 250.0, 5.0, (0.25, 0.35)
-SETTLED_MS = 150.0  # from then on the clock is what the limit allows
+SETTLED_MS = 150.0  # from then on the clock stays for a while
 SHOWN_MS = (10, 30, 40, 50, 60, 70, 80, 100, 120)
 
 
@@ -95,8 +95,9 @@ def window(data):
 
 
 def brief(row, width_ms, arch):
-    """Return what the board holds a product at 150 ms after a rest [W]: at the same cycles, what it
-    takes then over what it takes for good, times the limit."""
+    """Return what a product takes for good by its energy, at the clock measured, and what the board
+    holds it at 150 ms after a rest: what it takes then, at as many cycles, over that, times the
+    limit [W]."""
     from npusim.arch import Designs  # noqa: PLC0415
     from npusim.measured.power_limit import watts  # noqa: PLC0415
     from npusim.measured.shapes import linear, operations  # noqa: PLC0415

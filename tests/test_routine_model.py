@@ -176,8 +176,8 @@ def test_a_concatenation_counts_what_it_moves(dtype, item):
 
 
 def test_a_grouped_product_multiplies_on_the_matrix_unit():
-    # 132 units x 4,096 FLOP at 1.59 GHz and a share of the 0.39 GHz up to that of the units; nothing
-    # is loaded, and its instructions take nothing
+    # 132 units x 4,096 FLOP at 1.59 GHz and a share of the 0.39 GHz up to the clock of the units;
+    # nothing is loaded, and its instructions take nothing
     share, boost = H200["matrix.efficiency"], H200["matrix.boost_share"]
     rate = 132 * 4096 * share * (1.59e9 + boost * 0.39e9)
     product = operations("grouped_matrix", kind="grouped_gemm", flop=8e12)

@@ -1,21 +1,22 @@
 """What the power limit of a board makes of an operation that a benchmark repeats.
 
 A board lets a load take more than its limit for a while and then lowers the clock of its units
-until the mean power of the load is the limit:
+until the load takes ``power.brief``, what it holds loads of less than half a second at:
 
-    time(t) = time at full clock + g(t) (time at the clock of the limit - time at full clock)
+    time(t) = time at full clock + g(t) (time at that clock - time at full clock)
     g(t)    = clip(t / power.window - 1/2, 0, 1)
 
 t is how long the operation has been repeated. The board looks at its power at ticks of its own, so
 a load is held from anywhere between half a window and one and a half: g is the mean over where
 the ticks fall, and one measurement is off it by up to what the limit takes.
 
-Source: h200_power_window.json: products with ten different powers, twelve times each, after rests
-of different lengths.
+Source: h200_power_window.json: fourteen products, twelve times each, after rests of different
+lengths.
 
-Left out: how far above the limit the load is (all that is above it waits as long), what power
-it took before, temperature. Rows whose benchmark is not known (`Measured.sets`), eager loops and
-machines without ``power.window`` run at full clock.
+Left out: how far above it the load is (all that is above it waits as long), what power it took
+before, temperature, loads of half a second and more, which end at ``power.limit``. Rows whose
+benchmark is not known (`Measured.sets`), eager loops and machines without both parameters run at
+full clock.
 """
 
 from __future__ import annotations
@@ -61,14 +62,14 @@ def slowed(operations: Operations, period: Array, sets: Array, designs: Designs)
 
     Examples
     --------
-    A product of 4096 x 8192 x 8192 is held at the limit of an H200, one of 16 rows is not:
+    A board of an H200 holds a product of 4096 x 8192 x 8192, and not one of 16 rows:
 
     >>> import npusim as ns
     >>> from npusim.measured.shapes import linear, operations
     >>> two = operations([linear("bf16", m, 8192, 8192) for m in (16, 4096)])
     >>> h200, period = Designs(ns.load_arch("h200")), np.array([[35e-6], [690e-6]])
     >>> slowed(two, period, np.array([3.0, 3.0]), h200).round(1).ravel().tolist()
-    [1.0, 1.2]
+    [1.0, 1.1]
     """
     factor = np.ones(period.shape)
     if not all(p in designs for p in ("power.brief", "power.window")) or not has_energy(designs):
@@ -94,7 +95,7 @@ def _held_part(period: Array, sets: Array, designs: Designs) -> Array:
 
 
 def at_limit(operations: Operations, period: Array, designs: Designs) -> Array:
-    """Return how many times as long operations take at the clock of the power limit, (N, D).
+    """Return how many times as long operations take where ``power.brief`` holds them, (N, D).
 
     Parameters
     ----------
@@ -103,7 +104,7 @@ def at_limit(operations: Operations, period: Array, designs: Designs) -> Array:
     period : array, shape (N, D)
         Time from one to the next at full clock [s].
     designs : Designs
-        D designs with ``power.limit``.
+        D designs with ``power.brief``.
     """
     count = len(_CLOCKS)
     many = designs.of({path: np.repeat(c, count) for path, c in designs.columns.items()})

@@ -20,7 +20,7 @@ operations (56 pJ a byte beside 1.03 pJ in bf16, 0.59 in fp8), so a product has 
     FLOP - 100 x (weights x min(1, rows / 256) + inputs x min(1, columns / 256))
 
 With fewer rows than a tile a weight serves fewer operations, which hold less of its way. Twelve
-products of an H200 that its board holds at 700 W take 630 to 720 W by this, and up to 820 if the
+products of an H200 that its board holds at 700 W take 667 to 741 W by this, and up to 821 if the
 way counts twice (h200_power_window.json).
 
 Source: energy of wires and memories with their size, M. Horowitz, ISSCC 2014,

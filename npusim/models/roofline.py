@@ -150,6 +150,6 @@ def ridge_point(designs: Designs, dtype: str) -> Array:
     --------
     >>> import npusim as ns
     >>> round(float(ridge_point(Designs(ns.load_arch("h200")), "bf16")[0]), -1)
-    190.0
+    200.0
     """
     return throughput("gemm", dtype, designs) / bandwidth(designs)
