@@ -6,6 +6,7 @@ percentile is given where there are at least 30 operations; of fewer it is the w
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -26,6 +27,7 @@ from npusim.workload import Operations, Workload
 Array = NDArray[np.float64]
 
 FEWEST_FOR_P90 = 30
+_FELT = 0.005  # of the time
 _WORST = 10
 
 
@@ -189,7 +191,16 @@ def validate(measured: Measured, arch: Arch) -> Validation:
     return Validation(measured.source, arch.name, len(fitted),
                       sum(path.startswith("library.") for path in fitted),
                       errors_of(times, measured.seconds), per_op, tuple(last), None,
-                      measured.notes)  # fmt: skip
+                      (*measured.notes, *_held(measured, times, arch)))  # fmt: skip
+
+
+def _held(measured: Measured, times: Array, arch: Arch) -> Iterator[str]:
+    """Say how many operations their benchmark repeated until the board held them."""
+    bursts = replace(measured, sets=np.full(len(measured), np.nan))
+    slower = times / predicted(bursts, Designs(arch))[:, 0] - 1
+    if count := int((slower > _FELT).sum()):
+        yield (f"power limit: {count} operations were repeated until the board held them at "
+               f"power.brief, told up to {slower.max():.0%} slower than at once")  # fmt: skip
 
 
 def validate_trace(workload: Workload, arch: Arch) -> Validation:

@@ -154,3 +154,17 @@ def test_tables_tell_the_figures(capsys, tmp_path):
     assert "1 free parameter\n" in out
     assert "1 more left as they were: no measured time depends on them" in out
     assert "out.yaml; report errors on measurements that it has not seen" in out
+
+
+def test_operations_that_a_board_held_are_told():
+    axes = measured.read(AXES)
+    large = axes.take((axes.op == "linear") & (axes.operations["m"] == 4096))
+    h200 = ns.load_arch("h200")
+    (note,) = [n for n in validate(large, h200).notes if n.startswith("power limit: ")]
+    count = int(note.split()[2])
+    assert 10 < count < len(large)  # not the short ones, nor those of `sm_count`
+    assert "%" in note
+    few = axes.take((axes.op == "linear") & (axes.operations["m"] == 1))
+    assert not [n for n in validate(few, h200).notes if n.startswith("power limit")]
+    free = ns.with_value(h200, "power.brief", 1e5)
+    assert not [n for n in validate(large, free).notes if n.startswith("power limit")]
