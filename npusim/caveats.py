@@ -19,6 +19,8 @@ _SLIGHT = 5e-4
 READ_ELSEWHERE = {
     "area.die": "npusim area puts its own die beside it",
     "launch.graph.repeat": "npusim validate and calibrate read it",
+    "power.brief": "npusim validate and calibrate read it",
+    "power.window": "npusim validate and calibrate read it",
 }
 _PASSED_ON = 0.5
 

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 import npusim as ns
 from npusim.arch import Designs, with_value
 from npusim.capture import timing
+from npusim.errors import InputError
 from npusim.graph_timing import load, replays
+from npusim.measured import period as period_of
 from npusim.measured import power_limit, read_axes
 from npusim.measured.period import predicted
 from npusim.measured.shapes import linear, operations, pointwise
@@ -139,6 +141,16 @@ def test_many_at_once_are_each_as_alone():
             arch = with_value(H200, "matrix.efficiency", value)
             alone = predicted(m.take(np.array([i])), Designs(arch))
             assert alone.item() == pytest.approx(together[i, j], rel=1e-12)
+
+
+def test_a_time_that_is_none_is_one_line(monkeypatch):
+    m = read_axes(AXES)
+    m = m.take(m.op == "linear")
+    for none in (np.nan, np.inf):
+        time = np.full((len(m), 1), none)
+        monkeypatch.setattr(period_of, "kernel_time", lambda o, d, t=time: t[: len(o)])
+        with pytest.raises(InputError, match="the model gives no time above zero"):
+            predicted(m, Designs(H200))
 
 
 # ---------------------------------------------------------------- against boards

@@ -37,7 +37,6 @@ APART = {
     "cost.lifetime": "money",
     "fusion.buffer": "which chains a program has (npusim.fusion)",
     "launch.graph.repeat": "of benchmarks that repeat one kernel",
-    "power.window": "of benchmarks that repeat one operation",
     "memories.dram.capacity": "what fits (npusim.memory_plan), no time",
     **{f"memories.{name}.quoted": "where its energy is quoted"
        for name in ("l2", "victim", "kv_sram", "weight_sram")},

@@ -55,15 +55,14 @@ def predicted(measured: Measured, designs: Designs) -> Array:
     again = known(measured.operations, designs)  # a benchmark's graph repeats that one kernel
     time[graph & again] += designs["launch.graph.repeat"]
     time[graph & ~again] += designs["launch.graph.interval"] + designs["launch.graph.node"]
-    time[graph] *= slowed(
-        measured.operations.take(graph), time[graph], measured.sets[graph], designs
-    )
     loop = time[eager] + designs["launch.eager.interval"]
     time[eager] = np.maximum(loop, designs["launch.eager.host"])
     if not (np.isfinite(time) & (time > 0)).all():
         row, design = np.argwhere(~(np.isfinite(time) & (time > 0)))[0]
         raise InputError("the model gives no time above zero", file=measured.source,
                          place=f"row {measured.row[row]}", value=time[row, design])  # fmt: skip
+    sets = measured.sets[graph]
+    time[graph] *= slowed(measured.operations.take(graph), time[graph], sets, designs)
     return time
 
 
